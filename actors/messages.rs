@@ -1,0 +1,343 @@
+//! What actors say to each other. An imperative asks, a participle reports.
+//!
+//! ```text
+//!   doors ── Execute, Query, ExecuteBatch ──> executor ── Propose ──> raft ── Append ──> storage's threads
+//!   doors ── Render, Health, Status ────────> metrics                  ^                     |
+//!                                                                      +── Persisted, Applied +
+//! ```
+
+use crate::actors::published::{RaftReport, StorageStatus};
+use crate::actors::route::{Deadline, Effect, Question};
+use chronos::error::{Error, Result, SqlState};
+use chronos::ids::LogIndex;
+use chronos::ids::Term;
+use chronos::machine::{Outcome, RequestId};
+use chronos::raft::Role;
+use chronos::sql::batch::Batch;
+pub use chronos::sql::bind::OutputColumn;
+use chronos::sql::value::Value;
+use tokio::sync::mpsc;
+
+/// How fresh a read must be, from cheapest to dearest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// What this node has.
+    Stale,
+    /// What the leader has, by its clock.
+    Lease,
+    /// What the leader has, confirmed.
+    #[default]
+    Linearizable,
+}
+
+impl Consistency {
+    /// Reads a level's name.
+    pub fn parse(name: &str) -> Result<Consistency> {
+        match name {
+            "stale" => Ok(Consistency::Stale),
+            "lease" => Ok(Consistency::Lease),
+            "linearizable" => Ok(Consistency::Linearizable),
+            _ => Err(Error::invalid(
+                SqlState::INVALID_PARAMETER,
+                format!("consistency is stale, lease or linearizable, got \"{name}\""),
+            )),
+        }
+    }
+}
+
+/// What every statement brings along.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// When its answer is no longer wanted.
+    pub deadline: Deadline,
+    /// How fresh its reads must be.
+    pub consistency: Consistency,
+    /// Under which name its outcome is remembered, where the client gave one.
+    pub request: Option<RequestId>,
+}
+
+/// Header or metadata: the session that a request belongs to.
+pub const CLIENT_ID: &str = "x-chronos-client-id";
+
+/// Header or metadata: which of its session's requests this is.
+pub const SEQUENCE: &str = "x-chronos-sequence";
+
+/// Header or metadata: a `UUIDv7` that names one request.
+pub const REQUEST_ID: &str = "x-chronos-request-id";
+
+/// Reads the name of a request from what `header` finds under the three names above.
+pub fn request_id<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<Option<RequestId>> {
+    let wrong = |what: String| Error::invalid(SqlState::INVALID_PARAMETER, what);
+    match (header(CLIENT_ID), header(SEQUENCE), header(REQUEST_ID)) {
+        (None, None, None) => Ok(None),
+        (Some(client), Some(sequence), None) => {
+            let read = sequence.parse().map_err(|_| wrong(format!("{SEQUENCE} is a number, got \"{sequence}\"")))?;
+            Ok(Some(RequestId::Session { client: client.to_string(), sequence: read }))
+        }
+        (None, None, Some(uuid)) => {
+            let digits: String = uuid.chars().filter(|&digit| digit != '-').collect();
+            let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+            // The version stands in the thirteenth digit; only a v7 says when it was made.
+            match number.filter(|number| number >> 76 & 0xf == 7) {
+                Some(number) => Ok(Some(RequestId::Bare(number))),
+                None => Err(wrong(format!("{REQUEST_ID} is a UUIDv7, got \"{uuid}\""))),
+            }
+        }
+        _ => Err(wrong(format!("a request is named by {CLIENT_ID} with {SEQUENCE}, or by {REQUEST_ID} alone"))),
+    }
+}
+
+/// One statement.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// The text.
+    pub sql: String,
+    /// Values for `$1`, `$2`, ...
+    pub parameters: Vec<Value>,
+}
+
+impl Statement {
+    /// False only where the first word is one of those that never write.
+    pub fn may_write(&self) -> bool {
+        const READING: [&str; 6] = ["SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "VALUES", "TABLE"];
+        let word = self.sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
+        !READING.iter().any(|reading| word.eq_ignore_ascii_case(reading))
+    }
+
+    fn effect(&self) -> Effect {
+        if self.may_write() { Effect::Write } else { Effect::None }
+    }
+}
+
+/// A whole result.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// Columns; none for a write without RETURNING.
+    pub columns: Vec<OutputColumn>,
+    /// Rows.
+    pub batches: Vec<Batch>,
+    /// Rows written.
+    pub affected: u64,
+}
+
+/// Runs a statement; its whole result comes at once.
+#[derive(Debug)]
+pub struct Execute {
+    /// What to run.
+    pub statement: Statement,
+    /// How.
+    pub terms: Terms,
+}
+
+impl Question for Execute {
+    type Answer = Output;
+    fn effect(&self) -> Effect {
+        self.statement.effect()
+    }
+}
+
+/// Runs a statement; its rows come as they are found.
+#[derive(Debug)]
+pub struct Query {
+    /// What to run.
+    pub statement: Statement,
+    /// How.
+    pub terms: Terms,
+}
+
+/// A result that is still coming.
+pub struct Rows {
+    /// Columns.
+    pub columns: Vec<OutputColumn>,
+    /// Batches in order; an error ends it, and so does dropping this.
+    pub batches: mpsc::Receiver<Result<Batch>>,
+}
+
+/// What a streamed statement answers.
+pub enum Streamed {
+    /// Rows are coming.
+    Rows(Rows),
+    /// It was a write.
+    Whole(Output),
+}
+
+impl Question for Query {
+    type Answer = Streamed;
+    fn effect(&self) -> Effect {
+        self.statement.effect()
+    }
+}
+
+/// Runs statements as one: all of them, or none.
+#[derive(Debug)]
+pub struct ExecuteBatch {
+    /// What to run, in order.
+    pub statements: Vec<Statement>,
+    /// How.
+    pub terms: Terms,
+}
+
+/// Why a batch failed.
+#[derive(Debug)]
+pub struct BatchFailure {
+    /// The statement that failed, counted from 0.
+    pub statement: usize,
+    /// Why.
+    pub error: Error,
+}
+
+impl Question for ExecuteBatch {
+    type Answer = Result<Vec<Output>, BatchFailure>;
+    fn effect(&self) -> Effect {
+        if self.statements.iter().any(Statement::may_write) { Effect::Write } else { Effect::None }
+    }
+}
+
+/// Puts a command into the log. Answered by the state machine; where raft refuses it, at once.
+pub struct Propose {
+    /// The encoded command.
+    pub command: Vec<u8>,
+}
+
+impl Question for Propose {
+    type Answer = Outcome;
+    fn effect(&self) -> Effect {
+        Effect::Write
+    }
+}
+
+/// Asks for the text of `/metrics`.
+#[derive(Debug)]
+pub struct Render;
+
+impl Question for Render {
+    type Answer = String;
+}
+
+/// Asks how the node is.
+#[derive(Debug)]
+pub struct Health;
+
+/// How the node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthReport {
+    /// Its role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// What is wrong, where something is.
+    pub degraded: Option<String>,
+}
+
+impl Question for Health {
+    type Answer = HealthReport;
+}
+
+impl Question for Status {
+    type Answer = StatusReport;
+}
+
+/// Asks for everything an operator may want to see.
+#[derive(Debug)]
+pub struct Status;
+
+/// Everything an operator may want to see.
+#[derive(Clone, Debug)]
+pub struct StatusReport {
+    /// How the node is.
+    pub health: HealthReport,
+    /// Where the consensus stands.
+    pub raft: RaftReport,
+    /// How storage is.
+    pub storage: StorageStatus,
+    /// Each actor with its queue and its restarts.
+    pub actors: Vec<ActorReport>,
+    /// How far the queue to the sync target is.
+    pub sync: SyncReport,
+}
+
+/// Asks the janitor for the hash of everything that the newest view shows.
+#[derive(Debug)]
+pub struct ContentHash;
+
+impl Question for ContentHash {
+    type Answer = Content;
+}
+
+/// The content of the database in one number, and where in the log that was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Position of the view.
+    pub index: LogIndex,
+    /// See `storage::content_hash`.
+    pub hash: u128,
+}
+
+/// One actor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorReport {
+    /// Its name.
+    pub name: &'static str,
+    /// Questions waiting for it or with it.
+    pub waiting: usize,
+    /// Restarts after its own failure.
+    pub restarts: u64,
+}
+
+/// Asks storage to make what it has tidy and durable, and to stop. The daemon's last question.
+#[derive(Debug)]
+pub struct Close;
+
+impl Question for Close {
+    type Answer = ();
+}
+
+/// Asks how far an edge is behind its target.
+#[derive(Debug)]
+pub struct SyncProgress;
+
+/// How far an edge is behind its target.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SyncReport {
+    /// When the last batch was acknowledged, in milliseconds since 1970.
+    pub last_sync_ms: u64,
+    /// Operations in it.
+    pub last_applied: u64,
+    /// Operations that wait.
+    pub pending: u64,
+    /// What went wrong last.
+    pub last_error: String,
+}
+
+impl Question for SyncProgress {
+    type Answer = SyncReport;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(headers: &[(&str, &'static str)]) -> Result<Option<RequestId>> {
+        request_id(|name| headers.iter().find(|(one, _)| *one == name).map(|(_, value)| *value))
+    }
+
+    #[test]
+    fn a_request_is_named_in_one_of_two_ways() {
+        assert_eq!(named(&[]).unwrap(), None);
+        let session = named(&[(CLIENT_ID, "edge1"), (SEQUENCE, "7")]).unwrap();
+        assert_eq!(session, Some(RequestId::Session { client: "edge1".into(), sequence: 7 }));
+        let bare = named(&[(REQUEST_ID, "01890a5d-ac96-774b-bcce-b302099a8057")]).unwrap();
+        assert_eq!(bare, Some(RequestId::Bare(0x0189_0a5d_ac96_774b_bcce_b302_099a_8057)));
+        assert!(named(&[(CLIENT_ID, "edge1")]).is_err());
+        assert!(named(&[(REQUEST_ID, "01890a5d-ac96-474b-bcce-b302099a8057")]).is_err(), "a v4 has no time");
+        assert!(named(&[(CLIENT_ID, "edge1"), (SEQUENCE, "-1")]).is_err());
+    }
+
+    #[test]
+    fn only_what_never_writes_is_taken_for_a_read() {
+        let may_write = |sql: &str| Statement { sql: sql.into(), parameters: vec![] }.may_write();
+        assert!(!may_write("  select 1") && !may_write("EXPLAIN SELECT 1") && !may_write("SHOW TABLES"));
+        assert!(may_write("INSERT INTO t VALUES (1)") && may_write("WITH x AS (SELECT 1) DELETE FROM t"));
+        assert!(may_write("SELECTED") && may_write("-- SELECT\nDROP TABLE t") && may_write(""));
+    }
+}

@@ -1,0 +1,107 @@
+//! What actors publish for all to read: taking it is a clone of an `Arc`, not a message.
+//!
+//! It outlives restarts: while an actor is away, the last thing it said stands.
+
+use crate::actors::messages::SyncReport;
+use arc_swap::ArcSwap;
+use chronos::error::{Error, Result};
+use chronos::ids::{LogIndex, Term};
+use chronos::raft::{Membership, Role, Status};
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Where the consensus stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftReport {
+    /// Role, term and positions.
+    pub status: Status,
+    /// True where statements can be served at the default consistency.
+    pub serves: bool,
+}
+
+/// How storage is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StorageStatus {
+    /// Bytes of the node's directory.
+    pub size_bytes: u64,
+    /// Bytes free on its file system.
+    pub disk_free_bytes: u64,
+    /// Writes are refused for want of space.
+    pub disk_full: bool,
+}
+
+/// The board that all of it hangs on.
+pub struct Published {
+    // Watched, not only read: statements wait for a leader.
+    raft: watch::Sender<Arc<RaftReport>>,
+    storage: ArcSwap<StorageStatus>,
+    sync: ArcSwap<SyncReport>,
+}
+
+impl Default for Published {
+    fn default() -> Published {
+        let status = Status {
+            role: Role::Follower,
+            term: Term(0),
+            committed: LogIndex(0),
+            applied: LogIndex(0),
+            last: LogIndex(0),
+            proposals_bytes: 0,
+            membership: Membership::default(),
+        };
+        let raft = RaftReport { status, serves: false };
+        Published { raft: watch::Sender::new(Arc::new(raft)), storage: ArcSwap::default(), sync: ArcSwap::default() }
+    }
+}
+
+/// As `/health` spells a role.
+pub fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Follower => "Follower",
+        Role::Candidate => "Candidate",
+        Role::Leader => "Leader",
+    }
+}
+
+impl Published {
+    /// Where the consensus stands.
+    pub fn raft(&self) -> Arc<RaftReport> {
+        self.raft.borrow().clone()
+    }
+
+    /// Publishes where the consensus stands.
+    pub fn set_raft(&self, report: RaftReport) {
+        self.raft.send_replace(Arc::new(report));
+    }
+
+    /// Waits until statements can be served at the default consistency, at most until `until`.
+    pub async fn serving(&self, until: Instant) -> Result<()> {
+        let mut raft = self.raft.subscribe();
+        // The sender is ours, so only the time can run out.
+        match tokio::time::timeout_at(until, raft.wait_for(|report| report.serves)).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::unavailable(format!("no leader (term {})", self.raft().status.term))),
+        }
+    }
+
+    /// How storage is.
+    pub fn storage(&self) -> Arc<StorageStatus> {
+        self.storage.load_full()
+    }
+
+    /// Publishes how storage is.
+    pub fn set_storage(&self, status: StorageStatus) {
+        self.storage.store(Arc::new(status));
+    }
+
+    /// How far the sync target is behind.
+    pub fn sync(&self) -> Arc<SyncReport> {
+        self.sync.load_full()
+    }
+
+    /// Publishes how far the sync target is behind.
+    pub fn set_sync(&self, report: SyncReport) {
+        self.sync.store(Arc::new(report));
+    }
+}

@@ -1,0 +1,287 @@
+//! A whole node without doors: statements through all actors, and a poison for each of them.
+
+use crate::actors::DaemonConfig;
+use crate::actors::executor::Executor;
+use crate::actors::janitor::Janitor;
+use crate::actors::lifeline::News;
+use crate::actors::messages::{Close, Consistency, Output, Statement, Streamed, Terms};
+use crate::actors::metrics::MetricsActor;
+use crate::actors::node::Node;
+use crate::actors::policy::Policy;
+use crate::actors::raft::Raft;
+use crate::actors::route::{Ask, Deadline, Question};
+use crate::actors::router::Router;
+use crate::actors::storage::Storage;
+use crate::actors::supervisor::End;
+use crate::actors::sync::Sync;
+use crate::actors::tests::quiet;
+use actix::{Context, Handler};
+use chronos::clock::SystemClock;
+use chronos::error::{Kind, Result, SqlState};
+use chronos::sql::value::Value;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+
+/// A statement that panics while it runs.
+pub const POISONED: &str = "SELECT poison";
+
+/// A message that panics in its handler.
+struct Poison;
+
+impl Question for Poison {
+    type Answer = ();
+}
+
+macro_rules! poisoned {
+    ($($actor:ty),+) => {$(
+        impl Handler<Ask<Poison>> for $actor {
+            type Result = ();
+            fn handle(&mut self, ask: Ask<Poison>, _: &mut Context<Self>) {
+                let _opened = ask.open();
+                panic!("poison");
+            }
+        }
+    )+};
+}
+
+poisoned!(Storage, Raft, Executor, Janitor, Sync, MetricsActor);
+
+fn terms() -> Terms {
+    let deadline = Deadline::after(Duration::from_secs(30));
+    Terms { deadline, consistency: Consistency::default(), request: None }
+}
+
+fn statement(sql: &str) -> Statement {
+    Statement { sql: sql.to_string(), parameters: Vec::new() }
+}
+
+/// A running node, and the way to end it.
+struct Running {
+    router: Router,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Running {
+    async fn start(directory: &Path) -> Running {
+        quiet();
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut config = DaemonConfig::new("node1", directory, address);
+        config.executors = 2;
+        config.policy = Policy { failures_max: usize::MAX, backoff_first: Duration::ZERO, ..Policy::default() };
+        let Node { router, supervisor, .. } = Node::start(&config, Arc::new(SystemClock)).await.unwrap();
+        let news = supervisor.sender();
+        actix::spawn(async {
+            if let End::GaveUp(error) = supervisor.run().await {
+                // As the daemon does; the test would wait for a node that is no more.
+                eprintln!("the node has failed: {error:?}");
+                std::process::exit(1);
+            }
+        });
+        let running = Running { router, news };
+        // The first leader's first entry takes a moment.
+        running.until_served().await;
+        running
+    }
+
+    async fn execute(&self, sql: &str) -> Result<Output> {
+        self.router.execute(statement(sql), terms()).await
+    }
+
+    async fn until_served(&self) {
+        while self.execute("SELECT 1").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn stop(self) {
+        // The last poison may still be on its way to the supervisor.
+        while self.router.routes().storage.ask(Close, terms().deadline).await.is_err() {}
+        let (done, ended) = oneshot::channel();
+        self.news.send(News::Shutdown(done)).unwrap();
+        ended.await.unwrap();
+    }
+}
+
+fn ints(output: &Output) -> Vec<i64> {
+    let rows = output.batches.iter().flat_map(|batch| (0..batch.rows).map(|row| batch.row(row)));
+    let int = |row: Vec<Value>| if let Value::Int(value) = row[0] { Some(value) } else { None };
+    rows.map(|row| int(row).expect("the column is INT")).collect()
+}
+
+fn on_a_system<F: Future>(work: F) -> F::Output {
+    actix::System::new().block_on(work)
+}
+
+#[test]
+fn a_statement_goes_through_all_actors_and_back() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY, x FLOAT)").await.unwrap();
+        let written = node.execute("INSERT INTO t (id, x) VALUES (1, 0.5), (2, 1.5)").await.unwrap();
+        assert_eq!(written.affected, 2);
+        let read = node.execute("SELECT id FROM t ORDER BY id").await.unwrap();
+        assert_eq!((ints(&read), read.columns[0].name.as_str()), (vec![1, 2], "id"));
+        let error = node.execute("SELECT nothing FROM t").await.unwrap_err();
+        assert_eq!(error.sqlstate(), SqlState::UNDEFINED_COLUMN);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn what_was_written_is_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..3 {
+        on_a_system(async {
+            let node = Running::start(directory.path()).await;
+            if round == 0 {
+                node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+            }
+            node.execute(&format!("INSERT INTO t VALUES ({round})")).await.unwrap();
+            let read = node.execute("SELECT id FROM t ORDER BY id").await.unwrap();
+            assert_eq!(ints(&read), (0..=round).collect::<Vec<i64>>());
+            node.stop().await;
+        });
+    }
+}
+
+#[test]
+fn a_batch_takes_effect_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        let batch = |texts: &[&str]| texts.iter().map(|sql| statement(sql)).collect::<Vec<Statement>>();
+        let good = batch(&["INSERT INTO t VALUES (1)", "INSERT INTO t VALUES (2)", "SELECT id FROM t ORDER BY id"]);
+        let outputs = node.router.batch(good, terms()).await.unwrap();
+        assert_eq!(ints(&outputs[2]), [1, 2], "a statement sees those before it");
+        let bad = batch(&["INSERT INTO t VALUES (3)", "INSERT INTO t VALUES (1)"]);
+        let failure = node.router.batch(bad, terms()).await.unwrap_err();
+        assert_eq!(failure.error.sqlstate(), SqlState::UNIQUE_VIOLATION);
+        assert_eq!(ints(&node.execute("SELECT COUNT(*) FROM t").await.unwrap()), [2]);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_large_result_streams_and_is_refused_in_one_piece() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        for part in 0..10 {
+            let values: Vec<String> = (part * 1000..(part + 1) * 1000).map(|id| format!("({id})")).collect();
+            node.execute(&format!("INSERT INTO t VALUES {}", values.join(","))).await.unwrap();
+        }
+        let streamed = node.router.query(statement("SELECT id FROM t"), terms()).await.unwrap();
+        let Streamed::Rows(mut rows) = streamed else { panic!("a query streams") };
+        let mut seen = 0;
+        while let Some(batch) = rows.batches.recv().await {
+            seen += batch.unwrap().rows;
+        }
+        assert_eq!(seen, 10_000);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn a_statement_that_panics_answers_xx000_and_costs_nobody_anything() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        for _ in 0..100 {
+            let error = node.execute(POISONED).await.unwrap_err();
+            assert_eq!((error.kind(), error.sqlstate()), (Kind::Internal, SqlState::INTERNAL));
+            node.execute("SELECT 1").await.unwrap();
+        }
+        let status = node.router.status().await.unwrap();
+        assert!(status.actors.iter().all(|actor| actor.restarts == 0), "{:?}", status.actors);
+        node.stop().await;
+    });
+}
+
+/// Poisons one actor again and again under writes; every acknowledged row must be there afterwards, and no other but
+/// those in doubt.
+fn survives(poisons: usize, poison: &impl AsyncFn(&Router) -> Result<()>) {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let next = Arc::new(AtomicI64::new(0));
+        let writers: Vec<_> = (0..4)
+            .map(|_| {
+                let (router, stop, next) = (node.router.clone(), stop.clone(), next.clone());
+                actix::spawn(async move {
+                    let (mut acknowledged, mut in_doubt) = (Vec::new(), Vec::new());
+                    while !stop.load(Ordering::Relaxed) {
+                        let id = next.fetch_add(1, Ordering::Relaxed);
+                        match router.execute(statement(&format!("INSERT INTO t VALUES ({id})")), terms()).await {
+                            Ok(_) => acknowledged.push(id),
+                            Err(error) if error.kind() == Kind::InDoubt => in_doubt.push(id),
+                            Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{error:?}"),
+                        }
+                    }
+                    (acknowledged, in_doubt)
+                })
+            })
+            .collect();
+        for _ in 0..poisons {
+            poison(&node.router).await.unwrap_err();
+            node.until_served().await;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let (mut acknowledged, mut in_doubt) = (Vec::new(), Vec::new());
+        for writer in writers {
+            let (one, other) = writer.await.unwrap();
+            acknowledged.extend(one);
+            in_doubt.extend(other);
+        }
+        // The last poison may still be on its way to the supervisor.
+        let there = loop {
+            if let Ok(output) = node.execute("SELECT id FROM t ORDER BY id").await {
+                break ints(&output);
+            }
+        };
+        let missing: Vec<_> = acknowledged.iter().filter(|id| there.binary_search(id).is_err()).collect();
+        assert!(missing.is_empty(), "acknowledged and gone: {missing:?}");
+        let known = |id: &i64| acknowledged.contains(id) || in_doubt.contains(id);
+        let unknown: Vec<_> = there.iter().filter(|id| !known(id)).collect();
+        assert!(unknown.is_empty(), "told that nothing happened, and there: {unknown:?}");
+        assert!(!acknowledged.is_empty());
+        node.stop().await;
+    });
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_executors_panic() {
+    survives(100, &async |router| {
+        let poisoned = &router.routes().executors[0];
+        poisoned.ask(Poison, terms().deadline).await
+    });
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_raft_panics() {
+    survives(100, &async |router| router.routes().raft.ask(Poison, terms().deadline).await);
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_when_storage_panics() {
+    // Each one opens the database again.
+    survives(20, &async |router| router.routes().storage.ask(Poison, terms().deadline).await);
+}
+
+#[test]
+fn the_others_may_panic_as_they_like() {
+    survives(100, &async |router| {
+        let routes = router.routes();
+        routes.janitor.ask(Poison, terms().deadline).await.unwrap_err();
+        routes.sync.ask(Poison, terms().deadline).await.unwrap_err();
+        routes.metrics.ask(Poison, terms().deadline).await
+    });
+}

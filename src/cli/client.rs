@@ -1,0 +1,116 @@
+//! `chronos client`: a prompt, or a script, on a running node.
+
+use super::output::Format;
+use super::remote::{Remote, Target};
+use super::repl::Repl;
+use super::script::Script;
+use super::{Environment, Stop};
+use std::fs::File;
+use std::io::{BufReader, IsTerminal};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Examples:
+  chronos client                                              # a prompt on 127.0.0.1:8000
+  chronos client --leader 10.0.0.5:8000,10.0.0.6:8000         # the first that answers
+  chronos client -e 'SELECT COUNT(*) FROM sensors'
+  chronos client -f schema.sql --format csv
+  echo 'SELECT 1;' | chronos client
+
+With -e, -f or a pipe the output is plain, and the first error ends the run with exit code 1.
+CHRONOS_AUTH_TOKEN is sent as a bearer token. The history is kept in DATA_DIR/client.";
+
+/// The node to talk to; shared by all commands that need one.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Leader {
+    /// Nodes to connect to, the first that answers
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:8000")]
+    pub leader: String,
+}
+
+impl Leader {
+    /// The target with its token.
+    pub fn target(&self, environment: &Environment) -> Result<Target, Stop> {
+        for name in ["CHRONOS_TLS_CERT", "CHRONOS_TLS_KEY", "CHRONOS_TLS_CA_CERT"] {
+            if environment.get(name).is_some_and(|value| !value.is_empty()) {
+                return Err(Stop::Usage(format!("environment {name}: TLS is not supported by this version")));
+            }
+        }
+        let token = environment.get("CHRONOS_AUTH_TOKEN").filter(|token| !token.is_empty()).cloned();
+        Target::parse(&self.leader, token).map_err(|error| Stop::Usage(format!("--leader: {error}")))
+    }
+}
+
+/// What `client` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    leader: Leader,
+    #[command(flatten)]
+    statements: Statements,
+}
+
+/// Where statements come from and how results look; shared with `single-node`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Statements {
+    /// Directory of the databases; the prompt keeps its history in DIR/client
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub data_dir: PathBuf,
+    /// Run these statements and leave (repeatable)
+    #[arg(short = 'e', long = "execute", value_name = "SQL")]
+    pub execute: Vec<String>,
+    /// Run the statements of a file and leave (repeatable; - is standard input)
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// How results are written
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+impl Statements {
+    /// True where a person sits at the prompt.
+    pub fn interactive(&self) -> bool {
+        self.execute.is_empty() && self.files.is_empty() && std::io::stdin().is_terminal()
+    }
+
+    /// Runs what the arguments, or the pipe, hold.
+    pub fn script(&self, session: &mut dyn super::session::Session) -> Result<(), Stop> {
+        let mut script = Script::new(session, self.format);
+        for text in &self.execute {
+            script.text(text)?;
+        }
+        for path in &self.files {
+            if path == Path::new("-") {
+                script.lines(std::io::stdin().lock(), "standard input")?;
+                continue;
+            }
+            let name = path.display().to_string();
+            let file = File::open(path).map_err(|error| Stop::Usage(format!("cannot read {name}: {error}")))?;
+            script.lines(BufReader::new(file), &name)?;
+        }
+        if self.execute.is_empty() && self.files.is_empty() {
+            script.lines(std::io::stdin().lock(), "standard input")?;
+        }
+        Ok(())
+    }
+
+    /// Talks at a terminal.
+    pub fn prompt(&self, session: &mut dyn super::session::Session) -> Result<(), Stop> {
+        Repl::new(session, &self.data_dir.join("client"), self.format)?.run()
+    }
+}
+
+/// Connects, then serves the prompt or the script.
+pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop> {
+    let target = arguments.leader.target(environment)?;
+    let interactive = arguments.statements.interactive();
+    let mut session = Remote::open(target, interactive)?;
+    if !interactive {
+        return arguments.statements.script(&mut session);
+    }
+    println!("Welcome to Chronos SQL Database");
+    println!("Connected to {}", session.address());
+    println!("Enter SQL statements or 'exit' to quit");
+    arguments.statements.prompt(&mut session)
+}

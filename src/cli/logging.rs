@@ -1,0 +1,143 @@
+//! Where log lines go: standard error, or a file that is rotated by size.
+//!
+//! ```text
+//! chronos.log  ──full──>  chronos.log.1  ──>  chronos.log.2  ──>  ...  ──> deleted after log.max_files
+//! ```
+//!
+//! The rotating writer is our own: the crates at hand rotate by time only, or panic inside a log call when the file
+//! was moved away, or drop lines silently when it cannot be opened.
+//!
+//! * Writing a line never panics and never ends the process; what cannot be written to the file goes to standard error.
+//! * The `log` macros of dependencies arrive here too.
+
+use super::Stop;
+use chronos::config::Log;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging for the life of the process.
+pub fn start(log: &Log) -> Result<(), Stop> {
+    let filter = EnvFilter::try_new(&log.level)
+        .map_err(|error| Stop::Usage(format!("log.level: {:?} is not a log filter: {error}", log.level)))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
+    let started = match &log.file {
+        None => builder.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).try_init(),
+        Some(path) => {
+            let file = Rotating::open(path, log.max_size_mb * 1_000_000, log.max_files)
+                .map_err(|error| Stop::Message(format!("log.file: cannot open {}: {error}", path.display())))?;
+            builder.with_writer(Mutex::new(file)).with_ansi(false).try_init()
+        }
+    };
+    started.map_err(|error| Stop::Message(format!("cannot start logging: {error}")))
+}
+
+/// A file that makes room for itself.
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    written: u64,
+    size_bytes_max: u64,
+    files_max: u64,
+}
+
+impl Rotating {
+    fn open(path: &Path, size_bytes_max: u64, files_max: u64) -> io::Result<Rotating> {
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            std::fs::create_dir_all(directory)?;
+        }
+        let file = append(path)?;
+        let written = file.metadata()?.len();
+        Ok(Rotating { path: path.to_owned(), file, written, size_bytes_max, files_max })
+    }
+
+    fn numbered(&self, number: u64) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(format!(".{number}"));
+        PathBuf::from(name)
+    }
+
+    /// Moves every file one number up, the oldest out, and begins anew.
+    fn rotate(&mut self) -> io::Result<()> {
+        for number in (1..self.files_max).rev() {
+            match std::fs::rename(self.numbered(number), self.numbered(number + 1)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        match std::fs::rename(&self.path, self.numbered(1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        self.file = append(&self.path)?;
+        self.written = 0;
+        Ok(())
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+impl Write for Rotating {
+    /// Takes a whole line: tracing hands over one event at a time, so none is torn by a rotation.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if self.written > 0 && self.written + line.len() as u64 > self.size_bytes_max {
+            // Where rotation fails (a directory made read-only, say) the line still has its old file, however long.
+            if let Err(error) = self.rotate() {
+                let _ = writeln!(io::stderr(), "cannot rotate {}: {error}", self.path.display());
+            }
+        }
+        match self.file.write_all(line) {
+            Ok(()) => self.written += line.len() as u64,
+            Err(_) => io::stderr().write_all(line)?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_log_file_moves_up_and_the_oldest_goes() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("deep/x.log");
+        let mut log = Rotating::open(&path, 10, 2).expect("opens");
+        for line in ["one.....\n", "two.....\n", "three...\n", "four....\n"] {
+            log.write_all(line.as_bytes()).expect("writes");
+        }
+        let read = |path: PathBuf| std::fs::read_to_string(path).expect("is there");
+        assert_eq!(read(path), "four....\n");
+        assert_eq!(read(log.numbered(1)), "three...\n");
+        assert_eq!(read(log.numbered(2)), "two.....\n");
+        assert!(!log.numbered(3).exists());
+    }
+
+    #[test]
+    fn a_line_is_never_torn_by_a_rotation() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("x.log");
+        let mut log = Rotating::open(&path, 4, 1).expect("opens");
+        assert_eq!(log.write(b"longer than the limit\n").expect("writes"), 22);
+        assert_eq!(std::fs::read_to_string(&path).expect("is there"), "longer than the limit\n");
+    }
+
+    #[test]
+    fn a_file_moved_away_is_begun_again_at_the_next_rotation() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let path = directory.path().join("x.log");
+        let mut log = Rotating::open(&path, 4, 1).expect("opens");
+        log.write_all(b"a\n").expect("writes");
+        std::fs::remove_file(&path).expect("removes");
+        log.write_all(b"bcde\n").expect("writes");
+        assert_eq!(std::fs::read_to_string(&path).expect("is there"), "bcde\n");
+    }
+}

@@ -1,0 +1,146 @@
+//! `chronos node`: settings from everywhere into one configuration, then the daemon.
+
+use super::{Environment, Stop, embedded, logging};
+use crate::actors::{self, DaemonConfig};
+use chronos::config::{Address, Config, Flag, Loaded, Origin, Sources, load};
+use chronos::embedded::Options;
+use chronos::storage::directory::{self, Create, Database};
+use chronos::storage::files::SystemFiles;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const EXAMPLES: &str = "\
+Examples:
+  chronos node                                   # node1 on 127.0.0.1:8000, files in ./data/node1
+  chronos node --id edge1 --data-dir /var/lib/chronos --address 0.0.0.0:8000
+  chronos node --config config/chronos.toml      # settings from a file; flags still win
+  chronos node --clean                           # begin with an empty database
+
+Settings: flags > environment (CHRONOS_SECTION__KEY) > --config file > defaults.
+`chronos config default` lists them all, `chronos config show --origin` says which one counts.";
+
+/// What `node` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    /// Remove this node's data first: all its tables
+    #[arg(long)]
+    clean: bool,
+    /// Allow --clean for a member of a group
+    #[arg(long, requires = "clean")]
+    force: bool,
+}
+
+/// The flags that set settings; `config show` takes them too.
+#[derive(Debug, Default, clap::Args)]
+pub struct Settings {
+    /// Name of this node [default: node1]
+    #[arg(long)]
+    id: Option<String>,
+    /// Directory of the databases [default: data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Where gRPC listens; HTTP is 1000 above, port 0 takes free ports [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "HOST:PORT")]
+    address: Option<String>,
+    /// Where others reach this node, if not at --address
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// The other members of its group
+    #[arg(long, value_name = "ID=HOST:PORT,...")]
+    peers: Option<String>,
+    /// Settings as TOML
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Cloud node to deliver changes to
+    #[arg(long, value_name = "URL")]
+    sync_target: Option<String>,
+    /// Seconds between deliveries [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    sync_interval_secs: Option<String>,
+    /// Operations in one delivery [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    sync_batch_size: Option<String>,
+    /// Seconds between clean-ups of expired rows [default: 3600]
+    #[arg(long, value_name = "SECONDS")]
+    ttl_cleanup_interval_secs: Option<String>,
+}
+
+impl Settings {
+    /// The configuration that these flags, the environment and the file come to.
+    pub fn load(&self, environment: Environment) -> Result<Loaded, Stop> {
+        let text = self.config.as_deref().map(read_file).transpose()?;
+        let name = self.config.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let flags = [
+            ("--id", "node", "id", &self.id),
+            ("--data-dir", "node", "data_dir", &self.data_dir),
+            ("--address", "node", "address", &self.address),
+            ("--advertise", "node", "advertise", &self.advertise),
+            ("--sync-target", "sync", "target", &self.sync_target),
+            ("--sync-interval-secs", "sync", "interval_secs", &self.sync_interval_secs),
+            ("--sync-batch-size", "sync", "batch_size", &self.sync_batch_size),
+            ("--ttl-cleanup-interval-secs", "ttl", "cleanup_interval_secs", &self.ttl_cleanup_interval_secs),
+        ];
+        let flags = flags
+            .into_iter()
+            .filter_map(|(flag, section, name, value)| Some(Flag { flag, section, name, value: value.clone()? }))
+            .collect();
+        let file = text.as_ref().map(|text| (name.as_str(), text.as_str()));
+        load(&Sources { file, environment, flags, peers: self.peers.clone() })
+            .map_err(|problems| Stop::Usage(problems.to_string()))
+    }
+}
+
+/// The text of a configuration file.
+pub fn read_file(path: &Path) -> Result<String, Stop> {
+    std::fs::read_to_string(path).map_err(|error| Stop::Usage(format!("cannot read {}: {error}", path.display())))
+}
+
+/// Runs the daemon until it is told to stop.
+pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
+    let loaded = arguments.settings.load(environment)?;
+    loaded.supported().map_err(|problems| Stop::Usage(problems.to_string()))?;
+    let data_dir = &loaded.config.node.data_dir;
+    // Without an id the only database of the directory is meant, whatever its name.
+    let named = *loaded.origin("node", "id") != Origin::Default;
+    let default = loaded.config.node.id.as_str();
+    let path = directory::resolve(&SystemFiles, data_dir, named.then_some(default), default, Create::Allowed)?;
+    let id = if !named && directory::is_database(&SystemFiles, &path) {
+        Database::open(Arc::new(SystemFiles), &path)?.identity.node_id
+    } else {
+        default.to_owned()
+    };
+    let config = daemon(&loaded.config, id)?;
+    logging::start(&loaded.config.log)?;
+    // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
+    if arguments.clean && directory::clean(&SystemFiles, &path)? {
+        tracing::info!(directory = %path.display(), "removed the database");
+    }
+    actors::run(config).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+}
+
+/// What the daemon must know.
+fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
+    let address = resolve(&config.node.address)?;
+    let mut daemon = DaemonConfig::new(id.clone(), &config.node.data_dir, address);
+    daemon.database = Options { id: Some(id.clone()), default_id: id, ..embedded::options(config) };
+    daemon.http_address = config.http.address.as_ref().map(resolve).transpose()?;
+    daemon.limits.statement_bytes_max = config.limits.statement_bytes_max.0 as usize;
+    daemon.limits.response_bytes_max = config.limits.response_bytes_max.0 as usize;
+    daemon.limits.request_timeout = config.limits.statement_timeout.0;
+    daemon.ttl_cleanup_interval = Duration::from_secs(config.ttl.cleanup_interval_secs);
+    Ok(daemon)
+}
+
+/// The address to listen on; of a name with several, the first.
+fn resolve(address: &Address) -> Result<SocketAddr, Stop> {
+    let resolved = (address.host.as_str(), address.port).to_socket_addrs();
+    resolved
+        .ok()
+        .and_then(|mut addresses| addresses.next())
+        .ok_or_else(|| Stop::Usage(format!("node.address: {:?} has no address on this machine", address.host)))
+}

@@ -1,0 +1,255 @@
+//! The prompt: one line after another until a `;`, then the answer.
+//!
+//! * Ctrl-C gives up what is typed, Ctrl-D leaves; nothing else ends the session, errors least of all.
+//! * Lines that begin with `\` are for the prompt itself and never reach the database.
+
+use super::complete::Names;
+use super::output::{Format, Writer};
+use super::report;
+use super::session::{Session, fetch, names, quote_name};
+use super::split::Splitter;
+use super::{Stdout, Stop};
+use chronos::Error;
+use chronos::clock::{Clock, SystemClock};
+use rustyline::error::ReadlineError;
+use rustyline::history::FileHistory;
+use rustyline::{CompletionType, Config, Editor};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const PROMPT: &str = "chronos> ";
+const PROMPT_MORE: &str = "      -> ";
+
+/// Statements kept in the history file.
+const HISTORY_MAX: usize = 1000;
+
+/// Tables whose columns are known to completion: a schema beyond that is not worth the questions at start.
+const COMPLETED_TABLES_MAX: usize = 50;
+
+const HELP: &str = "\
+SQL ends with a semicolon and may span lines. Besides SQL:
+  \\dt                        list the tables
+  \\d                         the same
+  \\d TABLE                   columns of a table
+  \\timing                    show the time a statement took, on or off
+  \\format table|csv|json     how results are written
+  \\q, exit, quit             leave (also Ctrl-D)
+  help, \\help, \\?            this text
+Ctrl-C cancels the input or the running statement.";
+
+/// A conversation at a terminal.
+pub struct Repl<'a> {
+    session: &'a mut dyn Session,
+    format: Format,
+    timing: bool,
+    editor: Editor<Names, FileHistory>,
+    history: PathBuf,
+    splitter: Splitter,
+    clock: SystemClock,
+}
+
+/// What a line leads to.
+enum Next {
+    Go,
+    Leave,
+}
+
+impl<'a> Repl<'a> {
+    /// Prepares the editor; the history is kept in `directory`.
+    pub fn new(session: &'a mut dyn Session, directory: &Path, format: Format) -> Result<Repl<'a>, Stop> {
+        let failed = |error: ReadlineError| Stop::Message(format!("cannot use the terminal: {error}"));
+        let config = Config::builder()
+            .completion_type(CompletionType::List)
+            .max_history_size(HISTORY_MAX)
+            .map_err(failed)?
+            .history_ignore_space(true)
+            .build();
+        let mut editor = Editor::with_config(config).map_err(failed)?;
+        editor.set_helper(Some(Names::default()));
+        let history = directory.join("history");
+        // A session without its history is still a session; a directory that cannot be written is said once.
+        match std::fs::create_dir_all(directory) {
+            Ok(()) => {
+                let _ = editor.load_history(&history);
+            }
+            Err(error) => eprintln!("no history: cannot create {}: {error}", directory.display()),
+        }
+        Ok(Repl { session, format, timing: true, editor, history, splitter: Splitter::default(), clock: SystemClock })
+    }
+
+    /// Talks until the user leaves.
+    pub fn run(&mut self) -> Result<(), Stop> {
+        self.learn_names();
+        loop {
+            let prompt = if self.splitter.is_blank() { PROMPT } else { PROMPT_MORE };
+            match self.editor.readline(prompt) {
+                Ok(line) => {
+                    if let Next::Leave = self.line(&line)? {
+                        break;
+                    }
+                }
+                Err(ReadlineError::Interrupted) => self.splitter.clear(),
+                Err(ReadlineError::Eof) => break,
+                Err(error) => return Err(Stop::Message(format!("cannot read from the terminal: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn line(&mut self, line: &str) -> Result<Next, Stop> {
+        let word = line.trim().trim_end_matches(';').trim_end();
+        if self.splitter.is_blank() {
+            match word.to_ascii_lowercase().as_str() {
+                "exit" | "quit" => return Ok(Next::Leave),
+                "help" => {
+                    println!("{HELP}");
+                    return Ok(Next::Go);
+                }
+                _ if word.starts_with('\\') => {
+                    self.remember(line.trim());
+                    return self.command(word);
+                }
+                _ => {}
+            }
+        }
+        for statement in self.splitter.push(&format!("{line}\n")) {
+            self.remember(&format!("{};", statement.text));
+            self.statement(&statement.text)?;
+        }
+        Ok(Next::Go)
+    }
+
+    fn remember(&mut self, entry: &str) {
+        if self.editor.add_history_entry(entry).unwrap_or(false) {
+            // Written at once, so that a killed terminal loses nothing.
+            let _ = self.editor.append_history(&self.history);
+        }
+    }
+
+    fn statement(&mut self, text: &str) -> Result<(), Stop> {
+        let begin = self.clock.monotonic();
+        let mut stdout = Stdout::lock();
+        let mut writer = Writer::new(&mut stdout, self.format);
+        let outcome = self.session.run(text, &mut writer);
+        writer.finish().map_err(|error| Stop::output(&error))?;
+        let (has_columns, rows) = (writer.has_columns(), writer.rows());
+        let took = self.clock.monotonic().saturating_sub(begin);
+        let outcome = match outcome {
+            Ok(affected) => {
+                let mut line = summary(text, has_columns, rows, affected);
+                if self.timing {
+                    line = format!("{line} {}", elapsed(took));
+                }
+                writeln!(stdout, "{line}")
+            }
+            Err(error) => write!(stdout, "{}", report::describe(&error, text)),
+        };
+        outcome.and_then(|()| stdout.flush()).map_err(|error| Stop::output(&error))?;
+        drop(stdout);
+        if changes_names(text) {
+            self.learn_names();
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, line: &str) -> Result<Next, Stop> {
+        let (command, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+        let argument = argument.trim();
+        match (command, argument) {
+            ("\\q", "") => return Ok(Next::Leave),
+            ("\\d" | "\\dt", "") => self.statement("SHOW TABLES")?,
+            ("\\d", table) => self.statement(&format!("SHOW COLUMNS FROM {}", as_typed(table)))?,
+            ("\\timing", "" | "on" | "off") => {
+                self.timing = if argument.is_empty() { !self.timing } else { argument == "on" };
+                println!("timing is {}", if self.timing { "on" } else { "off" });
+            }
+            ("\\format", "table") => self.format = Format::Table,
+            ("\\format", "csv") => self.format = Format::Csv,
+            ("\\format", "json") => self.format = Format::Json,
+            ("\\format", _) => println!("write \\format table, \\format csv or \\format json"),
+            ("\\help" | "\\?" | "\\h", _) => println!("{HELP}"),
+            _ => println!("unknown command {line:?}; \\help lists them"),
+        }
+        Ok(Next::Go)
+    }
+
+    /// Asks for the names that completion offers. A node that does not answer costs completion, nothing else.
+    fn learn_names(&mut self) {
+        let known = self.names().unwrap_or_default();
+        if let Some(helper) = self.editor.helper_mut() {
+            helper.set(known);
+        }
+    }
+
+    fn names(&mut self) -> Result<Vec<String>, Error> {
+        let tables = names(&fetch(self.session, "SHOW TABLES")?);
+        let mut known = tables.clone();
+        for table in tables.iter().take(COMPLETED_TABLES_MAX) {
+            known.extend(names(&fetch(self.session, &format!("SHOW COLUMNS FROM {}", quote_name(table)))?));
+        }
+        known.sort();
+        known.dedup();
+        Ok(known)
+    }
+}
+
+/// A table name as SQL: typed quotes stay, anything that is not a plain name is quoted.
+fn as_typed(name: &str) -> String {
+    let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if plain || name.starts_with('"') { name.to_owned() } else { quote_name(name) }
+}
+
+fn changes_names(statement: &str) -> bool {
+    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    ["create", "drop", "alter"].contains(&word.to_ascii_lowercase().as_str())
+}
+
+/// The line below a result: `(2 rows)`, or what a statement without rows did.
+pub fn summary(statement: &str, has_columns: bool, rows: u64, affected: u64) -> String {
+    let plural = |count: u64| if count == 1 { "row" } else { "rows" };
+    if has_columns {
+        return format!("({rows} {})", plural(rows));
+    }
+    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    match word.to_ascii_lowercase().as_str() {
+        "insert" => format!("{affected} {} inserted", plural(affected)),
+        "update" => format!("{affected} {} updated", plural(affected)),
+        "delete" => format!("{affected} {} deleted", plural(affected)),
+        _ => "OK".to_owned(),
+    }
+}
+
+/// `(1.2 ms)`
+fn elapsed(took: Duration) -> String {
+    match took.as_secs_f64() {
+        seconds if seconds >= 1.0 => format!("({seconds:.2} s)"),
+        seconds => format!("({:.1} ms)", seconds * 1000.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_below_a_result_counts() {
+        assert_eq!(summary("SELECT 1", true, 1, 0), "(1 row)");
+        assert_eq!(summary("SELECT 1", true, 0, 0), "(0 rows)");
+        assert_eq!(summary("INSERT INTO t", false, 0, 2), "2 rows inserted");
+        assert_eq!(summary("create table t", false, 0, 0), "OK");
+    }
+
+    #[test]
+    fn time_is_shown_in_the_unit_that_fits() {
+        assert_eq!(elapsed(Duration::from_micros(1234)), "(1.2 ms)");
+        assert_eq!(elapsed(Duration::from_millis(2500)), "(2.50 s)");
+    }
+
+    #[test]
+    fn a_table_name_is_quoted_where_it_must_be() {
+        assert_eq!(as_typed("sensors"), "sensors");
+        assert_eq!(as_typed("\"A b\""), "\"A b\"");
+        assert_eq!(as_typed("a;b"), "\"a;b\"");
+    }
+}

@@ -1,0 +1,90 @@
+//! Statements from flags, a file or a pipe: plain output, and an end at the first error.
+
+use super::output::{Format, Writer};
+use super::report;
+use super::session::Session;
+use super::split::{Splitter, Statement};
+use super::{Stdout, Stop};
+use chronos::Error;
+use std::io::{BufRead, Write};
+
+/// Runs statements and writes their results.
+pub struct Script<'a> {
+    /// Where statements go.
+    pub session: &'a mut dyn Session,
+    /// How results are written.
+    pub format: Format,
+    count: usize,
+}
+
+impl<'a> Script<'a> {
+    /// A script that has run nothing yet.
+    pub fn new(session: &'a mut dyn Session, format: Format) -> Script<'a> {
+        Script { session, format, count: 0 }
+    }
+
+    /// Runs the statements of one `-e`.
+    pub fn text(&mut self, text: &str) -> Result<(), Stop> {
+        let mut splitter = Splitter::default();
+        let mut statements = splitter.push(text);
+        statements.extend(splitter.finish());
+        self.all(statements, "-e")
+    }
+
+    /// Runs the statements of a file or a pipe, each as soon as it is complete.
+    pub fn lines(&mut self, mut input: impl BufRead, name: &str) -> Result<(), Stop> {
+        let mut splitter = Splitter::default();
+        let mut line = Vec::new();
+        let mut number = 0;
+        loop {
+            line.clear();
+            number += 1;
+            let read = input.read_until(b'\n', &mut line);
+            if read.map_err(|error| Stop::Failed(Error::io(format!("read {name}"), &error)))? == 0 {
+                break;
+            }
+            let text = std::str::from_utf8(&line)
+                .map_err(|_| Stop::Message(format!("{name}, line {number}: not valid UTF-8")))?;
+            // The first line of a file may carry a byte order mark.
+            let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
+            self.all(splitter.push(text), name)?;
+            if splitter.is_too_long() {
+                return Err(Stop::Message(format!("{name}: a statement before line {number} does not end")));
+            }
+        }
+        self.all(splitter.finish(), name)
+    }
+
+    fn all(&mut self, statements: impl IntoIterator<Item = Statement>, name: &str) -> Result<(), Stop> {
+        statements.into_iter().try_for_each(|statement| self.one(&statement, name))
+    }
+
+    fn one(&mut self, statement: &Statement, name: &str) -> Result<(), Stop> {
+        self.count += 1;
+        // What people type last in a script meant for the prompt.
+        if ["exit", "quit", "\\q"].contains(&statement.text.as_str()) {
+            return Err(Stop::Quit);
+        }
+        let mut stdout = Stdout::lock();
+        let mut writer = Writer::new(&mut stdout, self.format);
+        let outcome = self.session.run(&statement.text, &mut writer);
+        writer.finish().map_err(|error| Stop::output(&error))?;
+        let (has_columns, rows) = (writer.has_columns(), writer.rows());
+        match outcome {
+            Ok(affected) => {
+                if self.format == Format::Table {
+                    let summary = super::repl::summary(&statement.text, has_columns, rows, affected);
+                    writeln!(stdout, "{summary}").map_err(|error| Stop::output(&error))?;
+                }
+                stdout.flush().map_err(|error| Stop::output(&error))
+            }
+            Err(error) => {
+                let flushed = stdout.flush();
+                let place = format!("{name}, statement {}, line {}", self.count, statement.line);
+                let text = report::describe(&error, &statement.text);
+                flushed.map_err(|error| Stop::output(&error))?;
+                Err(Stop::Message(format!("{place}: {}", text.trim_end().trim_start_matches("error: "))))
+            }
+        }
+    }
+}

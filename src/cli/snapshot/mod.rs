@@ -1,0 +1,239 @@
+//! `chronos snapshot`: a stopped database as one checked file, and back.
+//!
+//! ```text
+//! create:  recover and seal ──> lock ──> pack into F.partial ──> sync ──> rename to F
+//! restore: check and unpack into DIR/.restore-ID ──> sync ──> rename to DIR/ID
+//! verify:  check, unpack beside F, open it as a database, count every table, remove it
+//! ```
+//!
+//! * Nothing that exists is overwritten without `--force`.
+//! * A half-made snapshot or restore never looks like a whole one.
+
+mod archive;
+
+use super::embedded::Embedded;
+use super::session::{fetch, names, quote_name};
+use super::{Environment, Stop};
+use archive::{Content, pack, unpack};
+use chronos::Error;
+use chronos::sql::value::Value;
+use chronos::storage::directory::{self, Create, Database};
+use chronos::storage::files::SystemFiles;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const EXAMPLES: &str = "\
+Examples:
+  chronos snapshot create --data-dir data --id node1 --output node1.snap    # of a stopped node
+  chronos snapshot verify --input node1.snap                                # proves that it can be restored
+  chronos snapshot restore --data-dir elsewhere --input node1.snap";
+
+/// What `snapshot` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Write the database of a stopped node to a file
+    #[command(after_help = "Example:\n  chronos snapshot create --data-dir data --output node1.snap")]
+    Create {
+        /// Directory of the databases
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Which database of the directory [default: the only one]
+        #[arg(long)]
+        id: Option<String>,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        /// Overwrite the file
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a database from a snapshot
+    #[command(after_help = "Example:\n  chronos snapshot restore --data-dir data --input node1.snap")]
+    Restore {
+        /// Directory of the databases
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// The snapshot
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// Replace the database that is there
+        #[arg(long)]
+        force: bool,
+    },
+    /// Prove that a snapshot can be restored: restore it beside the file, count its rows, remove it
+    #[command(after_help = "Example:\n  chronos snapshot verify --input node1.snap")]
+    Verify {
+        /// The snapshot
+        #[arg(long, value_name = "FILE")]
+        input: PathBuf,
+        /// Where to restore it meanwhile [default: beside the snapshot]
+        #[arg(long, value_name = "DIR")]
+        scratch: Option<PathBuf>,
+    },
+}
+
+/// What of a database's directory is packed. CLUSTER comes last: without it the rest is no database.
+const ENTRIES: [&str; 3] = ["raft", "state", "CLUSTER"];
+
+/// Runs one of them.
+pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
+    match &arguments.command {
+        Command::Create { data_dir, id, output, force } => create(data_dir, id.as_ref(), output, *force, environment),
+        Command::Restore { data_dir, input, force } => restore(data_dir, input, *force),
+        Command::Verify { input, scratch } => verify(input, scratch.as_deref(), environment),
+    }
+}
+
+fn io(doing: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> Stop {
+    move |error| Stop::Failed(Error::io(doing, &error))
+}
+
+/// A snapshot that cannot be used: its content is at fault, or reading it is.
+fn unusable(path: &Path, error: &std::io::Error) -> Stop {
+    let damaged = error.kind() == std::io::ErrorKind::InvalidData;
+    Stop::Failed(if damaged {
+        Error::damaged(format!("{}: {error}", path.display()))
+    } else {
+        Error::io(format!("read {}", path.display()), error)
+    })
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+fn create(
+    data_dir: &Path,
+    id: Option<&String>,
+    output: &Path,
+    force: bool,
+    environment: Environment,
+) -> Result<(), Stop> {
+    if output.exists() && !force {
+        return Err(Stop::Message(format!("{} exists: --force overwrites it", output.display())));
+    }
+    let path = directory::resolve(&SystemFiles, data_dir, id.map(String::as_str), "node1", Create::Refused)?;
+    // Recovers what a killed process left, and seals, so that the copy is small and opens at once.
+    Embedded::open(data_dir, id.cloned(), Create::Refused, environment)?.close()?;
+    let locked = Database::open(Arc::new(SystemFiles), &path)?;
+    let partial = beside(output, ".partial");
+    let packed = pack(&path, &locked.identity.node_id, &ENTRIES, &partial);
+    drop(locked);
+    let content = packed.map_err(io(format!("write {}", partial.display()))).inspect_err(|_| {
+        // The half of it is of no use to anybody.
+        let _ = std::fs::remove_file(&partial);
+    })?;
+    let renamed = std::fs::rename(&partial, output).and_then(|()| sync_parent(output));
+    renamed.map_err(io(format!("rename {}", partial.display())))?;
+    println!("{}", line("wrote", output, &content));
+    Ok(())
+}
+
+fn line(did: &str, path: &Path, content: &Content) -> String {
+    let Content { id, files, bytes } = content;
+    format!("{did} {}: {id}, {files} files, {bytes} bytes", path.display())
+}
+
+fn restore(data_dir: &Path, input: &Path, force: bool) -> Result<(), Stop> {
+    // Everything is checked before anything is touched.
+    let content = unpack(input, None).map_err(|error| unusable(input, &error))?;
+    directory::check_id(&content.id)?;
+    let path = data_dir.join(&content.id);
+    if directory::is_database(&SystemFiles, data_dir) {
+        return Err(Stop::Message(format!("{} is a database itself: name the directory above it", data_dir.display())));
+    }
+    if path.exists() && !force {
+        return Err(Stop::Message(format!("{} exists: --force replaces it", path.display())));
+    }
+    std::fs::create_dir_all(data_dir).map_err(io(format!("make {}", data_dir.display())))?;
+    // No id begins with a dot, so nothing takes it for a database.
+    let partial = data_dir.join(format!(".restore-{}", content.id));
+    unpack_into(input, &partial)?;
+    if path.exists() {
+        directory::clean(&SystemFiles, &path)?;
+    }
+    let renamed = std::fs::rename(&partial, &path).and_then(|()| sync_parent(&path));
+    renamed.map_err(io(format!("rename {} to {}", partial.display(), path.display())))?;
+    println!("{}", line("restored", &path, &content));
+    Ok(())
+}
+
+/// Unpacks into a directory of its own, which is emptied of an earlier attempt.
+fn unpack_into(input: &Path, directory: &Path) -> Result<Content, Stop> {
+    remove(directory)?;
+    std::fs::create_dir(directory).map_err(io(format!("make {}", directory.display())))?;
+    unpack(input, Some(directory)).map_err(|error| {
+        let _ = std::fs::remove_dir_all(directory);
+        unusable(input, &error)
+    })
+}
+
+fn remove(directory: &Path) -> Result<(), Stop> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io(format!("remove {}", directory.display()))(error))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn verify(input: &Path, scratch: Option<&Path>, environment: Environment) -> Result<(), Stop> {
+    let above = match scratch {
+        Some(scratch) => scratch.join("chronos-verify"),
+        None => beside(input, ".verify"),
+    };
+    let content = unpack(input, None).map_err(|error| unusable(input, &error))?;
+    directory::check_id(&content.id)?;
+    remove(&above)?;
+    std::fs::create_dir(&above).map_err(io(format!("make {}", above.display())))?;
+    let counted = unpack_into(input, &above.join(&content.id)).and_then(|_| count(&above, environment));
+    remove(&above)?;
+    let tables = counted?;
+    for (table, rows) in &tables {
+        println!("{table}: {rows} rows");
+    }
+    println!("{}, {} tables", line("verified", input, &content), tables.len());
+    Ok(())
+}
+
+/// Reads every row of every table: damage in any block is found.
+fn count(data_dir: &Path, environment: Environment) -> Result<Vec<(String, u64)>, Stop> {
+    /// Counts the rows of a full read; a COUNT could be answered from block headers alone.
+    #[derive(Default)]
+    struct Rows(u64);
+    impl super::session::Sink for Rows {
+        fn head(&mut self, _: &[super::session::Column]) -> std::io::Result<()> {
+            Ok(())
+        }
+        fn row(&mut self, _: &[Value]) -> std::io::Result<()> {
+            self.0 += 1;
+            Ok(())
+        }
+    }
+    let mut session = Embedded::open(data_dir, None, Create::Refused, environment)?;
+    let mut tables = Vec::new();
+    for table in names(&fetch(&mut session, "SHOW TABLES")?) {
+        let mut rows = Rows::default();
+        let query = format!("SELECT * FROM {}", quote_name(&table));
+        super::session::Session::run(&mut session, &query, &mut rows)
+            .map_err(|error| Stop::Failed(error.context(format!("table {table:?}"))))?;
+        tables.push((table, rows.0));
+    }
+    session.close()?;
+    Ok(tables)
+}

@@ -1,0 +1,105 @@
+//! Settings: what can be set, where a value came from, and whether the whole makes sense.
+//!
+//! A setting may be given in four places, and the later wins:
+//!
+//! ```text
+//! default  <  file (TOML)  <  environment (CHRONOS_*, RUST_LOG)  <  flag
+//! ```
+//!
+//! This module reads none of them itself: file text, environment and flags are arguments, so that a test can be any
+//! of them and the library stays without a world of its own.
+//!
+//! * Every value knows its [`Origin`]; `config show --origin` prints it, and errors name it with its line.
+//! * An unknown key is an error wherever it stands; a silent typo is a setting that never took effect.
+//! * All problems are reported together, not one a run.
+//! * What this version cannot do yet is refused by name ([`Loaded::supported`]), never ignored.
+
+mod cluster;
+mod load;
+mod setting;
+mod suggest;
+mod text;
+mod unit;
+
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{Cluster, Member, Role};
+pub use load::{Flag, Loaded, Origin, Problem, Problems, SEED_VARIABLES, Sources, load};
+pub use setting::{
+    Auth, Config, Http, Known, Limits, Log, Node, Raft, SECTIONS, SETTINGS, Section, Storage, Sync, Tls, Ttl,
+};
+pub use suggest::{hint as did_you_mean, nearest};
+pub use text::default_file;
+pub use unit::{Address, Bytes, NodeId, Raw, Secret, Setting, Span};
+
+/// The HTTP port is this far above the gRPC port.
+pub const HTTP_PORT_OFFSET: u16 = 1000;
+
+/// Share of the memory budget that queries get where `limits.query_memory_bytes` is unset, in percent.
+const QUERY_MEMORY_PERCENT: u64 = 30;
+
+impl Config {
+    /// Where HTTP listens: as set, else 1000 above gRPC; port 0 stays 0. None where no such port exists.
+    pub fn http_address(&self) -> Option<Address> {
+        if let Some(address) = &self.http.address {
+            return Some(address.clone());
+        }
+        let port = match self.node.address.port {
+            0 => 0,
+            port => port.checked_add(HTTP_PORT_OFFSET)?,
+        };
+        Some(Address { host: self.node.address.host.clone(), port })
+    }
+
+    /// Memory that all queries share.
+    pub fn query_memory(&self) -> Bytes {
+        let share = Bytes(self.storage.memory_bytes_max.0 / 100 * QUERY_MEMORY_PERCENT);
+        self.limits.query_memory_bytes.unwrap_or(share)
+    }
+
+    /// Free disk below which writes are refused.
+    pub fn disk_reserve(&self) -> Bytes {
+        self.storage.disk_reserve.unwrap_or(Bytes(self.storage.seal_wal_bytes.0.saturating_mul(2)))
+    }
+
+    /// What is wrong with the settings together, each being fine by itself.
+    fn contradictions(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        if self.raft.election_timeout.0 < self.raft.heartbeat_interval.0 * 3 {
+            wrong.push(format!(
+                "raft.election_timeout ({}) is less than three times raft.heartbeat_interval ({})",
+                self.raft.election_timeout, self.raft.heartbeat_interval
+            ));
+        }
+        if self.storage.segment_bytes > self.storage.seal_wal_bytes {
+            wrong.push(format!(
+                "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",
+                self.storage.segment_bytes, self.storage.seal_wal_bytes
+            ));
+        }
+        if self.http_address().is_none() {
+            wrong.push(format!(
+                "node.address {} leaves no room for the HTTP port {HTTP_PORT_OFFSET} above it: choose a lower port or \
+                 set http.address",
+                self.node.address
+            ));
+        }
+        if self.http.address.as_ref().is_some_and(|http| *http == self.node.address && http.port != 0) {
+            wrong.push(format!("http.address and node.address are both {}", self.node.address));
+        }
+        let has_peers = self.cluster.peers(&self.node.id).next().is_some();
+        if has_peers && self.node.advertise.is_none() && self.node.address.is_unspecified() {
+            wrong.push(format!(
+                "node.address {} cannot be reached by peers under that name: set node.advertise",
+                self.node.address
+            ));
+        }
+        let tls = [("cert", &self.tls.cert), ("key", &self.tls.key), ("ca_cert", &self.tls.ca_cert)];
+        let missing: Vec<&str> = tls.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
+        if !missing.is_empty() && missing.len() < tls.len() {
+            wrong.push(format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", ")));
+        }
+        wrong
+    }
+}

@@ -1,0 +1,283 @@
+//! The list of settings: name, type, default, bounds and reason, each written once.
+//!
+//! From this one list come the typed [`Config`], the commented default file, the known names behind "did you mean",
+//! the environment variables and `config show`. A setting added here is in all of them.
+//!
+//! * Every default lies within its own bounds and is written in the notation a person would use.
+//! * The doc comment of a setting is also its comment in `config/chronos.toml`.
+
+use super::cluster::Cluster;
+use super::unit::{Address, Bytes, NodeId, Raw, Secret, Setting, Span};
+use std::path::PathBuf;
+
+/// One entry of the list, without its type.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// The TOML table.
+    pub section: &'static str,
+    /// The key within it.
+    pub name: &'static str,
+    /// The reason, line by line.
+    pub docs: &'static [&'static str],
+    /// The default; empty where the setting is unset by default.
+    pub default: &'static str,
+    /// What a value may look like, for a setting without a default.
+    pub example: &'static str,
+}
+
+/// The section's own comment.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    /// The TOML table.
+    pub name: &'static str,
+    /// What it is about, line by line.
+    pub docs: &'static [&'static str],
+}
+
+/// Refuses a value outside its bounds, in the notation of the bounds.
+fn within<T: Setting>(value: &T, low: &str, high: &str) -> Result<(), String> {
+    let bound = |text: &str| T::read(&Raw::Text(text.to_owned()));
+    if value.toml().is_some() && (*value < bound(low)? || *value > bound(high)?) {
+        return Err(format!("{} is not between {low} and {high}", value.show()));
+    }
+    Ok(())
+}
+
+fn read_default<T: Setting>(text: &str) -> T {
+    T::read(&Raw::Text(text.to_owned())).expect("every default in this file is read by a test")
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])+
+        $section:ident: $Section:ident {
+            $(
+                $(#[doc = $doc:literal])+
+                $name:ident: $type:ty = $default:literal $(in $low:literal ..= $high:literal)? $(like $example:literal)?;
+            )+
+        }
+    )+) => {
+        $(
+            $(#[doc = $section_doc])+
+            #[derive(Clone, Debug, PartialEq)]
+            pub struct $Section {
+                $( $(#[doc = $doc])+ pub $name: $type, )+
+            }
+        )+
+
+        /// Every setting of a node, with its type.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Config {
+            $( $(#[doc = $section_doc])+ pub $section: $Section, )+
+            /// The members of the Raft group.
+            pub cluster: Cluster,
+        }
+
+        /// The sections, in the order of the default file.
+        pub const SECTIONS: &[Section] = &[
+            $( Section { name: stringify!($section), docs: &[$($section_doc),+] }, )+
+        ];
+
+        /// The settings, in the order of the default file.
+        pub const SETTINGS: &[Known] = &[$($(
+            Known {
+                section: stringify!($section),
+                name: stringify!($name),
+                docs: &[$($doc),+],
+                default: $default,
+                example: concat!($($example)?),
+            },
+        )+)+];
+
+        impl Default for Config {
+            fn default() -> Config {
+                Config {
+                    $( $section: $Section { $( $name: read_default::<$type>($default), )+ }, )+
+                    cluster: Cluster::default(),
+                }
+            }
+        }
+
+        impl Config {
+            /// Sets one value; the error completes the sentence `section.name: ...`.
+            pub(super) fn set(&mut self, section: &str, name: &str, raw: &Raw) -> Result<(), String> {
+                match (section, name) {
+                    $($(
+                        (stringify!($section), stringify!($name)) => {
+                            let value = <$type as Setting>::read(raw)?;
+                            $( within(&value, $low, $high)?; )?
+                            self.$section.$name = value;
+                            Ok(())
+                        }
+                    )+)+
+                    _ => Err("unknown setting".to_owned()),
+                }
+            }
+
+            /// One value for people; secrets stay secret.
+            pub fn show(&self, section: &str, name: &str) -> Option<String> {
+                match (section, name) {
+                    $($( (stringify!($section), stringify!($name)) => Some(self.$section.$name.show()), )+)+
+                    _ => None,
+                }
+            }
+
+            /// One value as TOML; nothing where it is not set.
+            pub fn toml(&self, section: &str, name: &str) -> Option<String> {
+                match (section, name) {
+                    $($( (stringify!($section), stringify!($name)) => self.$section.$name.toml(), )+)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    /// This node: its name, where it listens and where its files are.
+    node: Node {
+        /// The node's name, and the name of its directory in `data_dir`. Letters, digits, '.', '_' and '-'.
+        id: NodeId = "node1";
+        /// Where gRPC listens. The HTTP port is 1000 above. Port 0 takes free ports and writes them to
+        /// addresses.json in the node's directory. Loopback by default: a database is not for everyone to reach.
+        address: Address = "127.0.0.1:8000";
+        /// Where other nodes reach this one, if that is not the address it listens on.
+        advertise: Option<Address> = "" like "gateway.local:8000";
+        /// Directory of the databases; this node's files are in `data_dir/<id>`.
+        data_dir: PathBuf = "data";
+    }
+
+    /// Timing of the Raft group. Both count once a group has more than one voter.
+    raft: Raft {
+        /// The leader tells its followers this often that it lives.
+        heartbeat_interval: Span = "100ms" in "10ms" ..= "10s";
+        /// A follower that hears nothing for this long, or up to twice as long, stands for election.
+        /// At least three heartbeats, so that one lost message elects nobody.
+        election_timeout: Span = "500ms" in "50ms" ..= "60s";
+    }
+
+    /// Memory, log and files.
+    storage: Storage {
+        /// Memory for rows in flight, caches and queries: 25 % memtables, 25 % cache, 30 % queries, 20 % the rest.
+        /// The process takes up to 40 MB more. 48 MB suit a small gateway.
+        memory_bytes_max: Bytes = "64 MB" in "16 MB" ..= "1 TB";
+        /// Log written since the last seal at which the hot store is sealed into a file. Larger means fewer and
+        /// larger files, and a longer replay after a power cut.
+        seal_wal_bytes: Bytes = "64 MiB" in "4 MiB" ..= "16 GiB";
+        /// Size of one log segment; segments are recycled, not rewritten.
+        segment_bytes: Bytes = "16 MiB" in "1 MiB" ..= "1 GiB";
+        /// How long a write may wait for others to share its fsync. 0 adds no delay; 5ms spares flash memory.
+        commit_linger: Span = "0s" in "0s" ..= "1s";
+        /// Free disk below which writes are refused while reads and deletes go on. Unset: twice `seal_wal_bytes`.
+        disk_reserve: Option<Bytes> = "" in "0 B" ..= "1 TB" like "128 MiB";
+        /// One disk call that takes longer than this ends the process, so that a supervisor can act.
+        disk_stall_max: Span = "60s" in "1s" ..= "1h";
+        /// A read view older than this fails with "snapshot too old", so that files can be deleted.
+        view_age_max: Span = "10min" in "1s" ..= "1d";
+    }
+
+    /// Rows that expire.
+    ttl: Ttl {
+        /// Seconds between the passes that give expired rows' space back. Expired rows are never seen, whatever this is.
+        cleanup_interval_secs: u64 = "3600" in "1" ..= "86400";
+    }
+
+    /// Delivery of changes to a cloud node.
+    sync: Sync {
+        /// Where to deliver. Unset: nothing is queued.
+        target: Option<String> = "" like "http://cloud.example:8000";
+        /// Seconds between deliveries while there is nothing new, and after a failure.
+        interval_secs: u64 = "5" in "1" ..= "86400";
+        /// Operations in one delivery.
+        batch_size: u64 = "100" in "1" ..= "100000";
+    }
+
+    /// The HTTP door: health, metrics, status, SQL as JSON.
+    http: Http {
+        /// Where HTTP listens. Unset: the host of node.address, its port plus 1000.
+        address: Option<Address> = "" like "127.0.0.1:9000";
+    }
+
+    /// Who may read and write. Without a token anyone who reaches the port may do both.
+    auth: Auth {
+        /// Bearer token that may read and write. Better set as `CHRONOS_AUTH_TOKEN_ADMIN` than written here.
+        token_admin: Option<Secret> = "" like "a long random text";
+        /// Bearer token that may only read. Better set as `CHRONOS_AUTH_TOKEN_READONLY`.
+        token_readonly: Option<Secret> = "" like "another long random text";
+    }
+
+    /// Encryption. All of `cert`, `key` and `ca_cert`, or none.
+    tls: Tls {
+        /// PEM file with the certificate of this node.
+        cert: Option<PathBuf> = "" like "/etc/chronos/node.pem";
+        /// PEM file with its private key.
+        key: Option<PathBuf> = "" like "/etc/chronos/node.key";
+        /// PEM file with the authority that signs the certificates of peers and clients.
+        ca_cert: Option<PathBuf> = "" like "/etc/chronos/ca.pem";
+        /// The name that peers' certificates must carry.
+        domain: String = "localhost";
+    }
+
+    /// What is logged, and where.
+    log: Log {
+        /// "error", "warn", "info", "debug", "trace", or by module: `info,chronos::storage=debug`. `RUST_LOG` overrides.
+        level: String = "info";
+        /// File to write to instead of standard error.
+        file: Option<PathBuf> = "" like "/var/log/chronos/chronos.log";
+        /// Megabytes after which the file is rotated: chronos.log becomes chronos.log.1, and so on.
+        max_size_mb: u64 = "10" in "1" ..= "10000";
+        /// Rotated files kept beside the current one.
+        max_files: u64 = "3" in "1" ..= "1000";
+    }
+
+    /// Ceilings. A request beyond one gets an error that names it; nothing is cut off silently.
+    limits: Limits {
+        /// Time one statement may take.
+        statement_timeout: Span = "30s" in "1ms" ..= "1d";
+        /// Size of one statement's text.
+        statement_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
+        /// Size of one answer that is not streamed. Larger results: `QuerySql`, which `chronos client` uses.
+        response_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
+        /// Memory that all running queries share. Unset: 30 % of `storage.memory_bytes_max`.
+        query_memory_bytes: Option<Bytes> = "" in "1 MiB" ..= "1 TB" like "19 MiB";
+        /// Size of one entry of the log; a statement with larger effects is staged in parts.
+        command_bytes_max: Bytes = "8 MiB" in "1 MiB" ..= "64 MiB";
+        /// Size of all effects of one statement.
+        statement_effects_max: Bytes = "256 MiB" in "8 MiB" ..= "4 GiB";
+        /// Open connections; each costs some 10 KiB.
+        connections: u64 = "1024" in "1" ..= "100000";
+        /// Messages that wait for one actor before callers are told "overloaded".
+        mailbox: u64 = "1024" in "16" ..= "65536";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_within_its_own_bounds() {
+        let mut config = Config::default();
+        for known in SETTINGS {
+            let raw = Raw::Text(known.default.to_owned());
+            config.set(known.section, known.name, &raw).unwrap_or_else(|error| panic!("{}: {error}", known.name));
+        }
+        assert_eq!(config, Config::default());
+    }
+
+    #[test]
+    fn every_example_is_a_valid_value() {
+        for known in SETTINGS.iter().filter(|known| !known.example.is_empty()) {
+            let raw = Raw::Text(known.example.to_owned());
+            Config::default()
+                .set(known.section, known.name, &raw)
+                .unwrap_or_else(|error| panic!("{}: {error}", known.name));
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_bounds_names_them() {
+        let error = Config::default().set("limits", "mailbox", &Raw::Integer(3));
+        assert_eq!(error, Err("3 is not between 16 and 65536".to_owned()));
+    }
+}

@@ -1,0 +1,164 @@
+//! Loading, tested by what a person would write.
+
+use super::*;
+use std::collections::BTreeMap;
+
+fn environment(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn from_file(text: &str) -> Result<Loaded, String> {
+    load(&Sources { file: Some(("c.toml", text)), ..Sources::default() }).map_err(|problems| problems.to_string())
+}
+
+fn from_environment(pairs: &[(&str, &str)]) -> Result<Loaded, String> {
+    load(&Sources { environment: environment(pairs), ..Sources::default() }).map_err(|problems| problems.to_string())
+}
+
+fn flag(flag: &'static str, section: &'static str, name: &'static str, value: &str) -> Flag {
+    Flag { flag, section, name, value: value.to_owned() }
+}
+
+#[test]
+fn the_default_file_is_the_defaults() {
+    let loaded = from_file(&default_file()).expect("the default file is valid");
+    assert_eq!(loaded.config, Config::default());
+    loaded.supported().expect("the defaults are supported");
+}
+
+#[test]
+fn the_file_in_the_repository_is_what_the_program_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/chronos.toml");
+    let written = std::fs::read_to_string(path).expect("config/chronos.toml is there");
+    assert_eq!(written, default_file(), "run: chronos config default > config/chronos.toml");
+}
+
+#[test]
+fn the_edge_profile_is_valid() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/edge.toml");
+    let loaded = from_file(&std::fs::read_to_string(path).expect("config/edge.toml is there")).expect("valid");
+    assert_eq!(loaded.config.storage.memory_bytes_max, Bytes(48_000_000));
+    loaded.supported().expect("supported");
+}
+
+#[test]
+fn the_later_place_wins_and_is_named() {
+    let text = "[node]\nid = \"a\"\naddress = \"127.0.0.1:1000\"\ndata_dir = \"here\"\n";
+    let loaded = load(&Sources {
+        file: Some(("c.toml", text)),
+        environment: environment(&[("CHRONOS_NODE__ID", "b"), ("CHRONOS_NODE__ADDRESS", "127.0.0.1:2000")]),
+        flags: vec![flag("--id", "node", "id", "c")],
+        peers: None,
+    })
+    .expect("valid");
+    assert_eq!(loaded.config.node.id.as_str(), "c");
+    assert_eq!(loaded.config.node.address.port, 2000);
+    assert_eq!(loaded.origin("node", "id").to_string(), "flag --id");
+    assert_eq!(loaded.origin("node", "address").to_string(), "environment CHRONOS_NODE__ADDRESS");
+    assert_eq!(loaded.origin("node", "data_dir").to_string(), "c.toml:4");
+    assert_eq!(loaded.origin("ttl", "cleanup_interval_secs").to_string(), "default");
+}
+
+#[test]
+fn a_typo_is_an_error_with_its_line_and_a_suggestion() {
+    for (text, says) in [
+        ("[node]\nadress = \"a:1\"\n", "c.toml:2: unknown setting \"node.adress\", did you mean \"address\"?"),
+        ("[nod]\nid = \"a\"\n", "c.toml:1: unknown section \"[nod]\", did you mean \"node\"?"),
+        ("\nid = \"a\"\n", "c.toml:2: \"id\" stands outside a section, did you mean \"node.id\"?"),
+        ("[node]\nmailbox = 5\n", "unknown setting \"node.mailbox\", did you mean \"limits.mailbox\"?"),
+        ("[cluster]\nmember = 1\n", "c.toml:2: unknown setting \"cluster.member\", did you mean \"members\"?"),
+        ("[storage]\n\nmemory_bytes_max = \"64 MX\"\n", "c.toml:3: storage.memory_bytes_max: \"64 MX\" is not a size"),
+        ("[limits]\nmailbox = 1\n", "c.toml:2: limits.mailbox: 1 is not between 16 and 65536"),
+        ("[limits]\nstatement_timeout = 5\n", "c.toml:2: limits.statement_timeout: 5 is not a duration"),
+        ("[sync]\ninterval_secs = true\n", "c.toml:2: sync.interval_secs: a boolean is not a whole number"),
+        ("[node]\nid = \"a\nb\"\n", "c.toml:2: "),
+        ("[node]\nid = \"a\"\nid = \"b\"\n", "c.toml:3: duplicate key"),
+    ] {
+        let error = from_file(text).expect_err(text);
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn all_problems_are_reported_together() {
+    let error = from_file("[node]\nid = \"a/b\"\nadress = \"x\"\n[sync]\nbatch_size = 0\n").expect_err("wrong");
+    assert_eq!(error.lines().count(), 3, "{error}");
+}
+
+#[test]
+fn the_variables_of_the_seed_keep_their_names() {
+    let loaded = from_environment(&[
+        ("CHRONOS_LOG_FILE", "x.log"),
+        ("CHRONOS_LOG_MAX_SIZE_MB", "7"),
+        ("CHRONOS_LOG_MAX_FILES", "2"),
+        ("RUST_LOG", "chronos=debug"),
+        ("CHRONOS_AUTH_TOKEN", "the client's"),
+        ("CHRONOS_SYNC__BATCH_SIZE", "1000"),
+        ("CHRONOS_TLS_CERT", ""),
+        ("CHRONOS_SEED", "42"),
+        ("PATH", "/bin"),
+    ])
+    .expect("valid");
+    assert_eq!(loaded.config.log.file.as_deref(), Some(std::path::Path::new("x.log")));
+    assert_eq!((loaded.config.log.max_size_mb, loaded.config.log.max_files), (7, 2));
+    assert_eq!(loaded.config.log.level, "chronos=debug");
+    assert_eq!(loaded.config.sync.batch_size, 1000);
+    assert_eq!(loaded.config.tls.cert, None);
+}
+
+#[test]
+fn a_mistyped_variable_is_an_error() {
+    let error = from_environment(&[("CHRONOS_NODE__ADRESS", "a:1")]).expect_err("typo");
+    assert!(error.contains("environment CHRONOS_NODE__ADRESS: unknown setting"), "{error}");
+    let error = from_environment(&[("CHRONOS_LOG_FIEL", "x")]).expect_err("typo");
+    assert!(error.contains("did you mean \"CHRONOS_LOG_FILE\"?"), "{error}");
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_by_name() {
+    let refused = |sources: Sources| load(&sources).expect("valid").supported().expect_err("refused").to_string();
+    let peers = refused(Sources { peers: Some("node2=127.0.0.1:8001".to_owned()), ..Sources::default() });
+    assert!(peers.contains("flag --peers: peers (node2=127.0.0.1:8001)"), "{peers}");
+    assert!(peers.ends_with("not supported by this version"), "{peers}");
+    let target = flag("--sync-target", "sync", "target", "http://cloud:8000");
+    let sync = refused(Sources { flags: vec![target], ..Sources::default() });
+    assert!(sync.contains("flag --sync-target: sync.target (\"http://cloud:8000\")"), "{sync}");
+    let token =
+        refused(Sources { environment: environment(&[("CHRONOS_AUTH_TOKEN_ADMIN", "s3cret")]), ..Sources::default() });
+    assert!(token.contains("CHRONOS_AUTH_TOKEN_ADMIN") && !token.contains("s3cret"), "{token}");
+    let tls = environment(&[("CHRONOS_TLS_CERT", "c"), ("CHRONOS_TLS_KEY", "k"), ("CHRONOS_TLS_CA_CERT", "a")]);
+    assert!(refused(Sources { environment: tls, ..Sources::default() }).contains("CHRONOS_TLS_CERT"));
+}
+
+#[test]
+fn members_of_a_file_name_this_node_and_nobody_twice() {
+    let own = "[[cluster.members]]\nid = \"node1\"\naddress = \"127.0.0.1:8000\"\n";
+    from_file(own).expect("valid").supported().expect("a group of one is supported");
+    let other = "[[cluster.members]]\nid = \"node2\"\naddress = \"127.0.0.1:8001\"\nrole = \"voter\"\n";
+    assert!(from_file(other).expect_err("not this node").contains("does not name this node"));
+    assert!(from_file(&format!("{own}{own}")).expect_err("twice").contains("c.toml:4"));
+    assert!(from_file(&format!("{own}{other}")).expect("valid").supported().is_err());
+    let role = own.replace("address", "role = \"boss\"\naddress");
+    assert!(from_file(&role).expect_err("role").contains("is not one of voter, learner, witness"));
+}
+
+#[test]
+fn contradictions_are_found() {
+    for (text, says) in [
+        ("[node]\naddress = \"127.0.0.1:65000\"\n", "leaves no room for the HTTP port"),
+        ("[tls]\ncert = \"c\"\n", "missing: key, ca_cert"),
+        ("[raft]\nheartbeat_interval = \"400ms\"\n", "less than three times"),
+        ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
+    ] {
+        let error = from_file(text).expect_err(text);
+        assert!(error.contains(says), "{text}: {error}");
+    }
+}
+
+#[test]
+fn http_listens_a_thousand_above() {
+    let config = from_file("[node]\naddress = \"127.0.0.1:8001\"\n").expect("valid").config;
+    assert_eq!(config.http_address().map(|address| address.to_string()), Some("127.0.0.1:9001".to_owned()));
+    let free = from_file("[node]\naddress = \"127.0.0.1:0\"\n").expect("valid").config;
+    assert_eq!(free.http_address().map(|address| address.port), Some(0));
+}

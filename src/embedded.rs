@@ -1,0 +1,286 @@
+//! The database inside a program: the daemon's own parts, composed without actors.
+//!
+//! ```
+//! # fn main() -> chronos::Result<()> {
+//! # let directory = tempfile::tempdir().expect("a temporary directory");
+//! # let path = directory.path();
+//! let db = chronos::embedded::Database::open(path)?;
+//! db.execute("CREATE TABLE sensors (id INT, temperature FLOAT)")?;
+//! db.execute("INSERT INTO sensors (id, temperature) VALUES (1, 25.5), (2, 30.0)")?;
+//! for row in db.query("SELECT id, temperature FROM sensors ORDER BY id")? {
+//!     let row = row?;
+//!     println!("{} {}", row.get::<i64>("id")?, row.get::<f64>("temperature")?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Database`] blocks; [`ChronosEmbedded`] is its twin with async signatures, which runs statements on a thread of its
+//! own and never blocks the caller's runtime, whichever that is. Both are a Raft group of one voter: term, vote, log and
+//! stamps included, so a directory moves freely between a program, `chronos single-node` and `chronos node`.
+//!
+//! * An answered write is durable.
+//! * Closing (or dropping) seals, so the next open is quick; a killed process only replays its log.
+
+mod group;
+mod result;
+
+pub use group::LocalGroup;
+pub use result::{FromValue, ResultSet, Row, Rows};
+
+use crate::clock::SystemClock;
+use crate::ids::ClusterId;
+use crate::raft::{Membership, NodeId};
+use crate::sql::execute::{Answer, Executor, Limits, Task};
+use crate::sql::memory::Pool;
+use crate::storage::directory::{self, Create, Identity};
+use crate::storage::engine::{self, HotEngine, Stop};
+use crate::storage::files::SystemFiles;
+use crate::storage::{current, directory::Database as Directory};
+use crate::{Error, Result};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use tokio::sync::oneshot;
+
+/// How a directory is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which database of the directory, where it holds several.
+    pub id: Option<String>,
+    /// The id of a database that is made here.
+    pub default_id: String,
+    /// Whether one is made where there is none.
+    pub create: Create,
+    /// Limits of storage.
+    pub engine: engine::Limits,
+    /// Limits of statements.
+    pub statements: Limits,
+    /// Bytes that queries may take together.
+    pub query_bytes_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            id: None,
+            default_id: "local".into(),
+            create: Create::Allowed,
+            engine: engine::Limits::default(),
+            statements: Limits::default(),
+            query_bytes_max: 20 << 20,
+        }
+    }
+}
+
+/// Opens or makes the database directory of a group of one, locked.
+pub fn open_directory(path: &Path, options: &Options, engine: &engine::Options) -> Result<Directory> {
+    let files = engine.files.clone();
+    let path = directory::resolve(&*files, path, options.id.as_deref(), &options.default_id, options.create)?;
+    if directory::is_database(&*files, &path) {
+        return Directory::open(files, &path);
+    }
+    let id = path.file_name().and_then(|name| name.to_str()).unwrap_or(&options.default_id).to_owned();
+    let membership = Membership::single(&NodeId(id.clone()));
+    let identity = Identity::draw(cluster_id(&membership), &id)?;
+    let salt = engine::salt(&identity);
+    Directory::format(files, &path, identity, |path| engine::format(path, engine, &membership, salt))
+}
+
+/// The group's identity: the hash of its sorted bootstrap members.
+fn cluster_id(membership: &Membership) -> ClusterId {
+    ClusterId(xxhash_rust::xxh3::xxh3_128(&membership.encode()))
+}
+
+/// What the engine is made of on this machine.
+pub fn engine_options(limits: engine::Limits) -> engine::Options {
+    engine::Options {
+        files: Arc::new(SystemFiles),
+        clock: Arc::new(SystemClock),
+        hot: HotEngine::Sled,
+        boot_id: current::boot_id(&SystemFiles),
+        limits,
+    }
+}
+
+/// A database in this process. Every call blocks until it is done.
+pub struct Database {
+    group: LocalGroup,
+    executor: Executor,
+}
+
+impl Database {
+    /// Opens the database in a directory, and makes one where there is none.
+    pub fn open(path: impl AsRef<Path>) -> Result<Database> {
+        Database::open_with(path, &Options::default())
+    }
+
+    /// Opens with options.
+    pub fn open_with(path: impl AsRef<Path>, options: &Options) -> Result<Database> {
+        Database::open_on(path, options, &engine_options(options.engine.clone()))
+    }
+
+    /// Opens on other files, clocks or limits than this machine's: for tests and simulation.
+    pub fn open_on(path: impl AsRef<Path>, options: &Options, engine: &engine::Options) -> Result<Database> {
+        let directory = open_directory(path.as_ref(), options, engine)?;
+        let pool = Pool::new(options.query_bytes_max);
+        let executor = Executor::new(options.statements.clone(), pool, engine.clock.clone());
+        Ok(Database { group: LocalGroup::open(directory, engine)?, executor })
+    }
+
+    /// Runs one statement and gives its whole answer.
+    pub fn execute(&self, sql: &str) -> Result<ResultSet> {
+        collect(block_on(self.executor.execute(&self.group, sql, &Task::default()))?)
+    }
+
+    /// Runs a query and gives its rows as they are read.
+    pub fn query(&self, sql: &str) -> Result<Rows> {
+        match block_on(self.executor.execute(&self.group, sql, &Task::default()))? {
+            Answer::Rows(stream) => Ok(Rows::new(stream)),
+            Answer::Done { .. } => Err(Error::invalid(
+                crate::error::SqlState::WRONG_OBJECT_TYPE,
+                "the statement answers no rows: use execute",
+            )),
+        }
+    }
+
+    /// Runs statements as one: all take effect, or none. An error names the statement.
+    pub fn execute_batch(&self, statements: &[String]) -> Result<Vec<ResultSet>> {
+        let answers = block_on(self.executor.execute_batch(&self.group, statements, &Task::default()));
+        let answers = answers.map_err(|(at, error)| error.context(format_args!("statement {}", at + 1)))?;
+        answers.into_iter().map(collect).collect()
+    }
+
+    /// The group of one behind it.
+    pub fn group(&self) -> &LocalGroup {
+        &self.group
+    }
+
+    /// Closes it: flushed, sealed, unlocked.
+    pub fn close(self) -> Result<()> {
+        self.group.stop(Stop::Clean)
+    }
+}
+
+fn collect(answer: Answer) -> Result<ResultSet> {
+    match answer {
+        Answer::Done { affected } => Ok(ResultSet { affected, ..ResultSet::default() }),
+        Answer::Rows(mut stream) => {
+            let mut rows = Vec::new();
+            while let Some(batch) = stream.next_batch()? {
+                rows.extend((0..batch.rows).map(|row| batch.row(row)));
+            }
+            Ok(ResultSet { columns: stream.columns, rows, affected: 0 })
+        }
+    }
+}
+
+/// Polls a future to its end on this thread, parked in between.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// Statements that may wait for the worker thread: a caller that does not await its answers is held here.
+type Job = Box<dyn FnOnce(&Result<Database>) + Send>;
+
+/// A database in this process, with async signatures for any runtime.
+pub struct ChronosEmbedded {
+    jobs: Mutex<Sender<Job>>,
+    closed: oneshot::Receiver<Result<()>>,
+}
+
+impl ChronosEmbedded {
+    /// Opens the database in a directory, and makes one where there is none. Where that fails, every statement answers
+    /// why; [`ChronosEmbedded::open`] says it at once.
+    pub async fn new(path: impl Into<PathBuf>) -> ChronosEmbedded {
+        let (database, opened) = ChronosEmbedded::start(path.into());
+        // Why it did not open is what every statement answers.
+        let _ = opened.await;
+        database
+    }
+
+    /// Opens the database in a directory, or says why not.
+    pub async fn open(path: impl Into<PathBuf>) -> Result<ChronosEmbedded> {
+        let (database, opened) = ChronosEmbedded::start(path.into());
+        opened.await.unwrap_or_else(|_| Err(stopped()))?;
+        Ok(database)
+    }
+
+    /// Runs one statement and gives its whole answer.
+    pub async fn execute(&self, sql: &str) -> Result<ResultSet> {
+        let sql = sql.to_owned();
+        self.run(move |database| database.execute(&sql)).await
+    }
+
+    /// Runs statements as one: all take effect, or none.
+    pub async fn execute_batch(&self, statements: Vec<String>) -> Result<Vec<ResultSet>> {
+        self.run(move |database| database.execute_batch(&statements)).await
+    }
+
+    /// Closes it: flushed, sealed, unlocked. Dropping does the same, but only this waits until it is done and the
+    /// directory may be opened again. Where it never opened, says why.
+    pub async fn close(self) -> Result<()> {
+        let ChronosEmbedded { jobs, closed } = self;
+        // The worker's queue ends with its last sender.
+        drop(jobs);
+        closed.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn run<T: Send + 'static>(&self, run: impl FnOnce(&Database) -> Result<T> + Send + 'static) -> Result<T> {
+        let (answer, wait) = oneshot::channel();
+        let job: Job = Box::new(move |database| {
+            let done = match database {
+                Ok(database) => run(database),
+                Err(error) => Err(error.clone()),
+            };
+            // A caller that has dropped its future does not want the answer.
+            let _ = answer.send(done);
+        });
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| stopped())?;
+        wait.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn start(path: PathBuf) -> (ChronosEmbedded, oneshot::Receiver<Result<()>>) {
+        let (jobs, queue) = channel::<Job>();
+        let (opened, wait) = oneshot::channel();
+        let (ended, closed) = oneshot::channel();
+        let worker = move || {
+            let database = Database::open(path);
+            let _ = opened.send(database.as_ref().map(|_| ()).map_err(Clone::clone));
+            while let Ok(job) = queue.recv() {
+                job(&database);
+            }
+            let done = database.and_then(Database::close);
+            if let Err(Err(error)) = ended.send(done) {
+                // Dropped, not closed: nobody else hears of it.
+                tracing::warn!(%error, "the embedded database did not close cleanly");
+            }
+        };
+        // Without a thread the queue has no reader, and every statement answers that the database has stopped.
+        if let Err(error) = std::thread::Builder::new().name("chronos-embedded".into()).spawn(worker) {
+            tracing::error!(%error, "cannot start the embedded database's thread");
+        }
+        (ChronosEmbedded { jobs: Mutex::new(jobs), closed }, wait)
+    }
+}
+
+fn stopped() -> Error {
+    Error::in_doubt("the embedded database has stopped")
+}

@@ -1,0 +1,278 @@
+//! Exactly once: outcomes remembered under the names that clients gave their requests (thesis 6.3).
+//!
+//! Outcomes are rows of a system keyspace, so they are flushed, sealed, hashed and shipped like any. Eviction goes by
+//! the stamps in them, in a command, so replicas forget alike.
+//!
+//! * A session keeps its last 64 outcomes; an older request is refused, never executed again.
+//! * A bare request id carries its creation time (`UUIDv7`); one older than the window is refused, never executed. Its
+//!   outcome is kept until then and no longer: by the time in the id, so a client's clock cannot outlive its outcome.
+//! * There is a ceiling of sessions, counted in replicated state; bare ids are swept by the ones that come after them.
+
+use super::command::{Request, RequestId};
+use super::write::{Staged, Writer};
+use crate::error::{Kind, SqlState};
+use crate::hlc::Timestamp;
+use crate::ids::ColumnId;
+use crate::sql::catalog::{Layout, SESSIONS};
+use crate::sql::value::Value;
+use crate::storage::codec;
+use crate::storage::keys::{self, Key, KeyRange};
+use crate::storage::rows::Stamp;
+use crate::storage::view::{ScanRequest, Scanner, View};
+use crate::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+
+/// Outcomes kept for a session: as many requests as a client may have in flight.
+const OUTCOMES_MAX: usize = 64;
+
+/// How long a bare request id is remembered, and how old one may be, in ms of HLC.
+pub const DEDUPE_WINDOW_MS: u64 = 10 * 60 * 1000;
+
+/// Sessions at most: with outcomes that fill their 64 places about 200 MB. Above it new ones are refused.
+pub const SESSIONS_MAX: u64 = 100_000;
+
+/// The counter of sessions, among those of the machine.
+pub(super) const SESSIONS_COUNTER: &str = "sessions";
+
+/// Statements of a batch whose counts are kept with its outcome: 1 KiB.
+const COUNTS_MAX: usize = 128;
+
+/// One bare request in so many forgets those that are too old, chosen by its id: a sweep reads over tombstones, which
+/// should not be every request's cost.
+const SWEEP_EVERY: u128 = 128;
+
+/// Bytes of a session's name.
+const CLIENT_BYTES_MAX: usize = 64;
+
+/// Requests forgotten by one command, which keeps its work bounded.
+const EVICT_MAX: usize = 4096;
+
+/// What a client was answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Answered {
+    sequence: u64,
+    fingerprint: u64,
+    affected: u64,
+    /// Of the last outcome alone: rows that each statement of a batch affected.
+    counts: Vec<u64>,
+    /// SQLSTATE and message, where it failed.
+    error: Option<(String, String)>,
+}
+
+/// The row of one session or bare request.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    last: Timestamp,
+    outcomes: VecDeque<Answered>,
+}
+
+/// What was answered to a request that was executed before.
+#[derive(Debug)]
+pub struct Recalled {
+    /// Rows affected, or the error.
+    pub affected: Result<u64>,
+    /// Rows that each statement of a batch affected, where that is still known.
+    pub counts: Vec<u64>,
+}
+
+/// Looks a request up before it is evaluated, so that one that was executed is answered and not judged by what it has
+/// done itself; none where nothing is known. An error refuses it for good.
+pub fn recall(request: &Request, view: &View, instant: Timestamp) -> Result<Option<Recalled>> {
+    look_up(request, view, instant)
+}
+
+/// Refuses a session that would be one too many.
+pub(super) fn admit(request: &Request, view: &View, sessions: u64) -> Result<()> {
+    if matches!(request.id, RequestId::Session { .. })
+        && sessions >= SESSIONS_MAX
+        && read(view, &key_of(&request.id))?.is_none()
+    {
+        let message = format!("there are {SESSIONS_MAX} sessions already: go on with one of them");
+        return Err(Error::invalid(SqlState::LIMIT_EXCEEDED, message));
+    }
+    Ok(())
+}
+
+/// What is known of a request; an error refuses it for good.
+pub(super) fn look_up(request: &Request, view: &View, now: Timestamp) -> Result<Option<Recalled>> {
+    let sequence = match &request.id {
+        RequestId::Session { client, sequence } => {
+            if client.is_empty() || client.len() > CLIENT_BYTES_MAX {
+                let message = format!("a client id has 1 to {CLIENT_BYTES_MAX} bytes, got {}", client.len());
+                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+            }
+            *sequence
+        }
+        RequestId::Bare(uuid) => {
+            let (created_ms, now_ms) = ((uuid >> 80) as u64, now.wall().0);
+            if now_ms.saturating_sub(created_ms) >= DEDUPE_WINDOW_MS {
+                let message =
+                    "the request id is older than 10 minutes: its outcome is no longer known, it was not executed";
+                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+            }
+            // Outcomes are kept until their ids are too old, so an id from far ahead would be kept for as long.
+            if created_ms.saturating_sub(now_ms) > DEDUPE_WINDOW_MS {
+                let message = "the request id was made more than 10 minutes in the future: check the client's clock";
+                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+            }
+            0
+        }
+    };
+    let Some(record) = read(view, &key_of(&request.id))? else { return Ok(None) };
+    if let Some(answered) = record.outcomes.iter().find(|answered| answered.sequence == sequence) {
+        if answered.fingerprint != request.fingerprint {
+            let message = "the request id was used for another statement";
+            return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+        }
+        let affected = match &answered.error {
+            Some((code, message)) => Err(Error::invalid(SqlState::parse(code), message.clone())),
+            None => Ok(answered.affected),
+        };
+        return Ok(Some(Recalled { affected, counts: answered.counts.clone() }));
+    }
+    match record.outcomes.front() {
+        Some(oldest) if record.outcomes.len() >= OUTCOMES_MAX && sequence < oldest.sequence => {
+            let message =
+                format!("request {sequence} is older than the {OUTCOMES_MAX} outcomes kept: it was not executed");
+            Err(Error::invalid(SqlState::INVALID_PARAMETER, message))
+        }
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// Stages the outcome of a request: true where that begins a session. A conflict is no outcome: the leader evaluates
+/// again under the same name.
+pub(super) fn remember(
+    request: &Request,
+    outcome: &Result<u64>,
+    view: &View,
+    writer: Writer,
+    staged: &mut Staged,
+) -> Result<bool> {
+    if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Conflict) {
+        return Ok(false);
+    }
+    let key = key_of(&request.id);
+    let known = read(view, &key)?;
+    let is_first = known.is_none();
+    let mut record = known.unwrap_or_default();
+    let (sequence, begins) = match &request.id {
+        RequestId::Session { sequence, .. } => (*sequence, is_first),
+        RequestId::Bare(uuid) => {
+            if uuid % SWEEP_EVERY == 0 {
+                sweep(view, writer, staged)?;
+            }
+            (0, false)
+        }
+    };
+    record.last = writer.hlc;
+    record.outcomes.iter_mut().for_each(|answered| answered.counts.clear());
+    record.outcomes.push_back(Answered {
+        sequence,
+        fingerprint: request.fingerprint,
+        affected: *outcome.as_ref().unwrap_or(&0),
+        counts: if request.counts.len() <= COUNTS_MAX { request.counts.clone() } else { Vec::new() },
+        error: outcome.as_ref().err().map(|error| (error.sqlstate().to_string(), error.message().to_owned())),
+    });
+    record.outcomes.make_contiguous().sort_by_key(|answered| answered.sequence);
+    while record.outcomes.len() > OUTCOMES_MAX {
+        record.outcomes.pop_front();
+    }
+    let value = postcard::to_stdvec(&record).expect("a record has a plain encoding");
+    put_system(staged, SESSIONS, &key, value, writer);
+    Ok(begins)
+}
+
+/// Tombstones for bare ids that would be refused by now, a bounded number of them, the oldest first.
+fn sweep(view: &View, writer: Writer, staged: &mut Staged) -> Result<()> {
+    let oldest_kept = writer.hlc.wall().0.saturating_sub(DEDUPE_WINDOW_MS) + 1;
+    let bound = |created_ms: u64| {
+        let key = key_of(&RequestId::Bare(u128::from(created_ms) << 80));
+        keys::encode(&[Value::Blob(key)])
+    };
+    let mut scanner = scan(view, KeyRange { from: bound(0), to: Some(bound(oldest_kept)) })?;
+    let mut swept = 0;
+    while let Some(batch) = scanner.next_batch()? {
+        let (keys, _) = batch.keys.expect("keys were asked for");
+        for key in keys.iter().take(EVICT_MAX - swept) {
+            staged.tombstone(SESSIONS, Key::new(key), stamp(writer));
+            swept += 1;
+        }
+        if swept >= EVICT_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Tombstones for sessions last used before an instant and for bare ids that are too old, a bounded number of each.
+/// Gives the number of sessions.
+pub(super) fn evict(before: Timestamp, view: &View, writer: Writer, staged: &mut Staged) -> Result<u64> {
+    sweep(view, writer, staged)?;
+    let bound = |head: &[u8]| keys::encode(&[Value::Blob(head.to_vec())]);
+    let mut scanner = scan(view, KeyRange { from: bound(b"c"), to: Some(bound(b"d")) })?;
+    let mut evicted = 0;
+    while let Some(batch) = scanner.next_batch()? {
+        let (keys, metadata) = batch.keys.expect("keys were asked for");
+        for (row, key) in keys.iter().enumerate() {
+            if metadata.hlc[row] < before.0 && evicted < EVICT_MAX as u64 {
+                staged.tombstone(SESSIONS, Key::new(key), stamp(writer));
+                evicted += 1;
+            }
+        }
+        if evicted >= EVICT_MAX as u64 {
+            break;
+        }
+    }
+    Ok(evicted)
+}
+
+fn scan(view: &View, range: KeyRange) -> Result<Scanner> {
+    view.scan(ScanRequest {
+        keyspace: SESSIONS,
+        ranges: vec![range],
+        columns: vec![],
+        bounds: vec![],
+        expired_below_ms: 0,
+        with_keys: true,
+        batch_rows: EVICT_MAX,
+    })
+}
+
+/// Stages one row of a system keyspace.
+pub(super) fn put_system(
+    staged: &mut Staged,
+    keyspace: crate::ids::KeyspaceId,
+    key: &[u8],
+    value: Vec<u8>,
+    writer: Writer,
+) {
+    let row = [Value::Blob(key.to_vec()), Value::Blob(value)];
+    let encoded = keys::encode(&row[..1]);
+    staged.put(keyspace, encoded, stamp(writer), |image| codec::encode(&Layout::system(), &row, image));
+}
+
+pub(super) fn stamp(writer: Writer) -> Stamp {
+    Stamp { created_ms: writer.hlc.wall().0, hlc: writer.hlc, origin: writer.origin, modified: writer.index }
+}
+
+fn key_of(id: &RequestId) -> Vec<u8> {
+    match id {
+        RequestId::Session { client, .. } => [b"c", client.as_bytes()].concat(),
+        RequestId::Bare(uuid) => [b"r", uuid.to_be_bytes().as_slice()].concat(),
+    }
+}
+
+fn read(view: &View, key: &[u8]) -> Result<Option<Record>> {
+    let encoded = keys::encode(&[Value::Blob(key.to_vec())]);
+    let Some(values) = view.get(SESSIONS, &encoded, &[ColumnId(2)])?.and_then(|found| found.values) else {
+        return Ok(None);
+    };
+    match values.first() {
+        Some(Value::Blob(bytes)) => postcard::from_bytes(bytes)
+            .map(Some)
+            .map_err(|error| Error::damaged(format!("the outcome of a request does not decode: {error}"))),
+        _ => Err(Error::damaged("the outcome of a request is not there")),
+    }
+}

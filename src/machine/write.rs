@@ -1,0 +1,314 @@
+//! From an effect to rows and index entries, checked but not yet written.
+
+use super::command::{Effect, Part, TableWrite};
+use super::row_set::RowSet;
+use crate::error::SqlState;
+use crate::hlc::Timestamp;
+use crate::ids::{KeyspaceId, LogIndex, OriginUid};
+use crate::sql::batch::{Column, Values};
+use crate::sql::catalog::{Catalog, Layout, ROW_ID_COLUMNS, Table};
+use crate::sql::value::{DataType, Value};
+use crate::storage::codec;
+use crate::storage::keys::{self, Key, KeyRange};
+use crate::storage::level::RangeDelete;
+use crate::storage::memtable::{Memtable, Put};
+use crate::storage::rows::Stamp;
+use crate::storage::view::{Head, View};
+use crate::{Error, Result};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Who writes, when, and what it read: the part of a command that every row of it shares.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writer {
+    /// Position of the command.
+    pub index: LogIndex,
+    /// Its stamp.
+    pub hlc: Timestamp,
+    /// Origin of new rows.
+    pub origin: OriginUid,
+    /// Position of the view that the effects were computed at.
+    pub read_index: LogIndex,
+}
+
+impl Writer {
+    fn stamp(&self, created_ms: u64) -> Stamp {
+        Stamp { created_ms, hlc: self.hlc, origin: self.origin, modified: self.index }
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.hlc.wall().0
+    }
+}
+
+/// Writes that passed their checks.
+#[derive(Debug, Default)]
+pub struct Staged {
+    keyspaces: Vec<(KeyspaceId, Vec<StagedPut>)>,
+    images: Vec<u8>,
+    ranges: Vec<RangeDelete>,
+}
+
+#[derive(Debug)]
+struct StagedPut {
+    key: Key,
+    stamp: Stamp,
+    /// Where in `images`; none for a tombstone.
+    image: Option<Range<usize>>,
+}
+
+impl Staged {
+    /// Writes everything into a memtable.
+    pub fn write(&self, memtable: &Memtable) {
+        for range in &self.ranges {
+            memtable.delete_range(range.clone());
+        }
+        for (keyspace, puts) in &self.keyspaces {
+            let puts: Vec<Put<'_>> = puts
+                .iter()
+                .map(|put| Put {
+                    key: &put.key,
+                    stamp: put.stamp,
+                    image: put.image.clone().map(|range| &self.images[range]),
+                })
+                .collect();
+            memtable.put_many(*keyspace, &puts);
+        }
+    }
+
+    pub(super) fn put(&mut self, keyspace: KeyspaceId, key: Key, stamp: Stamp, encode: impl FnOnce(&mut Vec<u8>)) {
+        let from = self.images.len();
+        encode(&mut self.images);
+        let image = Some(from..self.images.len());
+        self.keyspace(keyspace).push(StagedPut { key, stamp, image });
+    }
+
+    pub(super) fn tombstone(&mut self, keyspace: KeyspaceId, key: Key, stamp: Stamp) {
+        self.keyspace(keyspace).push(StagedPut { key, stamp, image: None });
+    }
+
+    /// A command writes to a table and its indexes: few enough to look through.
+    fn keyspace(&mut self, keyspace: KeyspaceId) -> &mut Vec<StagedPut> {
+        let at = self.keyspaces.iter().position(|(id, _)| *id == keyspace).unwrap_or_else(|| {
+            self.keyspaces.push((keyspace, Vec::new()));
+            self.keyspaces.len() - 1
+        });
+        &mut self.keyspaces[at].1
+    }
+}
+
+/// Checks one write against `view` and stages it.
+pub(super) fn stage(write: &TableWrite, catalog: &Catalog, view: &View, writer: Writer) -> Result<Staged> {
+    let table = catalog.table_by_id(write.table).filter(|table| table.schema == write.schema);
+    let Some(table) = table else {
+        return Err(Error::conflict("the table was changed since the statement was planned"));
+    };
+    // Below the floor merging may have dropped tombstones, so what changed since cannot be told (storage: floors).
+    if writer.read_index < table.floor {
+        return Err(Error::conflict("the statement was evaluated too long ago"));
+    }
+    let mut stager = Stager::new(table, view, writer);
+    match &write.effect {
+        Effect::Insert { rows, created_ms } => stager.insert(rows, created_ms.as_deref())?,
+        Effect::Replace { rows, created_ms } => stager.replace(rows, created_ms)?,
+        Effect::Delete { keys } => keys.0.iter().try_for_each(|key| stager.delete(key))?,
+        Effect::DeleteRange { from, to } => {
+            stager.delete_range(&KeyRange { from: from.clone(), to: to.clone() })?;
+        }
+    }
+    Ok(stager.staged)
+}
+
+/// The parts of a transaction that only write; definitions are another file's business.
+pub(super) fn writes(parts: &[Part]) -> usize {
+    parts.iter().filter(|part| matches!(part, Part::Write(_))).count()
+}
+
+struct Stager<'a> {
+    table: &'a Table,
+    layout: Layout,
+    indexes: Vec<(KeyspaceId, Layout)>,
+    view: &'a View,
+    writer: Writer,
+    expired_below_ms: u64,
+    staged: Staged,
+}
+
+impl<'a> Stager<'a> {
+    fn new(table: &'a Table, view: &'a View, writer: Writer) -> Stager<'a> {
+        let indexes = table.indexes.iter().map(|index| (index.keyspace, table.index_layout(index))).collect();
+        Stager {
+            layout: table.layout(),
+            indexes,
+            expired_below_ms: table.expired_below(writer.now_ms()),
+            staged: Staged::default(),
+            table,
+            view,
+            writer,
+        }
+    }
+
+    fn insert(&mut self, rows: &RowSet, created_ms: Option<&[u64]>) -> Result<()> {
+        if created_ms.is_some_and(|created_ms| created_ms.len() != rows.rows) {
+            return Err(super::row_set::malformed());
+        }
+        let columns = self.columns(rows)?;
+        let keys = self.keys(&columns, rows.rows);
+        refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
+        let now_ms = self.writer.now_ms();
+        let row_id = self.table.has_row_id();
+        for (row, key) in keys.into_iter().enumerate() {
+            // A hidden row id holds the stamp of its command: nothing can have it already.
+            if !row_id && self.visible(&key)?.is_some() {
+                return Err(self.duplicate(&key));
+            }
+            let created_ms = created_ms.map_or(now_ms, |created_ms| created_ms[row]);
+            self.put(key, self.writer.stamp(created_ms), &columns, row);
+        }
+        Ok(())
+    }
+
+    fn replace(&mut self, rows: &RowSet, created_ms: &[u64]) -> Result<()> {
+        if created_ms.len() != rows.rows {
+            return Err(super::row_set::malformed());
+        }
+        let columns = self.columns(rows)?;
+        let keys = self.keys(&columns, rows.rows);
+        refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
+        for (row, key) in keys.into_iter().enumerate() {
+            self.require_unchanged(&key)?;
+            self.end_index_entries(&key, Some((&columns, row)))?;
+            self.put(key, self.writer.stamp(created_ms[row]), &columns, row);
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, key: &Key) -> Result<()> {
+        self.require_unchanged(key)?;
+        self.end_index_entries(key, None)?;
+        self.staged.tombstone(self.table.keyspace, key.clone(), self.writer.stamp(self.writer.now_ms()));
+        Ok(())
+    }
+
+    fn delete_range(&mut self, range: &KeyRange) -> Result<()> {
+        if !self.indexes.is_empty() && *range != KeyRange::all() {
+            return Err(super::row_set::malformed());
+        }
+        if self.view.changed_since(self.table.keyspace, range, self.writer.read_index)? {
+            return Err(Error::conflict("a row of the deleted range was written meanwhile"));
+        }
+        let keyspaces = std::iter::once(self.table.keyspace).chain(self.indexes.iter().map(|(keyspace, _)| *keyspace));
+        self.staged.ranges.extend(keyspaces.map(|keyspace| RangeDelete {
+            keyspace,
+            range: range.clone(),
+            index: self.writer.index,
+            hlc: self.writer.hlc.0,
+        }));
+        Ok(())
+    }
+
+    /// The row set's columns in slot order; hidden row ids are drawn where the command does not bring them.
+    fn columns(&self, rows: &RowSet) -> Result<Vec<Arc<Column>>> {
+        let drawn = |id| match ROW_ID_COLUMNS.iter().position(|hidden| *hidden == id)? {
+            0 => Some(Column::constant(Value::Int(self.writer.hlc.0 as i64), DataType::Int, rows.rows)),
+            1 => Some(Column::constant(Value::Int(self.writer.origin.0 as i64), DataType::Int, rows.rows)),
+            _ => Some(Column::new(Values::Int((0..rows.rows as i64).collect()))),
+        };
+        self.layout
+            .columns
+            .iter()
+            .map(|slot| match rows.column(slot.id) {
+                Some(column) if column.data_type() == slot.data_type => Ok(column.clone()),
+                Some(_) => Err(super::row_set::malformed()),
+                None => drawn(slot.id).map(Arc::new).ok_or_else(super::row_set::malformed),
+            })
+            .collect()
+    }
+
+    fn keys(&self, columns: &[Arc<Column>], rows: usize) -> Vec<Key> {
+        let mut bytes = Vec::new();
+        (0..rows)
+            .map(|row| {
+                bytes.clear();
+                codec::encode_key(&self.layout, columns, row, &mut bytes);
+                Key::new(&bytes)
+            })
+            .collect()
+    }
+
+    /// The newest version of a key, where a statement of now could see it.
+    fn visible(&self, key: &[u8]) -> Result<Option<Head>> {
+        let head = self.view.head(self.table.keyspace, key)?;
+        Ok(head.filter(|head| !head.tombstone && head.stamp.created_ms >= self.expired_below_ms))
+    }
+
+    fn require_unchanged(&self, key: &[u8]) -> Result<()> {
+        // An earlier part of the same transaction may have written the row: that is no one else's change.
+        let unchanged = |modified| modified <= self.writer.read_index || modified == self.writer.index;
+        match self.visible(key)? {
+            Some(head) if unchanged(head.stamp.modified) => Ok(()),
+            Some(_) | None => Err(Error::conflict("a row was changed by another statement meanwhile")),
+        }
+    }
+
+    /// Writes row `row` of `columns` and its index entries.
+    fn put(&mut self, key: Key, stamp: Stamp, columns: &[Arc<Column>], row: usize) {
+        let (layout, staged) = (&self.layout, &mut self.staged);
+        for (keyspace, index) in &self.indexes {
+            let entry = index_entry(layout, index, columns, row);
+            staged.put(*keyspace, keys::encode(&entry), stamp, |image| codec::encode(index, &entry, image));
+        }
+        staged.put(self.table.keyspace, key, stamp, |image| codec::encode_row(layout, columns, row, image));
+    }
+
+    /// Tombstones for the index entries of the row that is there now, but for those that its next version keeps.
+    fn end_index_entries(&mut self, key: &[u8], next: Option<(&[Arc<Column>], usize)>) -> Result<()> {
+        for (keyspace, index) in &self.indexes {
+            let ids: Vec<_> = index.columns.iter().map(|column| column.id).collect();
+            let found = self.view.get(self.table.keyspace, key, &ids)?;
+            let Some(entry) = found.and_then(|found| found.values) else { continue };
+            let kept = next.is_some_and(|(columns, row)| {
+                keys::encode(&index_entry(&self.layout, index, columns, row)) == keys::encode(&entry)
+            });
+            if !kept {
+                self.staged.tombstone(*keyspace, keys::encode(&entry), self.writer.stamp(self.writer.now_ms()));
+            }
+        }
+        Ok(())
+    }
+
+    fn duplicate(&self, key: &Key) -> Error {
+        let values = keys::decode(key, &self.layout.key_types()).unwrap_or_default();
+        let named = |id| self.table.column_by_id(id).map_or("row id", |column| column.name.as_str());
+        let columns: Vec<&str> = self.table.key_columns().into_iter().map(named).collect();
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        Error::invalid(
+            SqlState::UNIQUE_VIOLATION,
+            format!(
+                "duplicate key value violates unique constraint \"{}_pkey\": key ({})=({}) already exists",
+                self.table.name,
+                columns.join(", "),
+                values.join(", ")
+            ),
+        )
+    }
+}
+
+/// The values of a row's entry in an index.
+fn index_entry(table: &Layout, index: &Layout, columns: &[Arc<Column>], row: usize) -> Vec<Value> {
+    let slot = |id| table.slot(id).expect("indexes name columns of their table");
+    index.columns.iter().map(|column| columns[slot(column.id)].value(row)).collect()
+}
+
+/// The first key that occurs twice. Rows that come in key order, as most inserts do, cost one comparison each.
+fn refuse_duplicates(keys: &[Key]) -> std::result::Result<(), Key> {
+    if keys.is_sorted_by(|a, b| a < b) {
+        return Ok(());
+    }
+    let mut sorted: Vec<&Key> = keys.iter().collect();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(pair[0].clone()),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,427 @@
+//! The life of a statement, from its text to its answer, on the node that leads.
+//!
+//! ```text
+//! text ── parse ── bind at a view ─┬─ query: operators over the view, pulled by the door
+//!                                  └─ write: evaluate to effects ── propose ── await the outcome
+//!                                        ^                                        │
+//!                                        └──────── conflict: again, on a newer view
+//! ```
+//!
+//! What a statement needs of its group (a view, an instant, a way to propose) is a trait, so the daemon's actors, the
+//! embedded engine and a test run the same code. Nothing here waits but for an outcome or a latch; there is no runtime
+//! and no clock.
+//!
+//! * `now()` and expiry are one instant for a whole statement.
+//! * A statement is proposed at most once at a time; it is evaluated again only after the group answered "conflict".
+//! * A batch is one command: its statements see each other, nobody sees a part of it.
+
+mod batch;
+mod propose;
+
+pub use propose::next_backfill;
+
+use crate::clock::Clock;
+use crate::error::{Kind, SqlState};
+use crate::hlc::Timestamp;
+use crate::ids::OriginUid;
+use crate::ids::TableId;
+use crate::machine::{Outcome, Recalled, Request, RequestId, recall};
+use crate::sql::batch::{Batch, Column, Strings, Values};
+use crate::sql::bind::{BindContext, Bound, OutputColumn, bind};
+use crate::sql::catalog::Catalog;
+use crate::sql::evaluate::{self, ByRange, Effects, Evaluation};
+use crate::sql::explain;
+use crate::sql::insert::bind_literal_insert;
+use crate::sql::latch::Latches;
+use crate::sql::memory::Pool;
+use crate::sql::operator::{self, Analysis, Operator};
+use crate::sql::optimize::optimize_bound;
+use crate::sql::plan::Plan;
+use crate::sql::statement::Statement;
+use crate::sql::translate::{ParseLimits, parse};
+use crate::storage::view::View;
+use crate::{Error, Result};
+use batch::{Draft, Held};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Evaluations of one statement before the conflict is answered. From the second on a latch is held, so only
+/// statements that take none can come in between.
+const ATTEMPTS_MAX: usize = 64;
+
+/// Statements of one batch at most.
+pub const BATCH_STATEMENTS_MAX: usize = 10_000;
+
+/// What a statement needs of its group.
+pub trait Group: Send + Sync {
+    /// The state to read, at the consistency that was asked for.
+    fn view(&self) -> Result<View>;
+    /// An instant at or above every stamp of that state: what `now()` says and expiry is judged by.
+    fn instant(&self) -> Timestamp;
+    /// The origin of rows written here.
+    fn origin(&self) -> OriginUid;
+    /// Refuses what would grow the files while the disk is nearly full.
+    fn check_space(&self) -> Result<()>;
+    /// Hands a command to consensus. A dropped sender means that the outcome is in doubt.
+    fn propose(&self, command: Vec<u8>) -> oneshot::Receiver<Result<Outcome>>;
+}
+
+/// Limits of statements, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that one query may take of the pool.
+    pub query_bytes_max: usize,
+    /// Bytes and nesting of a statement's text.
+    pub parse: ParseLimits,
+    /// Bytes of one command; effects above it are staged.
+    pub command_bytes_max: usize,
+    /// Bytes of one statement's effects.
+    pub effects_bytes_max: usize,
+    /// Bytes of rows that one query of a batch may answer, since they are held until the batch is done.
+    pub batch_result_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            query_bytes_max: 16 << 20,
+            parse: ParseLimits::default(),
+            command_bytes_max: 8 << 20,
+            effects_bytes_max: 256 << 20,
+            batch_result_bytes_max: 16 << 20,
+        }
+    }
+}
+
+/// One request.
+#[derive(Clone)]
+pub struct Task {
+    /// Under which name its outcome is remembered, where the client gave one.
+    pub request: Option<RequestId>,
+    /// Asked between steps: an error (cancelled, past the deadline) ends the statement.
+    pub check: Arc<dyn Fn() -> Result<()> + Send + Sync>,
+}
+
+impl Default for Task {
+    fn default() -> Task {
+        Task { request: None, check: Arc::new(|| Ok(())) }
+    }
+}
+
+/// What a statement answers.
+pub enum Answer {
+    /// Rows, pulled batch by batch.
+    Rows(RowStream),
+    /// The end of a statement that writes or defines.
+    Done {
+        /// Rows written.
+        affected: u64,
+    },
+}
+
+/// Rows of a query. Owns its view: dropping it ends the query.
+pub struct RowStream {
+    /// Names and types.
+    pub columns: Vec<OutputColumn>,
+    source: Box<dyn Operator>,
+}
+
+impl RowStream {
+    /// The next rows; an empty batch is a pause, after which a polite caller lets others run. None at the end.
+    pub fn next_batch(&mut self) -> Result<Option<Batch>> {
+        self.source.next_batch()
+    }
+}
+
+/// Runs statements; one for each node, shared by all its doors.
+pub struct Executor {
+    limits: Limits,
+    latches: Latches,
+    pool: Arc<Pool>,
+    /// Times the operators of EXPLAIN ANALYZE.
+    clock: Arc<dyn Clock>,
+}
+
+impl Executor {
+    /// An executor whose queries share `pool`.
+    pub fn new(limits: Limits, pool: Arc<Pool>, clock: Arc<dyn Clock>) -> Executor {
+        Executor { limits, latches: Latches::default(), pool, clock }
+    }
+
+    /// Runs one statement.
+    pub async fn execute(&self, group: &dyn Group, sql: &str, task: &Task) -> Result<Answer> {
+        let request = request_of(task, &[sql]);
+        if let Some(known) = known(group, request.as_ref())? {
+            return known.affected.map(|affected| Answer::Done { affected });
+        }
+        match self.execute_new(group, sql, task, request.as_ref()).await {
+            // Where another copy of the request was executed meanwhile, its outcome is the answer of both.
+            Err(error) => match known(group, request.as_ref()) {
+                Ok(Some(known)) => known.affected.map(|affected| Answer::Done { affected }),
+                Ok(None) | Err(_) => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    async fn execute_new(
+        &self,
+        group: &dyn Group,
+        sql: &str,
+        task: &Task,
+        request: Option<&Request>,
+    ) -> Result<Answer> {
+        self.limits.parse.check_length(sql)?;
+        if let Some(effects) = literal_insert(group, sql)? {
+            match self.write(group, effects, request).await {
+                Err(error) if error.kind() == Kind::Conflict => {}
+                settled => return settled.map(|affected| Answer::Done { affected }),
+            }
+        }
+        let statement = parse(sql, &self.limits.parse)?;
+        for attempt in 0..ATTEMPTS_MAX {
+            let (view, instant) = (group.view()?, group.instant());
+            let bound = optimize_bound(bind(&statement, &context(&view.catalog, instant))?);
+            if let Some(stream) = self.query(&bound, &view, instant, task)? {
+                return Ok(Answer::Rows(stream));
+            }
+            let latch = match table_of(&bound) {
+                Some(table) if attempt > 0 => Some(self.latches.acquire(table).await),
+                Some(_) | None => None,
+            };
+            // Whoever held the latch has just written: read what it wrote.
+            let view = if latch.is_some() { group.view()? } else { view };
+            let effects = self.evaluate(&bound, &view, instant, task, ByRange::Any)?;
+            match self.write(group, (effects, view), request).await {
+                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) => return Err(error),
+                Ok(affected) => {
+                    self.build_indexes(group, &bound, task).await?;
+                    return Ok(Answer::Done { affected });
+                }
+            }
+        }
+        Err(Error::conflict(format!("other statements changed the same rows {ATTEMPTS_MAX} times in a row: try again")))
+    }
+
+    /// Runs statements as one command. An error names the statement, counted from 0.
+    pub async fn execute_batch(
+        &self,
+        group: &dyn Group,
+        statements: &[String],
+        task: &Task,
+    ) -> Result<Vec<Answer>, (usize, Error)> {
+        if statements.len() > BATCH_STATEMENTS_MAX {
+            let message = format!("a batch has at most {BATCH_STATEMENTS_MAX} statements, got {}", statements.len());
+            return Err((BATCH_STATEMENTS_MAX, Error::limit(SqlState::LIMIT_EXCEEDED, message)));
+        }
+        let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
+        let request = request_of(task, &texts);
+        let last = statements.len().saturating_sub(1);
+        let recalled = known(group, request.as_ref()).map_err(|error| (last, error))?;
+        if let Some(known) = recalled {
+            return known_batch(known, statements.len()).map_err(|error| (last, error));
+        }
+        let answers = self.execute_new_batch(group, &texts, task, request.as_ref()).await;
+        // Where another copy of the request was executed meanwhile, its outcome is the answer of both.
+        let recalled = known(group, request.as_ref()).ok().flatten();
+        match (answers, recalled) {
+            (Ok(answers), Some(known)) if known.counts.len() != answers.len() => Ok(answers),
+            (_, Some(known)) => known_batch(known, statements.len()).map_err(|error| (last, error)),
+            (answers, None) => answers,
+        }
+    }
+
+    async fn execute_new_batch(
+        &self,
+        group: &dyn Group,
+        texts: &[&str],
+        task: &Task,
+        request: Option<&Request>,
+    ) -> Result<Vec<Answer>, (usize, Error)> {
+        let last = texts.len().saturating_sub(1);
+        let parsed = texts
+            .iter()
+            .enumerate()
+            .map(|(at, sql)| parse(sql, &self.limits.parse).map_err(|error| (at, error)))
+            .collect::<Result<Vec<Statement>, (usize, Error)>>()?;
+        let mut latches = Vec::new();
+        for _ in 0..ATTEMPTS_MAX {
+            let view = group.view().map_err(|error| (0, error))?;
+            let mut draft = Draft::new(view.clone(), group.instant(), group.origin());
+            let mut answers = Vec::with_capacity(parsed.len());
+            for (at, statement) in parsed.iter().enumerate() {
+                answers.push(self.step(&mut draft, statement, task).map_err(|error| (at, error))?);
+            }
+            let tables = draft.tables();
+            let request = request.map(|request| Request { counts: counts(&answers), ..request.clone() });
+            match self.write(group, (draft.into_effects(), view), request.as_ref()).await {
+                Err(error) if error.kind() == Kind::Conflict => {
+                    // Given back before others are taken: whoever holds some while waiting for more takes them in order.
+                    drop(std::mem::take(&mut latches));
+                    latches = self.latches.acquire_all(&tables).await;
+                }
+                Err(error) => return Err((last, error)),
+                Ok(_) => return Ok(answers),
+            }
+        }
+        Err((last, Error::conflict("other statements changed the same rows: try the batch again")))
+    }
+
+    /// True where a statement changes nothing: what a read-only caller may run.
+    pub fn is_read(&self, sql: &str) -> Result<bool> {
+        Ok(parse(sql, &self.limits.parse)?.is_read_only())
+    }
+
+    fn query(&self, bound: &Bound, view: &View, instant: Timestamp, task: &Task) -> Result<Option<RowStream>> {
+        match bound {
+            Bound::Query { plan, columns } => Ok(Some(self.stream(plan, columns.clone(), view, instant, task)?)),
+            Bound::Explain { analyze, inner } => {
+                let figures = if *analyze { self.analyze(inner, view, instant, task)? } else { Vec::new() };
+                let lines = explain::render(inner, &figures);
+                let text: Strings = lines.iter().map(String::as_bytes).collect();
+                let batch = Batch::new(vec![Arc::new(Column::new(Values::Text(text)))], lines.len());
+                let source = Box::new(Held::new(vec![batch]));
+                Ok(Some(RowStream { columns: explain::output_columns(), source }))
+            }
+            Bound::Insert(_)
+            | Bound::Update(_)
+            | Bound::Delete(_)
+            | Bound::CreateTable(_)
+            | Bound::DropTable { .. }
+            | Bound::CreateIndex(_)
+            | Bound::DropIndex { .. } => Ok(None),
+        }
+    }
+
+    fn stream(
+        &self,
+        plan: &Plan,
+        columns: Vec<OutputColumn>,
+        view: &View,
+        instant: Timestamp,
+        task: &Task,
+    ) -> Result<RowStream> {
+        let context = self.operators(view, instant, task, None);
+        Ok(RowStream { columns, source: operator::build(plan, &context)? })
+    }
+
+    fn operators(
+        &self,
+        view: &View,
+        instant: Timestamp,
+        task: &Task,
+        analysis: Option<Arc<Analysis>>,
+    ) -> operator::Context {
+        operator::Context {
+            source: Arc::new(view.clone()),
+            now_ms: instant.wall().0,
+            memory: self.pool.query(self.limits.query_bytes_max),
+            interrupt: task.check.clone(),
+            analysis,
+        }
+    }
+
+    /// Runs a query for its figures alone.
+    fn analyze(
+        &self,
+        bound: &Bound,
+        view: &View,
+        instant: Timestamp,
+        task: &Task,
+    ) -> Result<Vec<operator::OperatorFigures>> {
+        let Bound::Query { plan, .. } = bound else {
+            return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes is"));
+        };
+        let clock = self.clock.clone();
+        let analysis = Arc::new(Analysis::new(plan, Box::new(move || clock.monotonic())));
+        let context = self.operators(view, instant, task, Some(analysis.clone()));
+        let mut operator = operator::build(plan, &context)?;
+        while operator.next_batch()?.is_some() {}
+        Ok(analysis.figures())
+    }
+
+    fn evaluate(
+        &self,
+        bound: &Bound,
+        view: &View,
+        instant: Timestamp,
+        task: &Task,
+        by_range: ByRange,
+    ) -> Result<Effects> {
+        Evaluation {
+            view,
+            by_range,
+            now_ms: instant.wall().0,
+            effects_bytes_max: self.limits.effects_bytes_max,
+            check: &*task.check,
+        }
+        .run(bound)
+    }
+}
+
+/// What was answered to a request before.
+fn known(group: &dyn Group, request: Option<&Request>) -> Result<Option<Recalled>> {
+    match request {
+        Some(request) => recall(request, &group.view()?, group.instant()),
+        None => Ok(None),
+    }
+}
+
+/// The answers of a batch that was executed before.
+fn known_batch(known: Recalled, statements: usize) -> Result<Vec<Answer>> {
+    let affected = known.affected?;
+    if known.counts.len() == statements {
+        return Ok(known.counts.into_iter().map(|affected| Answer::Done { affected }).collect());
+    }
+    let message = format!("already applied: the batch took effect ({affected} rows), its answers are not kept");
+    Err(Error::invalid(SqlState::NOT_IN_STATE, message))
+}
+
+/// Rows that each statement affected; none where one of them answers rows, which are not kept.
+fn counts(answers: &[Answer]) -> Vec<u64> {
+    let count = |answer: &Answer| match answer {
+        Answer::Done { affected } => Some(*affected),
+        Answer::Rows(_) => None,
+    };
+    answers.iter().map(count).collect::<Option<Vec<u64>>>().unwrap_or_default()
+}
+
+/// The effects of an INSERT of constants, straight from its text.
+fn literal_insert(group: &dyn Group, sql: &str) -> Result<Option<(Effects, View)>> {
+    let (view, instant) = (group.view()?, group.instant());
+    match bind_literal_insert(sql, &context(&view.catalog, instant)) {
+        Some(insert) => Ok(Some((evaluate::insert_effects(&insert?), view))),
+        None => Ok(None),
+    }
+}
+
+fn context(catalog: &Catalog, instant: Timestamp) -> BindContext<'_> {
+    BindContext { catalog, now_us: instant.wall().0 as i64 * 1000 }
+}
+
+/// The table whose rows a statement reads before it writes.
+fn table_of(bound: &Bound) -> Option<TableId> {
+    match bound {
+        Bound::Update(update) => Some(update.table.id),
+        Bound::Delete(delete) => Some(delete.table.id),
+        Bound::Insert(insert) => Some(insert.table.id),
+        Bound::CreateIndex(create) => Some(create.table.id),
+        Bound::CreateTable(_)
+        | Bound::DropTable { .. }
+        | Bound::DropIndex { .. }
+        | Bound::Query { .. }
+        | Bound::Explain { .. } => None,
+    }
+}
+
+/// The name of a request with the hash of what it asks.
+fn request_of(task: &Task, statements: &[&str]) -> Option<Request> {
+    let id = task.request.clone()?;
+    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
+    for sql in statements {
+        hasher.update(&(sql.len() as u64).to_le_bytes());
+        hasher.update(sql.as_bytes());
+    }
+    Some(Request { id, fingerprint: hasher.digest(), counts: Vec::new() })
+}

@@ -1,0 +1,164 @@
+//! A batch in the making: what its statements did so far, seen only by themselves.
+//!
+//! Effects go into a memtable of the batch's own, which later statements read in front of everything else. Its rows
+//! carry the read position as their version, so they count as read, not as someone else's change.
+
+use super::{Answer, Executor, RowStream, Task, context};
+use crate::error::SqlState;
+use crate::hlc::Timestamp;
+use crate::ids::{OriginUid, TableId};
+use crate::machine::{Effect, Part, preview};
+use crate::sql::batch::{Batch, Column, Values};
+use crate::sql::bind::{Bound, bind};
+use crate::sql::catalog::{Catalog, ROW_ID_COLUMNS};
+use crate::sql::evaluate::{ByRange, Effects};
+use crate::sql::operator::Operator;
+use crate::sql::optimize::optimize_bound;
+use crate::sql::statement::Statement;
+use crate::sql::value::{DataType, Value};
+use crate::storage::memtable::Memtable;
+use crate::storage::view::View;
+use crate::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Ordinals of hidden row ids that a leader draws ahead of the log: their high bit keeps them apart from those that
+/// apply draws, and within one instant of one process no two are the same.
+const DRAWN_ORDINAL: i64 = 1 << 32;
+
+static NEXT_ORDINAL: AtomicU32 = AtomicU32::new(0);
+
+/// What a batch did so far.
+pub(super) struct Draft {
+    base: View,
+    catalog: Arc<Catalog>,
+    scratch: Arc<Memtable>,
+    instant: Timestamp,
+    origin: OriginUid,
+    parts: Vec<Part>,
+    affected: u64,
+}
+
+impl Draft {
+    pub(super) fn new(base: View, instant: Timestamp, origin: OriginUid) -> Draft {
+        let catalog = base.catalog.clone();
+        Draft { base, catalog, scratch: Arc::new(Memtable::new()), instant, origin, parts: vec![], affected: 0 }
+    }
+
+    /// What the next statement reads.
+    fn view(&self) -> View {
+        self.base.with_memtable(self.scratch.clone()).with_catalog(self.catalog.clone())
+    }
+
+    fn add(&mut self, effects: Effects) -> Result<()> {
+        self.affected += effects.affected;
+        for mut part in effects.parts {
+            self.settle(&mut part);
+            let done = preview(&part, &self.catalog, &self.view(), self.instant, self.origin)?;
+            self.catalog = done.catalog;
+            done.staged.write(&self.scratch);
+            self.parts.push(part);
+        }
+        Ok(())
+    }
+
+    /// Draws what later statements may refer to: the identity of a new table, the row ids of new rows.
+    fn settle(&self, part: &mut Part) {
+        match part {
+            Part::CreateTable(new) if self.catalog.table(&new.name).is_none() => {
+                new.expected = Some((*self.catalog).clone().allocate_table().0);
+            }
+            Part::Write(write) => {
+                let has_row_id = self.catalog.table_by_id(write.table).is_some_and(|table| table.has_row_id());
+                if let (true, Effect::Insert { rows, .. }) = (has_row_id, &mut write.effect)
+                    && rows.column(ROW_ID_COLUMNS[0]).is_none()
+                {
+                    {
+                        let constant = |value| Arc::new(Column::constant(Value::Int(value), DataType::Int, rows.rows));
+                        let ordinals = (0..rows.rows)
+                            .map(|_| DRAWN_ORDINAL | i64::from(NEXT_ORDINAL.fetch_add(1, Ordering::Relaxed)))
+                            .collect();
+                        let drawn = [
+                            constant(self.instant.0 as i64),
+                            constant(self.origin.0 as i64),
+                            Arc::new(Column::new(Values::Int(ordinals))),
+                        ];
+                        rows.columns.extend(ROW_ID_COLUMNS.into_iter().zip(drawn));
+                    }
+                }
+            }
+            Part::CreateTable(_) | Part::DropTable { .. } | Part::CreateIndex(_) | Part::DropIndex { .. } => {}
+        }
+    }
+
+    /// The tables it writes to: what to latch if someone else wrote to them first.
+    pub(super) fn tables(&self) -> Vec<TableId> {
+        let table = |part: &Part| match part {
+            Part::Write(write) => Some(write.table),
+            Part::CreateTable(_) | Part::DropTable { .. } | Part::CreateIndex(_) | Part::DropIndex { .. } => None,
+        };
+        self.parts.iter().filter_map(table).collect()
+    }
+
+    pub(super) fn into_effects(self) -> Effects {
+        Effects { parts: self.parts, affected: self.affected }
+    }
+}
+
+impl Executor {
+    /// Runs the next statement of a batch on what the ones before it did.
+    pub(super) fn step(&self, draft: &mut Draft, statement: &Statement, task: &Task) -> Result<Answer> {
+        (task.check)()?;
+        let view = draft.view();
+        let bound = optimize_bound(bind(statement, &context(&view.catalog, draft.instant))?);
+        if let Some(stream) = self.query(&bound, &view, draft.instant, task)? {
+            return self.hold(stream);
+        }
+        if matches!(bound, Bound::CreateIndex(_)) {
+            return Err(Error::invalid(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "CREATE INDEX cannot run inside a batch: it fills the index in steps of its own",
+            ));
+        }
+        let has_written = draft.parts.iter().any(|part| matches!(part, Part::Write(_)));
+        let by_range = if has_written { ByRange::Never } else { ByRange::Older };
+        let effects = self.evaluate(&bound, &view, draft.instant, task, by_range)?;
+        let affected = effects.affected;
+        draft.add(effects)?;
+        Ok(Answer::Done { affected })
+    }
+
+    /// A later statement must not change what an earlier one answered, so its rows are taken now.
+    fn hold(&self, mut stream: RowStream) -> Result<Answer> {
+        let (mut batches, mut bytes) = (Vec::new(), 0);
+        while let Some(batch) = stream.next_batch()? {
+            bytes += batch.columns.iter().map(|column| column.byte_len()).sum::<usize>();
+            if bytes > self.limits.batch_result_bytes_max {
+                let message = format!(
+                    "the batch's queries answer more than {} bytes: run them by themselves",
+                    self.limits.batch_result_bytes_max
+                );
+                return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
+            }
+            batches.push(batch);
+        }
+        Ok(Answer::Rows(RowStream { columns: stream.columns, source: Box::new(Held::new(batches)) }))
+    }
+}
+
+/// Rows that were computed before.
+pub(super) struct Held {
+    batches: std::vec::IntoIter<Batch>,
+}
+
+impl Held {
+    pub(super) fn new(batches: Vec<Batch>) -> Held {
+        Held { batches: batches.into_iter() }
+    }
+}
+
+impl Operator for Held {
+    fn next_batch(&mut self) -> Result<Option<Batch>> {
+        Ok(self.batches.next())
+    }
+}

@@ -1,0 +1,134 @@
+//! What users may write and the grammar cannot read: `WITH TTL=7d`, and a sign behind an operator.
+//!
+//! ```text
+//! WITH TTL = 7 d                 -> WITH (TTL = '7d')
+//! WITH TTL = INTERVAL '7 days'   -> WITH (TTL = '7 days')
+//! WITH (ttl = 7d)                -> WITH (ttl = '7d')
+//! x>-1                           -> x > - 1
+//! ```
+//!
+//! Of the TTL, only tokens directly after `WITH` or `WITH (` change, and only in a `CREATE TABLE`: nothing else can mean that.
+
+use super::{made, word};
+use crate::error::{Error, Result, SqlState};
+use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
+use std::time::Duration;
+
+/// Takes signs off the end of operators. As in PostgreSQL no operator ends in a sign, but for those with one of
+/// `~ ! @ # % ^ & | ?`; the tokeniser takes `>-` for one operator.
+pub(super) fn signs(tokens: &mut Vec<TokenWithSpan>) {
+    let mut at = 0;
+    while at < tokens.len() {
+        if let Token::CustomBinaryOperator(operator) = &tokens[at].token
+            && let Some(parts) = without_signs(operator)
+        {
+            let mut start = tokens[at].span.start;
+            let parts = parts.into_iter().map(|(token, width)| {
+                let mut end = start;
+                end.column += width;
+                let span = Span { start, end };
+                start = end;
+                made(token, span)
+            });
+            let parts: Vec<TokenWithSpan> = parts.collect();
+            let count = parts.len();
+            tokens.splice(at..=at, parts);
+            at += count;
+        } else {
+            at += 1;
+        }
+    }
+}
+
+/// The operator and its signs, each with its width; none where it is no operator of ours with signs behind.
+fn without_signs(operator: &str) -> Option<Vec<(Token, u64)>> {
+    let head = operator.trim_end_matches(['+', '-']);
+    let token = match head {
+        "<" => Token::Lt,
+        ">" => Token::Gt,
+        "<=" => Token::LtEq,
+        ">=" => Token::GtEq,
+        "<>" | "!=" => Token::Neq,
+        "=" => Token::Eq,
+        "*" => Token::Mul,
+        "/" => Token::Div,
+        "%" => Token::Mod,
+        "||" => Token::StringConcat,
+        _ => return None,
+    };
+    let signs = operator[head.len()..].chars();
+    let signs = signs.map(|sign| (if sign == '-' { Token::Minus } else { Token::Plus }, 1));
+    Some(std::iter::once((token, head.len() as u64)).chain(signs).collect())
+}
+
+/// Rewrites the TTL clause of a CREATE TABLE, if it has one.
+pub(super) fn ttl(tokens: &mut Vec<TokenWithSpan>) {
+    let Some(with) = (0..tokens.len()).rev().find(|&at| word(tokens, at) == "WITH") else { return };
+    let open = tokens.get(with + 1).is_some_and(|token| token.token == Token::LParen);
+    let name = with + 1 + usize::from(open);
+    if word(tokens, name) != "TTL" || tokens.get(name + 1).is_none_or(|token| token.token != Token::Eq) {
+        return;
+    }
+    let value = name + 2;
+    let (text, length) = match (tokens.get(value).map(|token| &token.token), tokens.get(value + 1).map(|t| &t.token)) {
+        (Some(Token::Number(number, _)), Some(Token::Word(unit))) => (format!("{number}{}", unit.value), 2),
+        (Some(Token::Word(interval)), Some(Token::SingleQuotedString(text)))
+            if interval.value.eq_ignore_ascii_case("interval") =>
+        {
+            (text.clone(), 2)
+        }
+        (Some(Token::SingleQuotedString(text)), _) => (text.clone(), 1),
+        // Wrong, and said so by the reader of durations rather than by the parser.
+        (Some(Token::Number(number, _)), _) if !open => (number.clone(), 1),
+        _ => return,
+    };
+    let span = tokens[value].span;
+    tokens.splice(value..value + length, [made(Token::SingleQuotedString(text), span)]);
+    if !open {
+        tokens.insert(value + 1, made(Token::RParen, span));
+        tokens.insert(name, made(Token::LParen, tokens[name].span));
+    }
+}
+
+/// Reads `7d`, `7 days`, `1h 30m`, `90 minutes`: numbers, each with a unit of fixed length.
+pub fn parse_duration(text: &str) -> Result<Duration> {
+    let malformed = || {
+        Error::invalid(SqlState::INVALID_PARAMETER, format!("\"{text}\" is not a duration"))
+            .hint("a number and a unit: s, m, h, d or w, as in 7d")
+    };
+    let mut rest = text.trim();
+    let mut seconds: u64 = 0;
+    if rest.is_empty() {
+        return Err(malformed());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|char: char| !char.is_ascii_digit()).ok_or_else(malformed)?;
+        let (number, tail) = rest.split_at(digits);
+        let tail = tail.trim_start();
+        let letters = tail.find(|char: char| !char.is_ascii_alphabetic()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(letters);
+        if matches!(unit.to_ascii_lowercase().as_str(), "month" | "months" | "mon" | "mons" | "year" | "years") {
+            return Err(Error::unsupported("durations of months and years are"));
+        }
+        let unit = unit_seconds(unit).ok_or_else(malformed)?;
+        let number: u64 = number.parse().map_err(|_| malformed())?;
+        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
+        rest = tail.trim_start();
+    }
+    // Timestamps are milliseconds and microseconds in 64 bits; a longer duration would not survive being subtracted.
+    if seconds > i64::MAX as u64 / 1_000_000 {
+        return Err(malformed());
+    }
+    Ok(Duration::from_secs(seconds))
+}
+
+fn unit_seconds(unit: &str) -> Option<u64> {
+    match unit.to_ascii_lowercase().as_str() {
+        "s" | "sec" | "secs" | "second" | "seconds" => Some(1),
+        "m" | "min" | "mins" | "minute" | "minutes" => Some(60),
+        "h" | "hour" | "hours" => Some(3_600),
+        "d" | "day" | "days" => Some(86_400),
+        "w" | "week" | "weeks" => Some(604_800),
+        _ => None,
+    }
+}

@@ -1,0 +1,371 @@
+//! The storage engine: three threads that own a database directory.
+//!
+//! ```text
+//!            Append                  Apply                       Flush
+//!  raft ───────────────> log ──────────────────> state ─────────────────────> background
+//!                        WAL, fdatasync          machine, memtable            hot store, sealed files, CURRENT
+//!   ^                     │                       │      └─ answers the waiting door
+//!   └──── Persisted ──────┴─────── Applied ───────┘                            │ exchanges levels
+//!  readers <───────────────────────────── view (an atomic pointer) <───────────┘
+//! ```
+//!
+//! With one voter, what is persisted is committed, so the log thread hands a batch straight to the state thread and
+//! raft learns of it afterwards: a write crosses four threads (door, raft, log, state) and comes back.
+//!
+//! Invariants:
+//!
+//! * an answer is sent only after its entry is durable and its effect is in the published view
+//! * nothing is applied above the locally persisted position
+//! * only the background thread writes `CURRENT`
+//! * every channel is bounded by what raft lets be in flight, or by the one frozen memtable
+//! * the directory's lock is held until all three threads have ended
+
+mod background;
+mod log;
+mod open;
+mod shared;
+mod state;
+
+pub use open::{Recovered, format};
+pub use shared::Counters;
+
+use crate::Result;
+use crate::clock::Clock;
+use crate::error::{Error, Kind, SqlState};
+use crate::ids::LogIndex;
+use crate::machine::Outcome;
+use crate::raft::{Entry, HardState, Message, Ready};
+use crate::storage::directory::{Database, Identity};
+use crate::storage::files::Files;
+use crate::storage::view::View;
+use crate::storage::wal::Wal;
+use background::Job;
+use log::{Control, LogRequest};
+use shared::Shared;
+use state::StateRequest;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::oneshot;
+
+/// What a client is told.
+pub type Answer = Result<Outcome>;
+
+/// Who waits for an answer.
+pub type Waiting = oneshot::Sender<Answer>;
+
+/// Where the engine reports; called on its threads, so it must not block.
+pub type Events = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What the engine reports to raft.
+#[derive(Debug)]
+pub enum Event {
+    /// The log is durable up to `last` (where entries were appended), and so is what the messages rest on.
+    Persisted {
+        /// End of the durable log.
+        last: Option<LogIndex>,
+        /// Promises that may now be sent.
+        messages: Vec<Message>,
+    },
+    /// The state holds everything up to here, which is thereby also durable.
+    Applied(LogIndex),
+    /// A thread has failed; nothing more will be written or applied. The process must end.
+    Failed(Error),
+}
+
+/// What raft asks of the log thread.
+#[derive(Debug, Default)]
+pub struct Append {
+    /// To be made durable; an entry at a position that the log has replaces it and all behind it.
+    pub entries: Vec<Entry>,
+    /// Who waits for each entry; as many as entries, or none.
+    pub waiting: Vec<Option<Waiting>>,
+    /// Term and vote, where they changed.
+    pub hard_state: Option<HardState>,
+    /// Reported back once all of this is durable.
+    pub after_persist: Vec<Message>,
+    /// One voter: what is durable is committed and goes on to the state thread.
+    pub commit_on_persist: bool,
+}
+
+/// Which engine keeps the hot store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HotEngine {
+    /// sled, on disk, beside the files of the blocks.
+    Sled,
+    /// A map in memory: for simulation and tests. A restart replays the log.
+    Memory,
+}
+
+/// Limits of the engine, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memtables, active and frozen.
+    pub memtable_bytes_max: usize,
+    /// Bytes of the block cache.
+    pub cache_bytes_max: usize,
+    /// Bytes of log since the hot store's birth at which it is sealed.
+    pub seal_wal_bytes: u64,
+    /// Bytes of one log segment.
+    pub segment_bytes: u64,
+    /// How long the log thread waits for more before an fdatasync.
+    pub commit_linger: Duration,
+    /// Bytes of free disk below which writes are refused.
+    pub disk_reserve_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memtable_bytes_max: 16 << 20,
+            cache_bytes_max: 16 << 20,
+            seal_wal_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
+            commit_linger: Duration::ZERO,
+            disk_reserve_bytes: 128 << 20,
+        }
+    }
+}
+
+/// What an engine is made of.
+#[derive(Clone)]
+pub struct Options {
+    /// The file system.
+    pub files: Arc<dyn Files>,
+    /// The time, for measuring.
+    pub clock: Arc<dyn Clock>,
+    /// The hot store's engine.
+    pub hot: HotEngine,
+    /// Names this boot of the machine; none where it cannot be told, which counts as another boot.
+    pub boot_id: Option<String>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// How an engine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Flush and seal, and leave a short log: the next start is quick.
+    Clean,
+    /// Stop at the next step, as after a failure: the next start replays the log.
+    Abandon,
+}
+
+/// The owner of the three threads.
+pub struct Engine {
+    database: Database,
+    handle: Handle,
+    state: Sender<StateRequest>,
+    background: Sender<Job>,
+    threads: Threads,
+}
+
+struct Threads {
+    log: JoinHandle<Wal>,
+    state: JoinHandle<()>,
+    background: JoinHandle<background::Background>,
+}
+
+/// A cheap way to reach an engine; outlives it harmlessly.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    log: Sender<LogRequest>,
+}
+
+/// What an operator sees of the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Position of the newest view.
+    pub applied: LogIndex,
+    /// Memtables, active and frozen.
+    pub memtables: usize,
+    /// Bytes they hold.
+    pub memtable_bytes: usize,
+    /// Levels of blocks below them.
+    pub block_levels: usize,
+    /// Bytes the block cache holds.
+    pub cache_bytes: usize,
+    /// Reads that the cache answered.
+    pub cache_hits: u64,
+    /// Reads that it did not.
+    pub cache_misses: u64,
+}
+
+impl Append {
+    /// What a node wants done, with those who wait for its entries.
+    pub fn of(ready: Ready, waiting: Vec<Option<Waiting>>) -> Append {
+        Append {
+            entries: ready.entries,
+            waiting,
+            hard_state: ready.hard_state,
+            after_persist: ready.after_persist,
+            commit_on_persist: ready.commit_on_persist,
+        }
+    }
+}
+
+impl Handle {
+    /// Hands entries to the log thread. An engine that has ended drops them; whoever waits learns that the outcome is
+    /// in doubt.
+    pub fn append(&self, append: Append) {
+        let _ = self.log.send(LogRequest::Append(append));
+    }
+
+    /// The newest view: holds everything that has been answered.
+    pub fn view(&self) -> View {
+        self.shared.view()
+    }
+
+    /// The counters.
+    pub fn counters(&self) -> Arc<Counters> {
+        self.shared.counters.clone()
+    }
+
+    /// Sizes now.
+    pub fn status(&self) -> Status {
+        let levels = self.shared.levels();
+        let cache = self.shared.cache.statistics();
+        Status {
+            applied: self.view().version,
+            memtables: levels.memtables.len(),
+            memtable_bytes: levels.memtable_bytes(),
+            block_levels: levels.blocks.len(),
+            cache_bytes: cache.bytes,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+        }
+    }
+
+    /// Refuses what would grow the files while free space is below the reserve. It recovers by itself.
+    pub fn check_space(&self) -> Result<()> {
+        let counters = &self.shared.counters;
+        if !counters.disk_low.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let free_mb = counters.free_bytes.load(Ordering::Relaxed) >> 20;
+        Err(Error::new(Kind::Overloaded, SqlState::DISK_FULL, format!("disk full, {free_mb} MB free"))
+            .hint("delete rows or free space; storage.disk_reserve says how much is kept back"))
+    }
+
+    /// True once a thread has failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.has_failed()
+    }
+}
+
+impl Engine {
+    /// Opens a formatted directory and starts the threads. With one voter the whole log is applied first.
+    pub fn recover(database: Database, options: &Options, events: Events) -> Result<(Engine, Recovered)> {
+        let salt = salt(&database.identity);
+        let open::Opened { wal, machine, background, shared, hard_state, rebuilt } =
+            open::open(&database.path, options, salt)?;
+        let (log_sender, log_requests) = channel();
+        let (state_sender, state_requests) = channel();
+        let (job_sender, jobs) = channel();
+        let background = background.with(log_sender.clone(), events.clone());
+        let background = spawn("background", move || background.run(&jobs))?;
+        let applied = machine.applied.0;
+        let mut state = state::StateThread {
+            machine,
+            memtable: shared.levels().memtables[0].clone(),
+            // One active and one frozen memtable share the budget.
+            memtable_bytes_max: options.limits.memtable_bytes_max / 2,
+            seal_wal_bytes: options.limits.seal_wal_bytes,
+            freeze_mark: 0,
+            shared: shared.clone(),
+            background: job_sender.clone(),
+            events: Arc::new(|_| {}),
+        };
+        let last = wal.last();
+        // One voter: its log is the majority's, so all of it is committed.
+        state.replay(&wal)?;
+        let recovered = Recovered {
+            hard_state,
+            membership: state.machine.membership.clone(),
+            last: (last.index, last.term),
+            applied: state.machine.applied.0,
+            hlc: state.machine.hlc,
+            replayed: state.machine.applied.0.0 - applied.0,
+            rebuilt,
+        };
+        state.events = events.clone();
+        let log = log::LogThread {
+            wal,
+            linger: options.limits.commit_linger,
+            clock: options.clock.clone(),
+            shared: shared.clone(),
+            state: state_sender.clone(),
+            events,
+        };
+        let threads = Threads {
+            log: spawn("log", move || log.run(&log_requests))?,
+            state: spawn("state", move || state.run(&state_requests))?,
+            background,
+        };
+        let handle = Handle { shared, log: log_sender };
+        Ok((Engine { database, handle, state: state_sender, background: job_sender, threads }, recovered))
+    }
+
+    /// A way to reach the engine.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// The directory with its identity.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Flushes and seals now, so that sealed files hold everything applied so far; for backups and tests.
+    pub fn seal(&self) -> Result<()> {
+        let (done, wait) = channel();
+        self.state.send(StateRequest::Seal(done)).map_err(|_| Error::unavailable("storage has stopped"))?;
+        wait.recv().unwrap_or_else(|_| Err(Error::unavailable("storage has stopped")))
+    }
+
+    /// Ends the threads, in the order in which work flows, and lets go of the directory.
+    pub fn stop(self, how: Stop) -> Result<()> {
+        if how == Stop::Abandon {
+            self.handle.shared.fail();
+        }
+        let ended = |name: &str| Error::internal(format!("the {name} thread panicked"));
+        let _ = self.handle.log.send(LogRequest::Control(Control::Stop));
+        let mut wal = self.threads.log.join().map_err(|_| ended("log"))?;
+        let _ = self.state.send(StateRequest::Stop);
+        self.threads.state.join().map_err(|_| ended("state"))?;
+        let _ = self.background.send(Job::Stop);
+        let mut background = self.threads.background.join().map_err(|_| ended("background"))?;
+        if self.handle.has_failed() {
+            return Ok(());
+        }
+        background.seal_at_stop()?;
+        wal.trim(background.birth())?;
+        wal.close(background.birth())
+    }
+}
+
+fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(format!("chronos-{name}"))
+        .spawn(run)
+        .map_err(|error| Error::io(format_args!("start the {name} thread"), &error))
+}
+
+/// Bound into the log's checksums: part of what only this disk has.
+pub fn salt(identity: &Identity) -> u64 {
+    identity.disk_id.0 as u64
+}
+
+/// The directory of the log.
+fn log_directory(database: &Path) -> PathBuf {
+    database.join("raft")
+}
+
+/// The directory of the state.
+fn state_directory(database: &Path) -> PathBuf {
+    database.join("state")
+}

@@ -1,0 +1,188 @@
+//! From a directory to a state: what boot and restart both do before the threads start.
+//!
+//! ```text
+//! CURRENT ─> sealed runs ─> hot store, if this boot of the machine wrote it and its chain is whole
+//!                              else a fresh one, born where CURRENT says
+//!         ─> log: must reach back to that birth ─> replay from the state's position to the end
+//! ```
+//!
+//! * Nothing is deleted before `CURRENT` and its directory are durable.
+//! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error.
+
+use super::background::Background;
+use super::shared::Shared;
+use super::{HotEngine, Options, log_directory, state_directory};
+use crate::ids::{LogIndex, Term};
+use crate::machine::Machine;
+use crate::raft::{HardState, Membership, bootstrap};
+use crate::storage::block_store::BlockStore;
+use crate::storage::cache::Cache;
+use crate::storage::current::{self, Current};
+use crate::storage::hot::HotStore;
+use crate::storage::levels::Levels;
+use crate::storage::memory::MemoryStore;
+use crate::storage::sealed::SealedRun;
+use crate::storage::sled::SledStore;
+use crate::storage::state::StateRecord;
+use crate::storage::wal::{Wal, WalOptions};
+use crate::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What raft needs to go on, once everything durable has been read.
+#[derive(Clone, Debug)]
+pub struct Recovered {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The group.
+    pub membership: Membership,
+    /// Position and term of the last entry of the log.
+    pub last: (LogIndex, Term),
+    /// What the state holds.
+    pub applied: LogIndex,
+    /// The highest stamp in log and state.
+    pub hlc: crate::hlc::Timestamp,
+    /// Entries that were applied from the log.
+    pub replayed: u64,
+    /// True where the hot store was not to be trusted, and everything since the last seal was replayed.
+    pub rebuilt: bool,
+}
+
+impl Recovered {
+    /// The same for the consensus core.
+    pub fn to_raft(&self) -> crate::raft::Recovered {
+        crate::raft::Recovered {
+            hard_state: self.hard_state.clone(),
+            membership: self.membership.clone(),
+            last: self.last,
+            applied: self.applied,
+            hlc: self.hlc,
+        }
+    }
+}
+
+/// A directory opened.
+pub(super) struct Opened {
+    pub wal: Wal,
+    pub machine: Machine,
+    pub shared: Arc<Shared>,
+    pub background: Background,
+    pub hard_state: HardState,
+    pub rebuilt: bool,
+}
+
+/// Formats an empty directory: the log with its first entry, an empty state, then `CURRENT`. The directory's identity
+/// is the caller's to write, last: a directory without one is not a database yet.
+pub fn format(path: &Path, options: &Options, membership: &Membership, salt: u64) -> Result<()> {
+    let files = &*options.files;
+    let (log, state) = (log_directory(path), state_directory(path));
+    files.create_dir(&log)?;
+    files.create_dir(&state)?;
+    let mut wal = Wal::create(options.files.clone(), &log, wal_options(options, salt))?.wal;
+    let hard_state = HardState { term: Term(1), membership: membership.encode(), ..HardState::default() };
+    wal.append(&[bootstrap(membership)], Some(&hard_state))?;
+    wal.sync()?;
+    Current::new().store(files, &state)?;
+    files.sync_dir(path)
+}
+
+pub(super) fn open(path: &Path, options: &Options, salt: u64) -> Result<Opened> {
+    let directory = state_directory(path);
+    let files = &options.files;
+    let mut current = Current::load(&**files, &directory)?;
+    current::clean(&**files, &directory, &current)?;
+    let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
+    for names in &current.runs {
+        let run = SealedRun::open(files, &directory, names, &runs)?;
+        runs.push(run);
+    }
+    let birth = runs.first().map_or_else(StateRecord::default, |run| run.state.clone());
+    if birth.applied != current.birth {
+        return Err(Error::damaged(format!(
+            "{}: CURRENT says position {}, the sealed files say {}",
+            directory.display(),
+            current.birth,
+            birth.applied
+        )));
+    }
+    let (hot, rebuilt) = open_hot(options, &directory, &mut current, &birth)?;
+    let log = Wal::open(files.clone(), &log_directory(path), wal_options(options, salt))?;
+    let machine = machine_of(hot.state())?;
+    let (applied, term) = machine.applied;
+    if log.previous.index > applied || log.last.index < applied || log.wal.term(applied) != Some(term) {
+        return Err(Error::damaged(format!(
+            "{}: the log covers positions {} to {}, the state stands at {applied}",
+            path.display(),
+            log.first,
+            log.last.index
+        )));
+    }
+    let blocks = std::iter::once(hot.level()).chain(runs.iter().map(|run| Arc::new(run.level.clone()))).collect();
+    let cache = Arc::new(Cache::new(options.limits.cache_bytes_max));
+    let shared = Arc::new(Shared::new(&machine, Levels::new(blocks), cache));
+    let log_bytes = log.wal.bytes_since(current.birth.next());
+    let background =
+        Background::new(options, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
+    let hard_state = log.hard_state.unwrap_or_default();
+    Ok(Opened { wal: log.wal, machine, shared, background, hard_state, rebuilt })
+}
+
+fn wal_options(options: &Options, salt: u64) -> WalOptions {
+    WalOptions { segment_bytes: options.limits.segment_bytes, salt, ..WalOptions::default() }
+}
+
+/// Goes on with the hot store where it can be trusted; otherwise begins a fresh one of the same birth.
+fn open_hot(
+    options: &Options,
+    directory: &Path,
+    current: &mut Current,
+    birth: &StateRecord,
+) -> Result<(HotStore, bool)> {
+    let files = &*options.files;
+    let path = current::hot_path(directory, current.hot);
+    let trusted = options.hot == HotEngine::Sled && current::is_same_boot(files, &path, options.boot_id.as_deref());
+    if trusted {
+        match new_store(options.hot, &path).and_then(|store| HotStore::open(store, options.files.clone(), &path)) {
+            Ok(hot) if hot.birth() == (birth.applied, birth.applied_term) => return Ok((hot, false)),
+            Ok(_) => tracing::warn!(path = %path.display(), "the hot store is one of another birth"),
+            Err(error) => tracing::warn!(%error, path = %path.display(), "the hot store is not whole"),
+        }
+        tracing::warn!("replaying the log instead");
+    }
+    let first = !files.exists(&path);
+    if !first {
+        current.hot += 1;
+        current.store(files, directory)?;
+        current::clean(files, directory, current)?;
+    }
+    Ok((create_hot(options, directory, current.hot, birth)?, !first))
+}
+
+/// A fresh hot store in a directory of its own.
+pub(super) fn create_hot(options: &Options, directory: &Path, number: u64, birth: &StateRecord) -> Result<HotStore> {
+    let path = current::hot_path(directory, number);
+    options.files.create_dir(&path)?;
+    if options.hot == HotEngine::Sled {
+        current::write_boot(&*options.files, &path, options.boot_id.as_deref())?;
+    }
+    HotStore::create(new_store(options.hot, &path)?, options.files.clone(), &path, birth)
+}
+
+fn new_store(engine: HotEngine, path: &Path) -> Result<Box<dyn BlockStore>> {
+    Ok(match engine {
+        HotEngine::Sled => Box::new(SledStore::open(path)?),
+        HotEngine::Memory => Box::new(MemoryStore::default()),
+    })
+}
+
+fn machine_of(state: &StateRecord) -> Result<Machine> {
+    let membership =
+        if state.membership.is_empty() { Membership::default() } else { Membership::decode(&state.membership)? };
+    Ok(Machine {
+        catalog: Arc::new(state.catalog.clone()),
+        membership,
+        applied: (state.applied, state.applied_term),
+        hlc: state.hlc,
+        counters: state.counters.clone(),
+    })
+}

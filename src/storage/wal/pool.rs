@@ -1,0 +1,158 @@
+//! Spare files: segments that wait for a name, so that the write path neither creates nor grows a file.
+//!
+//! An fdatasync into blocks that exist writes data only; one that grows a file writes metadata too and takes twice as
+//! long. So files are filled with zeros beforehand by a background thread, and used again once the log is trimmed.
+//!
+//! * What a spare holds does not matter: the sequence of the segment it becomes is in every crc.
+//! * Every spare has the full segment size. At most `spares_max` wait.
+
+use crate::error::Result;
+use crate::storage::files::{File, Files, Open};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What the names of spares begin with.
+const PREFIX: &str = "spare-";
+
+/// Zeros written at once.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// The spare files of one log. Shared with the background thread that fills it.
+pub struct Pool {
+    files: Arc<dyn Files>,
+    directory: PathBuf,
+    segment_bytes: u64,
+    spares_max: usize,
+    number: AtomicU64,
+    zeroed_bytes: AtomicU64,
+    closed: AtomicBool,
+    spares: Mutex<Vec<PathBuf>>,
+}
+
+impl Pool {
+    /// A pool of the spares found in `directory`; those of another size are removed.
+    pub(super) fn recover(
+        files: Arc<dyn Files>,
+        directory: &Path,
+        segment_bytes: u64,
+        spares_max: usize,
+        found: Vec<PathBuf>,
+    ) -> Result<Pool> {
+        let number = found.iter().filter_map(|path| number_of(path)).max().map_or(0, |highest| highest + 1);
+        let mut spares = Vec::new();
+        for path in found {
+            if spares.len() < spares_max && files.open(&path, Open::Read)?.len()? == segment_bytes {
+                spares.push(path);
+            } else {
+                files.remove(&path)?;
+            }
+        }
+        Ok(Pool {
+            files,
+            directory: directory.to_path_buf(),
+            segment_bytes,
+            spares_max,
+            number: AtomicU64::new(number),
+            zeroed_bytes: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            spares: Mutex::new(spares),
+        })
+    }
+
+    /// Fills a new spare with zeros if none waits; false where one does. Called off the write path, whenever there is
+    /// nothing better to do: without a spare the next segment grows as it is written.
+    pub fn prepare_spare(&self) -> Result<bool> {
+        if !self.is_empty() || self.spares_max == 0 || self.closed.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let path = self.new_path();
+        let filled = self.files.open(&path, Open::Create).and_then(|file| {
+            zero(&*file, 0, self.segment_bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = filled {
+            // What was filled so far is of no use and may be what the disk lacks.
+            self.files.remove(&path)?;
+            return Err(error);
+        }
+        self.zeroed_bytes.fetch_add(self.segment_bytes, Ordering::Relaxed);
+        if !self.put(path.clone()) {
+            self.files.remove(&path)?;
+        }
+        Ok(true)
+    }
+
+    /// How many spares wait.
+    pub fn len(&self) -> usize {
+        self.spares().len()
+    }
+
+    /// True where none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of zeros written to new spares since the log was opened.
+    pub fn zeroed_bytes(&self) -> u64 {
+        self.zeroed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// True where a file given back would be kept.
+    pub(super) fn has_room(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && self.len() < self.spares_max
+    }
+
+    /// A name that no spare has had in this process.
+    pub(super) fn new_path(&self) -> PathBuf {
+        self.directory.join(format!("{PREFIX}{}", self.number.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Takes a spare out.
+    pub(super) fn take(&self) -> Option<PathBuf> {
+        self.spares().pop()
+    }
+
+    /// Gives a file of full size, durably under its spare name, to whoever needs one next; false where it is not kept.
+    pub(super) fn put(&self, path: PathBuf) -> bool {
+        let mut spares = self.spares();
+        // Filling and recycling may meet: then there is one spare more than asked for, and no more than that.
+        if self.closed.load(Ordering::Acquire) || spares.len() > self.spares_max {
+            return false;
+        }
+        spares.push(path);
+        true
+    }
+
+    /// Removes all spares and takes no more.
+    pub(super) fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        let spares = std::mem::take(&mut *self.spares());
+        spares.iter().try_for_each(|path| self.files.remove(path))
+    }
+
+    fn spares(&self) -> std::sync::MutexGuard<'_, Vec<PathBuf>> {
+        // The list is whole between any two statements that change it, so a panic elsewhere leaves it usable.
+        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// True where the name is a spare's.
+pub(super) fn is_spare(path: &Path) -> bool {
+    number_of(path).is_some()
+}
+
+fn number_of(path: &Path) -> Option<u64> {
+    path.file_name()?.to_str()?.strip_prefix(PREFIX)?.parse().ok()
+}
+
+/// Writes zeros from `from` to `to`.
+pub(super) fn zero(file: &dyn File, from: u64, to: u64) -> Result<()> {
+    let mut at = from;
+    while at < to {
+        let bytes = (to - at).min(ZEROS.len() as u64);
+        file.write_at(&ZEROS[..bytes as usize], at)?;
+        at += bytes;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! The HTTP door of a real node.
+
+use crate::process::{FREE, Node, body, command};
+use serde_json::json;
+
+#[test]
+fn health_readiness_status_and_the_page_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    let health: serde_json::Value = serde_json::from_str(&node.get("/health")).unwrap();
+    assert_eq!((health["status"].as_str(), health["role"].as_str()), (Some("ok"), Some("Leader")), "{health}");
+    assert!(health["term"].as_u64() >= Some(1));
+    let status: serde_json::Value = serde_json::from_str(&node.get("/status")).unwrap();
+    assert_eq!(status["raft"]["voters"], json!(["node1"]));
+    assert_eq!(status["actors"].as_array().map(Vec::len), Some(6), "{status}");
+    assert!(node.get("/").contains("<title>ChronosDB</title>"));
+    assert_eq!(node.http("GET", "/nowhere", &[], b"").0, 404);
+    assert_eq!(node.http("GET", "/sql", &[], b"").0, 405);
+}
+
+#[test]
+fn metrics_count_statements() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    node.post_sql(r#"{"sql": "CREATE TABLE t (id INT)"}"#);
+    node.post_sql(r#"{"sql": "SELECT * FROM t"}"#);
+    let (_, answer) = node.http("GET", "/metrics", &[], b"");
+    assert!(answer.to_lowercase().contains("content-type: text/plain; version=0.0.4"), "{answer}");
+    for line in [
+        "chronos_sql_requests_total{kind=\"read\"} 1",
+        "chronos_sql_requests_total{kind=\"write\"} 1",
+        "chronos_raft_role 2",
+        "# TYPE chronos_storage_size_bytes gauge",
+        "# TYPE chronos_sql_duration_seconds histogram",
+    ] {
+        assert!(body(&answer).lines().any(|one| one == line), "{line} is missing in\n{answer}");
+    }
+}
+
+#[test]
+fn sql_is_answered_as_json_or_csv_and_a_batch_as_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    let (status, made) = node.post_sql(r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY, x FLOAT, s TEXT)"}"#);
+    assert_eq!((status, &made["affected"]), (200, &json!(0)), "{made}");
+    let (status, batch) =
+        node.post_sql(r#"["INSERT INTO t VALUES (1, 0.5, 'a,b')", "INSERT INTO t VALUES (2, 'NaN', NULL)"]"#);
+    assert_eq!(status, 200, "{batch}");
+    assert_eq!(batch["results"][1]["affected"], json!(1));
+    let (_, read) = node.post_sql(r#"{"sql": "SELECT * FROM t ORDER BY id"}"#);
+    assert_eq!(read["rows"], json!([[1, 0.5, "a,b"], [2, "NaN", null]]));
+    assert_eq!(read["types"], json!(["INT", "FLOAT", "TEXT"]));
+    let query = br#"{"sql": "SELECT * FROM t ORDER BY id"}"#;
+    let (_, csv) = node.http("POST", "/sql", &["accept: text/csv"], query);
+    assert_eq!(body(&csv), "id,x,s\r\n1,0.5,\"a,b\"\r\n2,NaN,\r\n");
+    let (status, failed) = node.post_sql(r#"["INSERT INTO t VALUES (3, 0, '')", "INSERT INTO t VALUES (1, 0, '')"]"#);
+    assert_eq!((status, &failed["sqlstate"], &failed["statement"]), (400, &json!("23505"), &json!(1)), "{failed}");
+    let (_, count) = node.post_sql(r#"{"sql": "SELECT COUNT(*) FROM t"}"#);
+    assert_eq!(count["rows"], json!([[2]]), "a failed batch leaves nothing");
+}
+
+#[test]
+fn what_is_wrong_is_said_in_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    let (status, error) = node.post_sql(r#"{"sql": "SELECT nothing FROM nowhere"}"#);
+    assert_eq!((status, &error["sqlstate"]), (400, &json!("42P01")), "{error}");
+    assert!(error["position"].as_u64().is_some(), "{error}");
+    assert_eq!(node.post_sql(r#"{"sql": NaN}"#).0, 400);
+    assert_eq!(node.post_sql(r#"{"sql": "SELECT 1", "consistency": "maybe"}"#).0, 400);
+    assert_eq!(node.http("POST", "/sql", &[], &[0xff; 100]).0, 400);
+    let huge = vec![b' '; 33 << 20];
+    assert_eq!(node.http("POST", "/sql", &[], &huge[..]).0, 413);
+    node.until_ready();
+}
+
+#[test]
+fn a_port_in_use_is_a_clear_error() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let node = Node::start(first.path());
+    let output = command(second.path(), &node.grpc.to_string()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("another process uses the port"), "{told}");
+    assert!(!second.path().join("node1").exists(), "nothing was touched");
+}
+
+#[test]
+fn a_directory_in_use_is_a_clear_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let _node = Node::start(directory.path());
+    let output = command(directory.path(), FREE).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.contains("in use"), "{told}");
+}

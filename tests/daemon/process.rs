@@ -1,0 +1,140 @@
+//! A node as a process of its own, and a client for each of its doors.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// The client generated from the proto, as any user of it has one.
+pub mod wire {
+    #![expect(clippy::pedantic, clippy::enum_variant_names, clippy::allow_attributes, reason = "generated")]
+    tonic::include_proto!("raft");
+}
+
+use wire::sql_service_client::SqlServiceClient;
+
+/// A gRPC client of a node.
+pub type Client = SqlServiceClient<tonic::transport::Channel>;
+
+/// A running node; killed when dropped.
+pub struct Node {
+    child: Child,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// A free port for everything.
+pub const FREE: &str = "127.0.0.1:0";
+
+/// The command that runs a node.
+pub fn command(directory: &Path, address: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+    command.args(["node", "--id", "node1", "--address", address, "--data-dir"]).arg(directory);
+    command.env("RUST_LOG", "warn").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Node {
+    /// Starts a node and waits until it serves.
+    pub fn start(directory: &Path) -> Node {
+        Node::start_with(directory, &[])
+    }
+
+    /// The same with settings from the environment.
+    pub fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Node {
+        let mut child = command(directory, FREE).envs(settings.iter().copied()).spawn().unwrap();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("connect with") {
+            line.clear();
+            if output.read_line(&mut line).unwrap() == 0 {
+                let mut told = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
+                panic!("the node ended: {told}");
+            }
+        }
+        let content = std::fs::read(directory.join("node1/addresses.json")).unwrap();
+        let addresses: serde_json::Value = serde_json::from_slice(&content).unwrap();
+        let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
+        Node { child, grpc: address("grpc"), http: address("http") }
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the end that follows.
+    pub fn terminate(mut self) -> ExitStatus {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// A gRPC client, once the node serves statements.
+    pub async fn client(&self) -> Client {
+        let mut client = SqlServiceClient::connect(format!("http://{}", self.grpc))
+            .await
+            .unwrap()
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(64 << 20);
+        while client.execute_sql(wire::SqlRequest { sql: "SELECT 1".into() }).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        client
+    }
+
+    /// One HTTP request on a connection of its own: status and whole answer, head included.
+    pub fn http(&self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        let mut head = format!("{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n");
+        headers.iter().for_each(|header| head.extend([header, "\r\n"]));
+        head.extend(["content-length: ", &body.len().to_string(), "\r\n\r\n"]);
+        stream.write_all(head.as_bytes()).unwrap();
+        // A body that is refused for its size may not be read to its end.
+        let _ = stream.write_all(body);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8(answer).unwrap();
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+        (status.unwrap_or_else(|| panic!("no HTTP: {answer:?}")), answer)
+    }
+
+    /// A GET for its body.
+    pub fn get(&self, path: &str) -> String {
+        let (status, answer) = self.http("GET", path, &[], b"");
+        assert_eq!(status, 200, "{answer}");
+        body(&answer).to_string()
+    }
+
+    /// A POST to `/sql`, read as JSON.
+    pub fn post_sql(&self, body_sent: &str) -> (u16, serde_json::Value) {
+        let (status, answer) = self.http("POST", "/sql", &["content-type: application/json"], body_sent.as_bytes());
+        (status, serde_json::from_str(body(&answer)).unwrap_or_else(|error| panic!("{error}: {answer}")))
+    }
+
+    /// Waits until `/ready` says so.
+    pub fn until_ready(&self) {
+        while self.http("GET", "/ready", &[], b"").0 != 200 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What follows the head of an answer.
+pub fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
+}
+
+/// Runs a client's work on a runtime of its own.
+pub fn wait<F: Future>(work: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}

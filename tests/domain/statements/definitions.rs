@@ -1,0 +1,80 @@
+//! CREATE and DROP of tables and indexes.
+
+use super::support::*;
+use chronos::error::SqlState;
+use chronos::storage::engine::{Engine, Stop};
+
+#[test]
+fn a_table_is_made_once_and_dropped_once() {
+    let db = fresh();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT)");
+    fail(&db, "CREATE TABLE t (id INT)", SqlState::DUPLICATE_TABLE);
+    run(&db, "CREATE TABLE IF NOT EXISTS t (other TEXT)");
+    run(&db, "INSERT INTO t VALUES (1, 2)");
+    assert_eq!(ints(&db, "SELECT id, v FROM t"), [[Some(1), Some(2)]]);
+    run(&db, "DROP TABLE t");
+    fail(&db, "SELECT * FROM t", SqlState::UNDEFINED_TABLE);
+    fail(&db, "DROP TABLE t", SqlState::UNDEFINED_TABLE);
+    run(&db, "DROP TABLE IF EXISTS t");
+}
+
+#[test]
+fn a_table_made_again_is_empty_whatever_the_old_one_held() {
+    let world = World::new();
+    let mut db = world.open();
+    for round in 0..3 {
+        run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT)");
+        run(&db, "CREATE INDEX by_v ON t (v)");
+        assert_eq!(int(&db, "SELECT COUNT(*) FROM t"), 0, "round {round}");
+        run(&db, &insert_range("t", 0..3000));
+        assert_eq!(int(&db, "SELECT COUNT(*) FROM t WHERE v = 50"), 1);
+        db.group().with_engine(Engine::seal).unwrap();
+        run(&db, "DROP TABLE t");
+        db = world.restart(db, if round == 1 { Stop::Clean } else { Stop::Abandon });
+        fail(&db, "SELECT * FROM t", SqlState::UNDEFINED_TABLE);
+    }
+}
+
+#[test]
+fn an_index_is_made_once_and_dropped_once() {
+    let db = fresh();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT)");
+    run(&db, "CREATE INDEX by_v ON t (v)");
+    fail(&db, "CREATE INDEX by_v ON t (v)", SqlState::DUPLICATE_TABLE);
+    run(&db, "CREATE INDEX IF NOT EXISTS by_v ON t (v)");
+    fail(&db, "CREATE INDEX ON t (nothing)", SqlState::UNDEFINED_COLUMN);
+    fail(&db, "CREATE INDEX ON nothing (v)", SqlState::UNDEFINED_TABLE);
+    run(&db, "DROP INDEX by_v");
+    fail(&db, "DROP INDEX by_v", SqlState::UNDEFINED_OBJECT);
+    run(&db, "DROP INDEX IF EXISTS by_v");
+    run(&db, "INSERT INTO t VALUES (1, 1)");
+    run(&db, "CREATE INDEX by_v ON t (v)");
+    assert_eq!(int(&db, "SELECT id FROM t WHERE v = 1"), 1);
+}
+
+#[test]
+fn definitions_survive_restarts() {
+    let world = World::new();
+    let mut db = world.open();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(3) NOT NULL DEFAULT 'abc', at TIMESTAMP) WITH TTL=7d");
+    run(&db, "CREATE INDEX by_name ON t (name)");
+    let before = rows(&db, "DESCRIBE t");
+    for how in [Stop::Clean, Stop::Abandon, Stop::Clean] {
+        db = world.restart(db, how);
+        assert_eq!(rows(&db, "DESCRIBE t"), before);
+        fail(&db, "CREATE INDEX by_name ON t (name)", SqlState::DUPLICATE_TABLE);
+    }
+    run(&db, "INSERT INTO t (id) VALUES (1)");
+    fail(&db, "INSERT INTO t (id, name) VALUES (2, 'abcd')", SqlState::STRING_TOO_LONG);
+}
+
+#[test]
+fn several_tables_are_dropped_by_one_statement_or_none() {
+    let db = fresh();
+    run(&db, "CREATE TABLE a (id INT)");
+    run(&db, "CREATE TABLE b (id INT)");
+    fail(&db, "DROP TABLE a, nothing", SqlState::UNDEFINED_TABLE);
+    assert_eq!(int(&db, "SELECT COUNT(*) FROM a"), 0);
+    run(&db, "DROP TABLE a, b");
+    fail(&db, "SELECT * FROM b", SqlState::UNDEFINED_TABLE);
+}

@@ -1,0 +1,7 @@
+//! `row_image` of `tests/domain/fuzz.rs` under libfuzzer. Refused inputs stay in the corpus: they mark paths too.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    chronos_fuzz::fuzz::row_image(data);
+});

@@ -1,0 +1,7 @@
+//! `wal_recovery` of `tests/domain/fuzz.rs` under libfuzzer. Refused inputs stay in the corpus: they mark paths too.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    chronos_fuzz::fuzz::wal_recovery(data);
+});
