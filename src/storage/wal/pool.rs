@@ -15,8 +15,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// What the names of spares begin with.
 const PREFIX: &str = "spare-";
 
-/// Zeros written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// One page. Linux gives the pages of one large write one large folio, and an fdatasync then writes all of the folio for
+/// 100 bytes in it: measured 64 KiB to the device for each one-row commit where zeros were written 64 KiB at a time, and
+/// 4 KiB where they were written page by page (ext4, Linux 6.18).
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// The spare files of one log. Shared with the background thread that fills it.
 pub struct Pool {
@@ -150,7 +152,9 @@ fn number_of(path: &Path) -> Option<u64> {
 pub(super) fn zero(file: &dyn File, from: u64, to: u64) -> Result<()> {
     let mut at = from;
     while at < to {
-        let bytes = (to - at).min(ZEROS.len() as u64);
+        // Up to the end of a page: a write across two would give them one folio.
+        let page = ZEROS.len() as u64;
+        let bytes = (to - at).min(page - at % page);
         file.write_at(&ZEROS[..bytes as usize], at)?;
         at += bytes;
     }
