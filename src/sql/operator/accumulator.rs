@@ -9,13 +9,13 @@
 
 use super::grouping::{Assignment, Run};
 use super::kernels::{End, FloatSum, sum_integers};
-use super::lookup::push_component;
 use super::numbering::Bytes;
 use crate::error::{Error, Result, SqlState};
 use crate::sql::batch::{Column, ColumnBuilder, Values};
 use crate::sql::expression::Expression;
 use crate::sql::plan::{Aggregate, AggregateFunction};
 use crate::sql::value::{DataType, Value, order_floats};
+use crate::storage::keys;
 
 /// One aggregate over all groups.
 pub(super) struct Accumulator {
@@ -171,7 +171,7 @@ impl Distinct {
             }
             self.key.clear();
             self.key.extend_from_slice(&group.to_be_bytes());
-            push_component(&mut self.key, column, row as usize);
+            keys::push_cell(&mut self.key, column, row as usize);
             let known = self.seen.len();
             if self.seen.number(&self.key) as usize == known {
                 rows.push(row);

@@ -7,7 +7,6 @@
 //! * Groups are numbered as they first come, from 0.
 //! * NULL is a group of its own; -0.0 is in that of 0.0, all NaN are in one.
 
-use super::lookup::push_component;
 use super::numbering::{Bytes, Integers};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::batch::{Column, ColumnBuilder, Strings, Values};
@@ -109,7 +108,7 @@ impl Groups {
                 for row in 0..visited {
                     key.clear();
                     for column in columns {
-                        push_component(key, column, row);
+                        keys::push_cell(key, column, row);
                     }
                     if row == 0 || key != previous {
                         runs.begin(numbers.number(key), row);

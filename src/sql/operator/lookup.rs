@@ -8,7 +8,7 @@ use super::source::{BatchSource, PointSource};
 use super::{Context, LOOKUPS_MAX, Operator, pause};
 use crate::error::{Error, Result};
 use crate::ids::ColumnId;
-use crate::sql::batch::{Batch, Column, ColumnBuilder, Values};
+use crate::sql::batch::{Batch, ColumnBuilder};
 use crate::sql::catalog::Table;
 use crate::sql::expression::Expression;
 use crate::sql::value::{DataType, Value};
@@ -49,27 +49,13 @@ impl IndexKeys {
         let mut keys = Vec::with_capacity(to - from);
         for row in from..to {
             let mut key = Vec::with_capacity(32);
-            batch.columns.iter().for_each(|column| push_component(&mut key, column, row));
+            batch.columns.iter().for_each(|column| keys::push_cell(&mut key, column, row));
             keys.push(key);
         }
         if to < batch.rows {
             self.current = Some((batch, to));
         }
         Ok(Some(keys))
-    }
-}
-
-/// Appends row `i` of a column as a key component.
-pub(super) fn push_component(key: &mut Vec<u8>, column: &Column, i: usize) {
-    match column {
-        Column::Constant { value, .. } => keys::push(key, value),
-        Column::Vector { nulls: Some(nulls), .. } if nulls[i] => keys::push_null(key),
-        Column::Vector { values, .. } => match values {
-            Values::Bool(values) => keys::push_bool(key, values[i]),
-            Values::Int(values) | Values::Timestamp(values) => keys::push_int(key, values[i]),
-            Values::Float(values) => keys::push_float(key, values[i]),
-            Values::Text(values) | Values::Blob(values) => keys::push_bytes(key, values.get(i)),
-        },
     }
 }
 

@@ -8,7 +8,8 @@
 
 use crate::error::Result;
 use crate::sql::batch::{Batch, Column, ColumnBuilder, Strings, Values};
-use crate::sql::operator::lookup::push_component;
+use crate::storage::keys;
+
 use crate::sql::plan::SortKey;
 use crate::sql::value::{DataType, Value};
 use std::cmp::Ordering;
@@ -165,7 +166,7 @@ fn encode(columns: &[Arc<Column>], order: &[SortKey], rows: &[u32]) -> Strings {
                 continue;
             }
             let begin = key.len() + 1;
-            push_component(&mut key, column, row as usize);
+            keys::push_cell(&mut key, column, row as usize);
             if by.descending {
                 key[begin..].iter_mut().for_each(|byte| *byte = !*byte);
             }
