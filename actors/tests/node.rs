@@ -273,7 +273,7 @@ fn no_acknowledged_write_is_lost_when_raft_panics() {
 #[test]
 fn no_acknowledged_write_is_lost_when_storage_panics() {
     // Each one opens the database again.
-    survives(20, &async |router| router.routes().storage.ask(Poison, terms().deadline).await);
+    survives(100, &async |router| router.routes().storage.ask(Poison, terms().deadline).await);
 }
 
 #[test]
