@@ -8,14 +8,16 @@
 //!   `UNAVAILABLE`, which clients repeat by themselves.
 //! * Messages are bounded both ways; results of any size go through `QuerySql`, in messages of about
 //!   [`STREAM_MESSAGE_BYTES`].
-//! * Nagle's algorithm is off on the accepted sockets: `Server::tcp_nodelay` is ignored when the listener is ours, and
-//!   the price was a p99 of 44 ms.
+//! * Connections are bounded, and their sockets prepared, in [`Incoming`].
 
-use crate::actors::messages::{Consistency, Rows, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::incoming::Incoming;
+use crate::actors::messages::{Consistency, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::proto::{self, wire};
 use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
+use crate::actors::rows::Rows;
+use crate::actors::snapshot;
 use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::sql::batch::Batch;
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -25,7 +27,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 use wire::health_service_server::{HealthService, HealthServiceServer};
@@ -45,6 +46,10 @@ const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
 /// How often the standard health service is brought up to date.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
+/// What the standard health service is asked about: every service of ours, and "" for all of them.
+const SERVICES: [&str; 6] =
+    ["", "raft.AdminService", "raft.HealthService", "raft.SqlService", "raft.SyncService", "raft.SyncStatusService"];
+
 /// What the door must know.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -54,6 +59,8 @@ pub struct Limits {
     pub response_bytes_max: usize,
     /// How long a request may take that does not say so itself.
     pub request_timeout: Duration,
+    /// Connections of each door.
+    pub connections: usize,
 }
 
 /// The running door.
@@ -106,7 +113,7 @@ async fn serve(
 ) -> Result<()> {
     let listener =
         tokio::net::TcpListener::from_std(listener).map_err(|error| Error::io("use the gRPC listener", &error))?;
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = Incoming::new(listener, limits.connections, router.routes().counters.clone());
     let door = Door { router, limits };
     let request_bytes_max = limits.statement_bytes_max + ENVELOPE_BYTES_MAX;
     let sql = SqlServiceServer::new(door.clone())
@@ -126,6 +133,7 @@ async fn serve(
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(sql)
         .add_service(HealthServiceServer::new(door.clone()).max_decoding_message_size(ENVELOPE_BYTES_MAX))
+        .add_service(snapshot::service(door.router.clone()))
         .add_service(SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max))
         .add_service(SyncStatusServiceServer::new(door).max_decoding_message_size(ENVELOPE_BYTES_MAX))
         .add_service(health)
@@ -151,7 +159,7 @@ async fn report_health(reporter: tonic_health::server::HealthReporter, published
             before = Some(serves);
             let status =
                 if serves { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-            for service in ["", "raft.SqlService", "raft.HealthService", "raft.SyncService", "raft.SyncStatusService"] {
+            for service in SERVICES {
                 reporter.set_service_status(service, status).await;
             }
         }
@@ -167,12 +175,13 @@ struct Door {
 
 impl Door {
     fn terms(&self, metadata: &MetadataMap) -> Result<Terms, Status> {
-        let wait = match metadata.get("grpc-timeout") {
+        let asked = match metadata.get("grpc-timeout") {
             Some(text) => {
                 let asked = text.to_str().ok().and_then(parse_timeout);
-                asked.ok_or_else(|| Status::invalid_argument("grpc-timeout is not a number and one of H M S m u n"))?
+                let wrong = || Status::invalid_argument("grpc-timeout is not a number and one of H M S m u n");
+                Some(asked.ok_or_else(wrong)?)
             }
-            None => self.limits.request_timeout,
+            None => None,
         };
         let consistency = match metadata.get("x-chronos-consistency").map(MetadataValue::to_str) {
             None => Consistency::default(),
@@ -180,11 +189,12 @@ impl Door {
             Some(Err(_)) => return Err(Status::invalid_argument("x-chronos-consistency is not text")),
         };
         // Our word on what became of the request should still reach the client: a tenth, at most 10 ms, is kept for it.
-        let kept = (wait / 10).min(Duration::from_millis(10));
-        let deadline = Deadline::after(wait.saturating_sub(kept).min(self.limits.request_timeout));
+        let in_time = |wait: Duration| Deadline::after(wait.saturating_sub((wait / 10).min(Duration::from_millis(10))));
+        let deadline = in_time(asked.unwrap_or(self.limits.request_timeout).min(self.limits.request_timeout));
+        let whole = asked.map(in_time);
         let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let request = request_id(header).map_err(|error| status(&error))?;
-        Ok(Terms { deadline, consistency, request })
+        Ok(Terms { deadline, whole, consistency, request })
     }
 
     fn statement(&self, sql: String) -> Result<Statement> {
@@ -228,7 +238,7 @@ fn code(error: &Error) -> Option<Code> {
 }
 
 /// An error as a status; its SQLSTATE travels in the metadata.
-fn status(error: &Error) -> Status {
+pub fn status(error: &Error) -> Status {
     let mut status = Status::new(code(error).unwrap_or(Code::InvalidArgument), error.to_string());
     if let Ok(state) = MetadataValue::try_from(error.sqlstate().as_str()) {
         status.metadata_mut().insert("x-chronos-sqlstate", state);
@@ -333,12 +343,12 @@ impl SqlService for Door {
 /// The messages of a result that is still coming: the columns first, then rows; an error is the last one.
 fn stream_rows(rows: Rows) -> impl stream::Stream<Item = Result<wire::SqlResponse, Status>> + Send + 'static {
     let header = stream::iter([Ok(proto::header(&rows.columns))]);
-    let batches = stream::unfold(rows.batches, |mut batches| async move {
-        let messages = match batches.recv().await? {
+    let batches = stream::unfold(rows, |mut rows| async move {
+        let messages = match rows.next().await? {
             Ok(batch) => messages_of(&batch).into_iter().map(Ok).collect(),
             Err(error) => vec![failure(&error)],
         };
-        Some((stream::iter(messages), batches))
+        Some((stream::iter(messages), rows))
     });
     header.chain(batches.flatten())
 }

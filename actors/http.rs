@@ -14,29 +14,32 @@
 //! * Errors are JSON, `{"error", "sqlstate", "position"}`, and the status says whose fault it is: 400 the statement,
 //!   409 a lost conflict, 429 overload, 503 no service, 504 deadline, 500 in doubt or ours.
 //! * In doubt is 500, never 503: clients repeat a 503 by themselves.
+//! * Bodies come as they are: a compressed one is refused, so none can be a bomb.
+
+mod body;
+mod status;
 
 use crate::actors::encode;
 use crate::actors::grpc::{Limits, check_length};
-use crate::actors::messages::{Consistency, Content, Output, Statement, StatusReport, Terms, request_id};
+use crate::actors::messages::{Output, Statement, Terms, request_id};
+use crate::actors::metrics::Door as Named;
 use crate::actors::published::{Published, role_name};
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
-use actix_web::dev::{ServerHandle, Service};
+use actix_web::dev::{Extensions, ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use body::{Asked, read};
 use chronos::error::{Error, Kind, Result, SqlState};
-use chronos::sql::value::Value;
-use serde_json::{Value as Json, json};
+use serde_json::json;
+use std::any::Any;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What a JSON body needs beside the statement in it; escaping may double it, which [`body_bytes_max`] allows for.
 const ENVELOPE_BYTES_MAX: usize = 64 << 10;
-
-/// Connections at once. Each costs a few KiB; scrapers and people need a handful.
-const CONNECTIONS_MAX: usize = 512;
 
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,6 +64,7 @@ pub struct HttpDoor {
 impl HttpDoor {
     /// Serves on a bound listener. Must be called on the actix system's thread.
     pub fn open(listener: TcpListener, router: Router, published: Arc<Published>, limits: Limits) -> Result<HttpDoor> {
+        let counters = router.routes().counters.clone();
         let door = web::Data::new(Door { router, published, limits });
         let server = HttpServer::new(move || {
             App::new()
@@ -84,7 +88,11 @@ impl HttpDoor {
                 .default_service(web::to(not_found))
         })
         .workers(1)
-        .max_connections(CONNECTIONS_MAX)
+        .max_connections(limits.connections)
+        // Lives as long as the connection.
+        .on_connect(move |_: &dyn Any, extensions: &mut Extensions| {
+            extensions.insert(counters.connected(Named::Http));
+        })
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(STOP_GRACE_SECONDS)
         // SIGTERM and SIGINT are the daemon's: doors close first, files last.
@@ -178,49 +186,10 @@ async fn status(door: web::Data<Door>) -> HttpResponse {
         Ok(report) => {
             // A database too large to be hashed in time is still told about.
             let content = door.router.content_hash().await.ok();
-            HttpResponse::Ok().json(status_json(&report, content))
+            HttpResponse::Ok().json(status::json_of(&report, content))
         }
         Err(error) => failed(&error, None),
     }
-}
-
-fn status_json(report: &StatusReport, content: Option<Content>) -> Json {
-    let raft = &report.raft.status;
-    let voters: Vec<&str> = raft.membership.voters.iter().map(|voter| voter.0.as_str()).collect();
-    let actors = report
-        .actors
-        .iter()
-        .map(|actor| json!({ "name": actor.name, "waiting": actor.waiting, "restarts": actor.restarts }))
-        .collect::<Vec<Json>>();
-    json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "status": if report.health.degraded.is_some() { "degraded" } else { "ok" },
-        "reason": report.health.degraded,
-        "raft": {
-            "role": role_name(raft.role), "term": raft.term.0, "committed": raft.committed.0,
-            "applied": raft.applied.0, "last": raft.last.0, "proposals_bytes": raft.proposals_bytes,
-            "voters": voters, "serves": report.raft.serves,
-        },
-        "storage": {
-            "size_bytes": report.storage.size_bytes, "disk_free_bytes": report.storage.disk_free_bytes,
-            "disk_full": report.storage.disk_full,
-        },
-        "content": content.map(|content| {
-            json!({ "index": content.index.0, "hash": format!("{:032x}", content.hash) })
-        }),
-        "sync": {
-            "last_sync_ms": report.sync.last_sync_ms, "last_applied": report.sync.last_applied,
-            "pending": report.sync.pending, "last_error": report.sync.last_error,
-        },
-        "actors": actors,
-    })
-}
-
-/// What a body asks for.
-#[derive(Debug, PartialEq)]
-enum Asked {
-    One(Vec<Value>, String),
-    Batch(Vec<String>),
 }
 
 async fn sql(request: HttpRequest, door: web::Data<Door>, body: Result<web::Bytes, actix_web::Error>) -> HttpResponse {
@@ -228,9 +197,18 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, body: Result<web::Byte
         Ok(body) => body,
         Err(error) => {
             let status = error.as_response_error().status_code();
+            if status == StatusCode::PAYLOAD_TOO_LARGE {
+                let (longest, limit) = (body_bytes_max(door.limits), door.limits.statement_bytes_max);
+                let message = format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}");
+                return HttpResponse::build(status).json(json!({ "error": message }));
+            }
             return HttpResponse::build(status).json(json!({ "error": format!("the body cannot be read: {error}") }));
         }
     };
+    if let Some(coding) = request.headers().get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+        let message = format!("content-encoding {coding:?} is not supported: send the body as it is");
+        return HttpResponse::UnsupportedMediaType().json(json!({ "error": message }));
+    }
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let (asked, consistency, name) =
         match read(&body).and_then(|(asked, level)| Ok((asked, level, request_id(header)?))) {
@@ -238,7 +216,7 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, body: Result<web::Byte
             Err(error) => return failed(&error, None),
         };
     let deadline = Deadline::after(door.limits.request_timeout);
-    let terms = Terms { deadline, consistency, request: name };
+    let terms = Terms { deadline, whole: None, consistency, request: name };
     let as_csv = wants_csv(&request);
     match asked {
         Asked::One(parameters, sql) => {
@@ -275,78 +253,6 @@ fn wants_csv(request: &HttpRequest) -> bool {
     known.into_iter().find(|one| matches!(*one, "text/csv" | "application/json" | "*/*")) == Some("text/csv")
 }
 
-/// Reads a body. NaN is not JSON, and is refused by the parser, naming line and column.
-fn read(body: &[u8]) -> Result<(Asked, Consistency)> {
-    let malformed = |what: String| Error::invalid(SqlState::INVALID_PARAMETER, what);
-    let json: Json =
-        serde_json::from_slice(body).map_err(|error| malformed(format!("the body is not JSON: {error}")))?;
-    let mut object = match json {
-        Json::Array(statements) => return Ok((Asked::Batch(texts(statements)?), Consistency::default())),
-        Json::Object(object) => object,
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
-            return Err(malformed("the body is an object with \"sql\", or an array of statements".to_string()));
-        }
-    };
-    let consistency = match object.remove("consistency") {
-        None | Some(Json::Null) => Consistency::default(),
-        Some(Json::String(name)) => Consistency::parse(&name)?,
-        Some(_) => return Err(malformed("\"consistency\" is a string".to_string())),
-    };
-    let parameters = match object.remove("params") {
-        None | Some(Json::Null) => Vec::new(),
-        Some(Json::Array(parameters)) => parameters.into_iter().map(parameter).collect::<Result<Vec<Value>>>()?,
-        Some(_) => return Err(malformed("\"params\" is an array".to_string())),
-    };
-    let asked = match (object.remove("sql"), object.remove("statements")) {
-        (Some(Json::String(sql)), None) => Asked::One(parameters, sql),
-        (None, Some(Json::Array(_))) if !parameters.is_empty() => {
-            return Err(Error::unsupported("\"params\" beside \"statements\" are"));
-        }
-        (None, Some(Json::Array(statements))) => Asked::Batch(texts(statements)?),
-        _ => return Err(malformed("the body has either \"sql\", a string, or \"statements\", an array".to_string())),
-    };
-    match object.keys().next() {
-        Some(unknown) => Err(malformed(format!("unknown field \"{unknown}\""))),
-        None => Ok((asked, consistency)),
-    }
-}
-
-/// The statements of a batch: strings, or objects with nothing but `sql`.
-fn texts(statements: Vec<Json>) -> Result<Vec<String>> {
-    if statements.is_empty() {
-        return Err(Error::invalid(SqlState::INVALID_PARAMETER, "a batch has at least one statement"));
-    }
-    let text = |statement| match statement {
-        Json::String(sql) => Ok(sql),
-        Json::Object(mut object) => match (object.remove("sql"), object.is_empty()) {
-            (Some(Json::String(sql)), true) => Ok(sql),
-            _ => {
-                Err(Error::invalid(SqlState::INVALID_PARAMETER, "a statement of a batch has \"sql\" and nothing else"))
-            }
-        },
-        Json::Null | Json::Bool(_) | Json::Number(_) | Json::Array(_) => {
-            Err(Error::invalid(SqlState::INVALID_PARAMETER, "a statement of a batch is a string"))
-        }
-    };
-    statements.into_iter().map(text).collect()
-}
-
-fn parameter(json: Json) -> Result<Value> {
-    match json {
-        Json::Null => Ok(Value::Null),
-        Json::Bool(value) => Ok(Value::Bool(value)),
-        Json::String(value) => Ok(Value::Text(value)),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(value), _) => Ok(Value::Int(value)),
-            (None, Some(value)) if number.is_f64() => Ok(Value::Float(value)),
-            _ => Err(Error::invalid(SqlState::NUMERIC_OUT_OF_RANGE, format!("{number} is out of range for INT"))),
-        },
-        Json::Array(_) | Json::Object(_) => {
-            Err(Error::invalid(SqlState::INVALID_PARAMETER, "a parameter is a number, a string, a boolean or null"))
-        }
-    }
-}
-
 fn failed(error: &Error, statement: Option<usize>) -> HttpResponse {
     let status = status_of(error);
     let mut response = HttpResponse::build(status);
@@ -373,29 +279,6 @@ fn status_of(error: &Error) -> StatusCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_object_is_one_statement_and_an_array_a_batch() {
-        let (asked, consistency) =
-            read(br#"{"sql": "SELECT $1", "params": [1, 0.5, "a", null], "consistency": "stale"}"#).unwrap();
-        let parameters = vec![Value::Int(1), Value::Float(0.5), Value::Text("a".into()), Value::Null];
-        assert_eq!(asked, Asked::One(parameters, "SELECT $1".into()));
-        assert_eq!(consistency, Consistency::Stale);
-        let batch = Asked::Batch(vec!["A".into(), "B".into()]);
-        assert_eq!(read(br#"["A", {"sql": "B"}]"#).unwrap().0, batch);
-        assert_eq!(read(br#"{"statements": ["A", "B"]}"#).unwrap().0, batch);
-    }
-
-    #[test]
-    fn a_wrong_body_is_told_what_is_wrong() {
-        let told = |body: &[u8]| read(body).unwrap_err().to_string();
-        assert!(told(b"{\"sql\": NaN}").contains("not JSON"), "{}", told(b"{\"sql\": NaN}"));
-        assert!(told(br#"{"sql": "A", "sqll": 1}"#).contains("unknown field \"sqll\""));
-        assert!(told(br#"{"sql": "A", "params": [18446744073709551615]}"#).contains("out of range for INT"));
-        assert!(told(br#"{"sql": "A", "consistency": "eventual"}"#).contains("linearizable"));
-        assert!(told(b"[]").contains("at least one"));
-        assert!(told(b"7").contains("object"));
-    }
 
     #[test]
     fn a_status_says_whose_fault_it_is() {

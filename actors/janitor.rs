@@ -3,6 +3,10 @@
 //! Rows past their time-to-live, floors under old tombstones, outcomes of requests nobody will repeat, and the next
 //! step of an index whose builder went away. All of it goes through the log like any write, so replicas never disagree.
 //!
+//! It also reads every block on disk from time to time ([`chronos::storage::scrub`]), so that damage is known before it
+//! is asked for. Snapshots are made on demand only; what seals the hot store when the log asks for it is the engine, which
+//! alone knows how long the log is.
+//!
 //! * It proposes only where something would change: an idle node's log stands still.
 //! * Raising a mark twice changes nothing, so a proposal lost or repeated needs no care.
 //!
@@ -13,10 +17,10 @@ use crate::actors::messages::{Content, ContentHash, Propose};
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Ask, Deadline, Route};
-use crate::actors::storage::Parts;
+use crate::actors::storage::{Lent, Parts};
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
 use chronos::clock::{Clock, Monotonic};
-use chronos::error::Result;
+use chronos::error::{Error, Result};
 use chronos::hlc::Timestamp;
 use chronos::ids::{LogIndex, OriginUid};
 use chronos::machine::{Body, Command};
@@ -24,10 +28,11 @@ use chronos::raft::Role;
 use chronos::sql::execute::next_backfill;
 use chronos::storage::content_hash::content_hash;
 use chronos::storage::engine::Handle;
+use chronos::storage::scrub::{Next, Scrub};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::debug;
+use tracing::{debug, error, info};
 
 /// Proposals in one turn: a thousand tables that expire at once take several turns, not the log's whole attention.
 const PROPOSALS_MAX: usize = 256;
@@ -38,8 +43,9 @@ const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
 /// How often floors and index builds are looked at, whatever the interval of TTL.
 const TURN_MAX: Duration = Duration::from_mins(1);
 
-/// Tombstones are kept for statements that began before them. No statement or view lives longer than ten minutes.
-const FLOOR_AGE: Duration = Duration::from_mins(11);
+/// How much longer tombstones are kept than any view that may lack them lives: a statement looks at the age of its view
+/// between steps, and a step is done in seconds.
+const FLOOR_MARGIN: Duration = Duration::from_mins(1);
 
 /// Entries that make a new floor worth an entry of its own.
 const FLOOR_ENTRIES_MIN: u64 = 10_000;
@@ -50,13 +56,21 @@ const SESSION_MS: u64 = 90 * 24 * 3600 * 1000;
 /// Outcomes are forgotten once so often: each time costs a scan of all that are remembered.
 const EVICT_INTERVAL: Duration = Duration::from_hours(24);
 
-/// Positions remembered for the floor: one a turn for as long as a floor takes to age.
+/// Positions remembered for the floor: one a turn for as long as a floor takes to age by default, and several times that.
+/// Where views may be read for longer, floors come further apart.
 const POSITIONS_MAX: usize = 64;
+
+/// Between two steps of a scrub, of about a MiB each: 10 MB/s at most, which leaves any disk to others.
+const SCRUB_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the actor is made from.
 pub struct Seed {
     /// How often TTL is enforced.
     pub interval: Duration,
+    /// How often every block on disk is read and verified.
+    pub scrub_interval: Duration,
+    /// How long a view may be read. Tombstones are kept for statements that began before them.
+    pub view_age_max: Duration,
     /// What storage left.
     pub parts: Arc<Parts>,
     /// Where the consensus stands.
@@ -76,6 +90,7 @@ pub struct Janitor {
     positions: VecDeque<(Monotonic, LogIndex)>,
     swept: Option<Monotonic>,
     evicted: Monotonic,
+    scrub: Scrub,
     /// The last content hash: asked for again at the same position it costs nothing.
     content: Option<Content>,
     /// A turn is under way: the next one waits for it.
@@ -86,8 +101,9 @@ pub struct Janitor {
 impl Janitor {
     /// Builds the actor. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Janitor> {
-        let (handle, origin) = (seed.parts.handle()?, seed.parts.origin()?);
+        let Lent { handle, origin } = seed.parts.lent()?;
         let evicted = seed.clock.monotonic();
+        let scrub = Scrub::resume(seed.scrub_interval, evicted, &seed.published.scrub());
         Ok(Janitor {
             seed,
             handle,
@@ -95,6 +111,7 @@ impl Janitor {
             positions: VecDeque::new(),
             swept: None,
             evicted,
+            scrub,
             content: None,
             busy: false,
             _lifeline: lifeline,
@@ -131,8 +148,9 @@ impl Janitor {
 
     /// A position that no running statement reads at, where one is old enough.
     fn floor(&mut self, now: Monotonic, version: LogIndex) -> Option<LogIndex> {
+        let age = self.seed.view_age_max + FLOOR_MARGIN;
         let mut floor = None;
-        while self.positions.front().is_some_and(|(at, _)| *at + FLOOR_AGE <= now) {
+        while self.positions.front().is_some_and(|(at, _)| *at + age <= now) {
             floor = self.positions.pop_front().map(|(_, version)| version);
         }
         let apart = self.positions.back().is_none_or(|(at, _)| *at + TURN_MAX <= now);
@@ -140,6 +158,34 @@ impl Janitor {
             self.positions.push_back((now, version));
         }
         floor
+    }
+
+    /// Reads the next blocks where that is due, and says what it found.
+    fn scrub(&mut self, context: &mut Context<Self>) {
+        let view = self.handle.lasting_view();
+        let before = self.scrub.report().clone();
+        let next = self.scrub.step(self.seed.clock.monotonic(), &view.levels.blocks);
+        let report = self.scrub.report();
+        for found in report.damaged.iter().filter(|found| !before.damaged.contains(found)) {
+            error!(found, "a block on disk is damaged");
+        }
+        if report.passes > before.passes {
+            info!(blocks = report.blocks - before.blocks, damaged = report.damaged.len(), "a scrub has ended");
+        }
+        if report.rebuild && !before.rebuild {
+            info!("the hot store is made anew from the log");
+            // Storage ends, and this actor with it; where storage has gone already, the same follows.
+            let _ = self.seed.parts.reopen();
+        }
+        if *report != before {
+            self.seed.published.set_scrub(report.clone());
+        }
+        let wait = match next {
+            Next::Step => SCRUB_PAUSE,
+            // The clock that decides may be another one than the timer's.
+            Next::Wait(wait) => wait.clamp(SCRUB_PAUSE, TURN_MAX),
+        };
+        context.run_later(wait, Janitor::scrub);
     }
 
     fn turn(&mut self, context: &mut Context<Self>) {
@@ -174,19 +220,22 @@ impl Actor for Janitor {
     fn started(&mut self, context: &mut Self::Context) {
         let every = self.seed.interval.clamp(Duration::from_millis(10), TURN_MAX);
         context.run_interval(every, Janitor::turn);
+        self.scrub(context);
     }
 }
 
 impl Handler<Ask<ContentHash>> for Janitor {
     type Result = ();
 
-    /// A scan of everything, on the one thread that nobody waits for.
+    /// A scan of everything, on the one thread that nobody waits for; it ends when nobody waits for its answer either.
     fn handle(&mut self, ask: Ask<ContentHash>, _: &mut Self::Context) {
         let (ContentHash, reply) = ask.open();
-        let view = self.handle.view();
-        let content = match self.content.filter(|content| content.index == view.version) {
-            Some(content) => Ok(content),
-            None => content_hash(&view, &|| Ok(())).map(|hash| Content { index: view.version, hash }),
+        let view = self.handle.lasting_view();
+        let content = if let Some(known) = self.content.filter(|content| content.index == view.version) {
+            Ok(known)
+        } else {
+            let asked = || if reply.is_abandoned() { Err(Error::unavailable("nobody asks any more")) } else { Ok(()) };
+            content_hash(&view, &asked).map(|hash| Content { index: view.version, hash })
         };
         self.content = content.as_ref().ok().copied();
         reply.send(content);

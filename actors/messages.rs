@@ -6,17 +6,22 @@
 //!                                                                      +── Persisted, Applied +
 //! ```
 
-use crate::actors::published::{RaftReport, StorageStatus};
+use crate::actors::figures::StorageStatus;
+use crate::actors::published::RaftReport;
 use crate::actors::route::{Deadline, Effect, Question};
+use crate::actors::rows::Rows;
+use chronos::config::Ceiling;
 use chronos::error::{Error, Result, SqlState};
-use chronos::ids::LogIndex;
-use chronos::ids::Term;
+use chronos::ids::{LogIndex, Term};
 use chronos::machine::{Outcome, RequestId};
 use chronos::raft::Role;
 use chronos::sql::batch::Batch;
 pub use chronos::sql::bind::OutputColumn;
 use chronos::sql::value::Value;
-use tokio::sync::mpsc;
+use chronos::storage::scrub::ScrubReport;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How fresh a read must be, from cheapest to dearest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,8 +53,10 @@ impl Consistency {
 /// What every statement brings along.
 #[derive(Clone, Debug)]
 pub struct Terms {
-    /// When its answer is no longer wanted.
+    /// When its answer, or the first rows of a streamed one, is no longer wanted.
     pub deadline: Deadline,
+    /// When the rest of a streamed answer is no longer wanted either, where the client said so.
+    pub whole: Option<Deadline>,
     /// How fresh its reads must be.
     pub consistency: Consistency,
     /// Under which name its outcome is remembered, where the client gave one.
@@ -120,6 +127,13 @@ pub struct Output {
     pub affected: u64,
 }
 
+impl Output {
+    /// What a write without RETURNING answers.
+    pub fn done(affected: u64) -> Output {
+        Output { affected, ..Output::default() }
+    }
+}
+
 /// Runs a statement; its whole result comes at once.
 #[derive(Debug)]
 pub struct Execute {
@@ -143,14 +157,6 @@ pub struct Query {
     pub statement: Statement,
     /// How.
     pub terms: Terms,
-}
-
-/// A result that is still coming.
-pub struct Rows {
-    /// Columns.
-    pub columns: Vec<OutputColumn>,
-    /// Batches in order; an error ends it, and so does dropping this.
-    pub batches: mpsc::Receiver<Result<Batch>>,
 }
 
 /// What a streamed statement answers.
@@ -244,16 +250,50 @@ pub struct Status;
 /// Everything an operator may want to see.
 #[derive(Clone, Debug)]
 pub struct StatusReport {
+    /// The node's name.
+    pub id: String,
+    /// Where others reach it.
+    pub address: String,
+    /// What an acknowledged write rests on, in words.
+    pub fsync: String,
+    /// When the process began, in milliseconds since 1970.
+    pub started_ms: u64,
     /// How the node is.
     pub health: HealthReport,
     /// Where the consensus stands.
     pub raft: RaftReport,
     /// How storage is.
     pub storage: StorageStatus,
+    /// Its levels of blocks, newest first.
+    pub levels: Vec<LevelReport>,
+    /// What reading every block has found.
+    pub scrub: ScrubReport,
+    /// Every limit, with how much of it is used.
+    pub ceilings: Vec<CeilingReport>,
     /// Each actor with its queue and its restarts.
     pub actors: Vec<ActorReport>,
     /// How far the queue to the sync target is.
     pub sync: SyncReport,
+}
+
+/// One level of blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LevelReport {
+    /// Its blocks.
+    pub blocks: u64,
+    /// Rows in them, tombstones and superseded ones included.
+    pub rows: u64,
+    /// Their encoded bytes.
+    pub bytes: u64,
+}
+
+/// One limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CeilingReport {
+    /// Its name and where it stands.
+    pub ceiling: Ceiling,
+    /// How much of it is used, in the same unit; none where that cannot be told.
+    pub now: Option<u64>,
 }
 
 /// Asks the janitor for the hash of everything that the newest view shows.
@@ -284,6 +324,45 @@ pub struct ActorReport {
     pub restarts: u64,
 }
 
+/// Asks storage for a backup: a directory on its own disk, which goes when the answer is dropped.
+#[derive(Debug)]
+pub struct Backup {
+    /// The right to make one. It goes with the work: whoever asked may be gone long before the work is done.
+    pub permit: OwnedSemaphorePermit,
+}
+
+impl Question for Backup {
+    type Answer = BackupDirectory;
+}
+
+/// A backup on its way out of the node.
+#[derive(Debug)]
+pub struct BackupDirectory {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The node's id.
+    pub id: String,
+    /// Given back once the directory has gone.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl BackupDirectory {
+    /// A directory that is to be written.
+    pub fn new(path: PathBuf, id: String, permit: OwnedSemaphorePermit) -> BackupDirectory {
+        BackupDirectory { path, id, _permit: permit }
+    }
+}
+
+impl Drop for BackupDirectory {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.path)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, path = %self.path.display(), "a backup was not removed; the next start does it");
+        }
+    }
+}
+
 /// Asks storage to make what it has tidy and durable, and to stop. The daemon's last question.
 #[derive(Debug)]
 pub struct Close;
@@ -307,6 +386,12 @@ pub struct SyncReport {
     pub pending: u64,
     /// What went wrong last.
     pub last_error: String,
+    /// How long the oldest operation has waited.
+    pub oldest: Duration,
+    /// Deliveries that failed.
+    pub errors: u64,
+    /// Operations that the target refuses for good.
+    pub dead_letters: u64,
 }
 
 impl Question for SyncProgress {

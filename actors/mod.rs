@@ -13,12 +13,17 @@
 //! * `addresses.json` is written when everything serves, and removed when it no longer does.
 //! * The end is the reverse: doors close, storage flushes, actors go; 5 s in all, then the process ends anyway.
 
+pub mod child;
 pub mod encode;
 pub mod executor;
+pub mod figures;
+pub mod front;
 pub mod grpc;
 pub mod http;
+pub mod incoming;
 pub mod janitor;
 pub mod lifeline;
+pub mod member;
 pub mod messages;
 pub mod metrics;
 pub mod node;
@@ -29,6 +34,8 @@ pub mod published;
 pub mod raft;
 pub mod route;
 pub mod router;
+pub mod rows;
+pub mod snapshot;
 pub mod storage;
 pub mod supervisor;
 pub mod sync;
@@ -41,9 +48,10 @@ use crate::actors::lifeline::News;
 use crate::actors::messages::Close;
 use crate::actors::node::Node;
 use crate::actors::policy::Policy;
-use crate::actors::route::Deadline;
+use crate::actors::route::{Deadline, MAILBOX_MESSAGES_MAX};
 use crate::actors::supervisor::End;
 use chronos::clock::{Clock, SystemClock};
+use chronos::config::{Ceiling, Config};
 use chronos::embedded;
 use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::storage::files::{Files, SystemFiles, replace};
@@ -52,7 +60,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
@@ -82,22 +90,35 @@ pub struct DaemonConfig {
     pub address: SocketAddr,
     /// Where HTTP listens, if not on the gRPC port + 1000.
     pub http_address: Option<SocketAddr>,
+    /// Where others reach the node, if not at `address`.
+    pub advertise: Option<String>,
     /// Executors, a thread each.
     pub executors: usize,
     /// Limits of the doors.
     pub limits: Limits,
     /// How often rows past their time-to-live are dropped.
     pub ttl_cleanup_interval: Duration,
+    /// How often every block on disk is read and verified.
+    pub scrub_interval: Duration,
+    /// How long the reader of a streamed answer may take nothing.
+    pub stall_max: Duration,
+    /// Messages that wait for one actor.
+    pub mailbox_messages_max: usize,
+    /// Bytes of writes that are proposed and not yet applied.
+    pub proposals_bytes_max: usize,
     /// Limits of storage and of statements.
     pub database: embedded::Options,
     /// When to restart actors.
     pub policy: Policy,
+    /// Every limit by name, for those who ask.
+    pub ceilings: Vec<Ceiling>,
 }
 
 impl DaemonConfig {
     /// A node with every setting at its default.
     pub fn new(id: impl Into<String>, data_dir: impl Into<PathBuf>, address: SocketAddr) -> DaemonConfig {
         let id = id.into();
+        let defaults = Config::default();
         DaemonConfig {
             database: embedded::Options {
                 id: Some(id.clone()),
@@ -108,14 +129,21 @@ impl DaemonConfig {
             data_dir: data_dir.into(),
             address,
             http_address: None,
+            advertise: None,
             executors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             limits: Limits {
                 statement_bytes_max: 16 << 20,
                 response_bytes_max: 16 << 20,
                 request_timeout: Duration::from_secs(30),
+                connections: defaults.limits.connections as usize,
             },
             ttl_cleanup_interval: Duration::from_hours(1),
+            scrub_interval: defaults.storage.scrub_interval.0,
+            stall_max: rows::STALL_MAX,
+            mailbox_messages_max: MAILBOX_MESSAGES_MAX,
+            proposals_bytes_max: defaults.raft.proposals_bytes_max.0 as usize,
             policy: Policy::default(),
+            ceilings: defaults.ceilings(),
         }
     }
 
@@ -135,18 +163,22 @@ impl DaemonConfig {
     }
 }
 
+/// Reads the settings again and takes what may change while the node runs; says what it took, or what is wrong.
+pub type Reload<'a> = &'a dyn Fn() -> Result<String, String>;
+
 /// Runs a node until it is told to stop. Errors are those of the start; later ones end in the exit code.
-pub fn run(config: DaemonConfig) -> Result<ExitCode> {
+pub fn run(mut config: DaemonConfig, reload: Reload) -> Result<ExitCode> {
     supervisor::install_panic_hook();
     let grpc = listen(config.address, "gRPC")?;
     let http = listen(config.http_address()?, "HTTP")?;
-    actix::System::new().block_on(serve(config, grpc, http))
+    // With port 0 the address is only known now.
+    config.address = bound(&grpc)?;
+    actix::System::new().block_on(serve(config, grpc, http, reload))
 }
 
-async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener) -> Result<ExitCode> {
+async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener, reload: Reload<'_>) -> Result<ExitCode> {
     // Handlers first: a signal during recovery must not kill the process in the middle of it.
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| Error::io("handle SIGTERM", &error))?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| Error::io("handle SIGINT", &error))?;
+    let mut signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let Node { router, published, parts, supervisor } = Node::start(&config, clock).await?;
     let (grpc_address, http_address) = (bound(&grpc)?, bound(&http)?);
@@ -157,12 +189,11 @@ async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener) -> Re
     let directory = parts.directory()?;
     write_addresses(&directory, grpc_address, http_address)?;
     info!(node = config.id, grpc = %grpc_address, http = %http_address, "serving");
-    announce(&config.id, grpc_address, http_address);
+    announce(&config, grpc_address, http_address);
 
     let end = tokio::select! {
         end = &mut supervision => Some(end),
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.stop(reload) => None,
     };
     // Whoever reads it while nothing serves would knock on a closed door.
     let _ = SystemFiles.remove(&directory.join(ADDRESSES));
@@ -223,8 +254,41 @@ fn write_addresses(directory: &Path, grpc: SocketAddr, http: SocketAddr) -> Resu
     replace(&SystemFiles, &directory.join(ADDRESSES), content.as_bytes())
 }
 
+/// The signals that a daemon minds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals> {
+        let listen = |kind, name| signal(kind).map_err(|error| Error::io(format_args!("handle {name}"), &error));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            hangup: listen(SignalKind::hangup(), "SIGHUP")?,
+        })
+    }
+
+    /// Waits until the process is to stop; until then settings are read again whenever that is asked for.
+    async fn stop(&mut self, reload: Reload<'_>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => match reload() {
+                    Ok(taken) => info!("read the settings again: {taken}"),
+                    // As it was, it runs; a typo in a file is no reason to stop.
+                    Err(wrong) => error!("the settings stay as they are: {wrong}"),
+                },
+            }
+        }
+    }
+}
+
 /// Tells whoever started it by hand what to do next.
-fn announce(id: &str, grpc: SocketAddr, http: SocketAddr) {
+fn announce(config: &DaemonConfig, grpc: SocketAddr, http: SocketAddr) {
     let reach = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => {
@@ -232,6 +296,7 @@ fn announce(id: &str, grpc: SocketAddr, http: SocketAddr) {
         }
         IpAddr::V4(_) | IpAddr::V6(_) => address,
     };
-    println!("{id} serves gRPC on {grpc} and HTTP on http://{}", reach(http));
-    println!("connect with: chronos client --leader {}", reach(grpc));
+    println!("{} serves gRPC on {grpc} and HTTP on http://{}", config.id, reach(http));
+    let leader = config.advertise.clone().unwrap_or_else(|| reach(grpc).to_string());
+    println!("connect with: chronos client --leader {leader}");
 }

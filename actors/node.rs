@@ -1,23 +1,29 @@
 //! A node put together: routes, actors, supervisor. Doors are opened by whoever starts it.
 
 use crate::actors::DaemonConfig;
-use crate::actors::executor::{self, Executor};
+use crate::actors::child::{Watch, WhenHung};
+use crate::actors::executor::Executor;
+use crate::actors::front::Front;
 use crate::actors::janitor::{self, Janitor};
-use crate::actors::metrics::{Metrics, MetricsActor};
+use crate::actors::member;
+use crate::actors::metrics::{self, Metrics, MetricsActor};
 use crate::actors::published::Published;
 use crate::actors::raft::{self, Raft};
 use crate::actors::route::{Slot, route};
 use crate::actors::router::{Router, Routes};
 use crate::actors::storage::{self, Parts, Storage};
-use crate::actors::supervisor::{Supervisor, Watch, WhenHung};
+use crate::actors::supervisor::Supervisor;
 use crate::actors::sync::Sync;
 use chronos::clock::Clock;
+use chronos::config::{Bytes, Ceiling};
+use chronos::embedded::engine_options;
 use chronos::error::Result;
 use chronos::raft::{Config, NodeId};
 use chronos::sql::execute::Executor as Library;
 use chronos::sql::memory::Pool;
-use std::sync::Arc;
+use chronos::storage::engine;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// A thread that owns files and is silent for a minute has met a disk that does not answer.
@@ -25,9 +31,6 @@ const FILES_HANG: Duration = Duration::from_mins(1);
 
 /// No handler of the others takes a second.
 const HANG: Duration = Duration::from_secs(30);
-
-/// Bytes of proposals that wait to be applied: two of the largest commands, or some 100,000 rows in small ones.
-const PROPOSALS_BYTES_MAX: usize = 32 << 20;
 
 /// A started node.
 pub struct Node {
@@ -45,11 +48,10 @@ pub struct Node {
 struct Assembly {
     storage: Arc<storage::Seed>,
     raft: Arc<raft::Seed>,
-    executor: Arc<executor::Seed>,
+    executor: Arc<member::Seed>,
     janitor: Arc<janitor::Seed>,
+    metrics: Arc<metrics::Seed>,
     published: Arc<Published>,
-    counters: Arc<Metrics>,
-    router: Router,
 }
 
 struct Slots {
@@ -64,15 +66,22 @@ struct Slots {
 impl Node {
     /// Recovers what is on disk and starts all actors. Must be called on the thread of an actix system.
     pub async fn start(config: &DaemonConfig, clock: Arc<dyn Clock>) -> Result<Node> {
+        Node::start_on(config, clock, engine_options(config.database.engine.clone())).await
+    }
+
+    /// The same on other files than this machine's: for tests.
+    pub async fn start_on(config: &DaemonConfig, clock: Arc<dyn Clock>, engine: engine::Options) -> Result<Node> {
         let counters = Arc::new(Metrics::new(clock.wall().0));
         let counted = counters.clone();
         let on_restart = Box::new(move |actor| counted.restarted(actor));
-        let mut supervisor = Supervisor::new(config.policy, clock.clone(), on_restart);
+        let supervisor = Supervisor::new(config.policy, clock.clone(), on_restart);
+        let mut supervisor = supervisor.with_mailbox(config.mailbox_messages_max);
         let (slots, ways) = routes(config, &counters, &clock);
         let published = Arc::new(Published::default());
-        let assembly = assemble(config, Router::new(ways), &supervisor, published, counters, clock);
-        let (router, published) = (assembly.router.clone(), assembly.published.clone());
-        let parts = assembly.storage.parts.clone();
+        let executor = member_seed(config, &ways, &published, &clock);
+        let parts = executor.parts.clone();
+        let router = Router::new(ways, Front::new(executor.clone()));
+        let assembly = assemble(config, engine, &router, executor, &supervisor, &counters);
         add_actors(&mut supervisor, slots, assembly, config)?;
         supervisor.start().await?;
         Ok(Node { router, published, parts, supervisor })
@@ -100,59 +109,109 @@ fn routes(config: &DaemonConfig, counters: &Arc<Metrics>, clock: &Arc<dyn Clock>
     (Slots { storage, raft, executors, janitor, sync, metrics }, routes)
 }
 
+/// What all that run statements share.
+fn member_seed(
+    config: &DaemonConfig,
+    routes: &Routes,
+    published: &Arc<Published>,
+    clock: &Arc<dyn Clock>,
+) -> Arc<member::Seed> {
+    let pool = Pool::new(config.database.query_bytes_max);
+    Arc::new(member::Seed {
+        library: Arc::new(Library::new(config.database.statements.clone(), pool.clone(), clock.clone())),
+        pool,
+        parts: Arc::default(),
+        published: published.clone(),
+        raft: routes.raft.clone(),
+        clock: clock.clone(),
+        response_bytes_max: config.limits.response_bytes_max,
+        step_max: config.limits.request_timeout,
+        stall_max: config.stall_max,
+    })
+}
+
 fn assemble(
     config: &DaemonConfig,
-    router: Router,
+    engine: engine::Options,
+    router: &Router,
+    executor: Arc<member::Seed>,
     supervisor: &Supervisor,
-    published: Arc<Published>,
-    counters: Arc<Metrics>,
-    clock: Arc<dyn Clock>,
+    counters: &Arc<Metrics>,
 ) -> Assembly {
-    let parts = Arc::new(Parts::default());
+    let member::Seed { parts, published, clock, .. } = &*executor;
+    let (parts, pool) = (parts.clone(), executor.pool.clone());
     let id = NodeId(config.id.clone());
     let database = &config.database;
-    let pool = Pool::new(database.query_bytes_max);
-    let library = Arc::new(Library::new(database.statements.clone(), pool, clock.clone()));
     Assembly {
         storage: Arc::new(storage::Seed {
             directory: config.data_dir.clone(),
             database: database.clone(),
+            options: engine,
+            past: Mutex::default(),
             parts: parts.clone(),
             published: published.clone(),
             news: supervisor.sender(),
         }),
         raft: Arc::new(raft::Seed {
-            config: Config { id, proposals_bytes_max: PROPOSALS_BYTES_MAX },
+            config: Config { id, proposals_bytes_max: config.proposals_bytes_max },
             parts: parts.clone(),
             published: published.clone(),
             counters: counters.clone(),
             clock: clock.clone(),
         }),
-        executor: Arc::new(executor::Seed {
-            library,
+        janitor: Arc::new(janitor::Seed {
+            interval: config.ttl_cleanup_interval,
+            scrub_interval: config.scrub_interval,
+            view_age_max: database.engine.view_age_max,
             parts: parts.clone(),
             published: published.clone(),
             raft: router.routes().raft.clone(),
             clock: clock.clone(),
-            response_bytes_max: config.limits.response_bytes_max,
         }),
-        janitor: Arc::new(janitor::Seed {
-            interval: config.ttl_cleanup_interval,
-            parts,
+        metrics: Arc::new(metrics::Seed {
+            counters: counters.clone(),
             published: published.clone(),
-            raft: router.routes().raft.clone(),
-            clock,
+            router: router.clone(),
+            parts,
+            pool,
+            clock: clock.clone(),
+            id: config.id.clone(),
+            address: config.advertise.clone().unwrap_or_else(|| config.address.to_string()),
+            fsync: fsync(database.engine.commit_linger),
+            ceilings: ceilings(config),
         }),
-        published,
-        counters,
-        router,
+        published: published.clone(),
+        executor,
     }
+}
+
+/// What an acknowledged write rests on.
+fn fsync(linger: Duration) -> String {
+    if linger.is_zero() {
+        "fdatasync once a batch, before the answer".to_string()
+    } else {
+        format!("fdatasync once a batch, gathered for {linger:?}, before the answer")
+    }
+}
+
+/// The configured limits, and the shares of memory that follow from them.
+fn ceilings(config: &DaemonConfig) -> Vec<Ceiling> {
+    let engine = &config.database.engine;
+    let shares = [
+        ("storage.memtable_bytes_max", engine.memtable_bytes_max),
+        ("storage.cache_bytes_max", engine.cache_bytes_max),
+    ];
+    let share = |(name, bytes): (&str, usize)| {
+        let bytes = Bytes(bytes as u64);
+        Ceiling { name: name.to_string(), number: bytes.0, text: bytes.to_string() }
+    };
+    config.ceilings.iter().cloned().chain(shares.map(share)).collect()
 }
 
 /// The start order: each may hold what those before it made.
 fn add_actors(supervisor: &mut Supervisor, slots: Slots, assembly: Assembly, config: &DaemonConfig) -> Result<()> {
     let watch = |rank| Watch { rank, hang_after: HANG, when_hung: WhenHung::NewArbiter };
-    let Assembly { storage, raft, executor, janitor, published, counters, router } = assembly;
+    let Assembly { storage, raft, executor, janitor, metrics, published } = assembly;
     let files = Watch { rank: 0, hang_after: FILES_HANG, when_hung: WhenHung::EndProcess };
     supervisor.add(slots.storage, files, move |lifeline| Storage::recover(storage.clone(), lifeline))?;
     supervisor.add(slots.raft, watch(1), move |lifeline| Raft::recover(raft.clone(), lifeline))?;
@@ -163,9 +222,6 @@ fn add_actors(supervisor: &mut Supervisor, slots: Slots, assembly: Assembly, con
         supervisor.add(slot, watch, move |lifeline| Executor::recover(seed.clone(), lifeline))?;
     }
     supervisor.add(slots.janitor, watch(3), move |lifeline| Janitor::recover(janitor.clone(), lifeline))?;
-    let board = published.clone();
-    supervisor.add(slots.sync, watch(4), move |lifeline| Ok(Sync::recover(board.clone(), lifeline)))?;
-    supervisor.add(slots.metrics, watch(5), move |lifeline| {
-        Ok(MetricsActor::recover(counters.clone(), published.clone(), router.clone(), lifeline))
-    })
+    supervisor.add(slots.sync, watch(4), move |lifeline| Ok(Sync::recover(published.clone(), lifeline)))?;
+    supervisor.add(slots.metrics, watch(5), move |lifeline| Ok(MetricsActor::recover(metrics.clone(), lifeline)))
 }

@@ -2,11 +2,13 @@
 //!
 //! It outlives restarts: while an actor is away, the last thing it said stands.
 
+use crate::actors::figures::StorageStatus;
 use crate::actors::messages::SyncReport;
 use arc_swap::ArcSwap;
 use chronos::error::{Error, Result};
 use chronos::ids::{LogIndex, Term};
 use chronos::raft::{Membership, Role, Status};
+use chronos::storage::scrub::ScrubReport;
 use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,23 +22,13 @@ pub struct RaftReport {
     pub serves: bool,
 }
 
-/// How storage is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct StorageStatus {
-    /// Bytes of the node's directory.
-    pub size_bytes: u64,
-    /// Bytes free on its file system.
-    pub disk_free_bytes: u64,
-    /// Writes are refused for want of space.
-    pub disk_full: bool,
-}
-
 /// The board that all of it hangs on.
 pub struct Published {
     // Watched, not only read: statements wait for a leader.
     raft: watch::Sender<Arc<RaftReport>>,
     storage: ArcSwap<StorageStatus>,
     sync: ArcSwap<SyncReport>,
+    scrub: ArcSwap<ScrubReport>,
 }
 
 impl Default for Published {
@@ -51,7 +43,12 @@ impl Default for Published {
             membership: Membership::default(),
         };
         let raft = RaftReport { status, serves: false };
-        Published { raft: watch::Sender::new(Arc::new(raft)), storage: ArcSwap::default(), sync: ArcSwap::default() }
+        Published {
+            raft: watch::Sender::new(Arc::new(raft)),
+            storage: ArcSwap::default(),
+            sync: ArcSwap::default(),
+            scrub: ArcSwap::default(),
+        }
     }
 }
 
@@ -93,6 +90,16 @@ impl Published {
     /// Publishes how storage is.
     pub fn set_storage(&self, status: StorageStatus) {
         self.storage.store(Arc::new(status));
+    }
+
+    /// What reading every block has found.
+    pub fn scrub(&self) -> Arc<ScrubReport> {
+        self.scrub.load_full()
+    }
+
+    /// Publishes what reading every block has found.
+    pub fn set_scrub(&self, report: ScrubReport) {
+        self.scrub.store(Arc::new(report));
     }
 
     /// How far the sync target is behind.

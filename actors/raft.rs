@@ -14,6 +14,9 @@
 //! * The waiting door's channel travels with the entry to the state thread: an outcome does not come back through here.
 //! * A proposal that was never opened had no effect (route.rs); one that was is in doubt until its outcome comes.
 //!
+//! * Only the actor that began last may append (storage.rs). One whose thread was taken for dead and goes on finds that
+//!   out at its next append, which is refused, and ends.
+//!
 //! Restart: the node is recovered from what storage knows to be in the log.
 
 use crate::actors::lifeline::Lifeline;
@@ -21,8 +24,8 @@ use crate::actors::messages::Propose;
 use crate::actors::metrics::Metrics;
 use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::Ask;
-use crate::actors::storage::Parts;
-use actix::{Actor, ActorFuture, AsyncContext, Context, Handler};
+use crate::actors::storage::{Parts, Ticket};
+use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use chronos::clock::Clock;
 use chronos::error::Result;
 use chronos::ids::LogIndex;
@@ -34,6 +37,7 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
+use tracing::warn;
 
 /// How often the core is told the time: twice a heartbeat, so that none is late by more than half of itself.
 const TICK: Duration = Duration::from_millis(50);
@@ -60,6 +64,8 @@ pub struct Seed {
 pub struct Raft {
     node: Node,
     events: mpsc::UnboundedReceiver<Event>,
+    /// The right to append.
+    ticket: Ticket,
     /// Doors that wait for entries of the `Ready` to come, by position.
     waiting: VecDeque<(LogIndex, Waiting)>,
     proposals: usize,
@@ -70,15 +76,25 @@ pub struct Raft {
 impl Raft {
     /// Builds the actor on what storage has recovered. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Raft> {
-        let (recovered, events) = seed.parts.open_log()?;
+        let (recovered, events, ticket) = seed.parts.open_log()?;
         let node = Node::recover(seed.config.clone(), recovered)?;
-        Ok(Raft { node, events, waiting: VecDeque::new(), proposals: 0, seed, _lifeline: lifeline })
+        Ok(Raft { node, events, ticket, waiting: VecDeque::new(), proposals: 0, seed, _lifeline: lifeline })
     }
 
     /// Takes what the disk has done.
     fn take_events(&mut self) {
         while let Ok(event) = self.events.try_recv() {
             self.completed(event);
+        }
+        self.take_applied();
+    }
+
+    /// With one voter the log thread hands on what is durable without asking: applied says both.
+    fn take_applied(&mut self) {
+        let applied = self.seed.parts.applied();
+        if applied > self.node.status().applied {
+            self.node.persisted(applied);
+            self.node.applied(applied);
         }
     }
 
@@ -93,17 +109,14 @@ impl Raft {
                     self.node.step(message, wall);
                 }
             }
-            // With one voter the log thread hands on what is durable without asking: applied says both.
-            Event::Applied(index) => {
-                self.node.persisted(index);
-                self.node.applied(index);
-            }
-            // Storage has told the supervisor; the process is about to end.
-            Event::Failed(_) => {}
+            Event::Applied(_) => self.take_applied(),
+            // Storage has told the supervisor, or ends itself and takes this actor with it.
+            Event::Failed(_) | Event::Panicked { .. } | Event::Distrusted(_) => {}
         }
     }
 
     fn tick(&mut self) {
+        self.take_applied();
         let before = self.node.status().role;
         self.node.tick(self.seed.clock.monotonic());
         if before != Role::Candidate && self.node.status().role == Role::Candidate {
@@ -111,7 +124,15 @@ impl Raft {
         }
     }
 
-    /// Performs what the core asks for since the last time.
+    /// Performs what the core asks for since the last time, and ends where that is a successor's work by now.
+    fn flush_or_end(&mut self, context: &mut Context<Raft>) {
+        self.flush();
+        if self.seed.parts.is_superseded(self.ticket) {
+            warn!("a raft actor that was taken for dead ends: another one has taken over");
+            context.terminate();
+        }
+    }
+
     fn flush(&mut self) {
         self.proposals = 0;
         let ready = self.node.take_ready();
@@ -121,14 +142,19 @@ impl Raft {
                 let awaited = self.waiting.front().is_some_and(|(index, _)| *index == entry.index);
                 waiting.push(if awaited { self.waiting.pop_front().map(|(_, waiting)| waiting) } else { None });
             }
-            // Where storage has just gone, the doors' channels go with the append, and this actor goes next.
-            let _ = self.seed.parts.append(ready, waiting);
+            // Where storage has just gone, or a successor is there, the doors' channels go with the append, and this
+            // actor goes next.
+            let _ = self.seed.parts.append(self.ticket, ready, waiting);
         }
         self.publish();
     }
 
     fn publish(&self) {
         let report = RaftReport { status: self.node.status(), serves: self.node.may_read() };
+        if self.seed.parts.follow(self.ticket, !report.serves).is_err() {
+            // What this actor knows of the log holds no more.
+            return;
+        }
         if *self.seed.published.raft() != report {
             self.seed.published.set_raft(report);
         }
@@ -154,13 +180,13 @@ impl ActorFuture<Raft> for Pump {
     fn poll(
         self: Pin<&mut Self>,
         raft: &mut Raft,
-        _: &mut Context<Raft>,
+        context: &mut Context<Raft>,
         waker: &mut task::Context<'_>,
     ) -> Poll<Self::Output> {
         while let Poll::Ready(Some(event)) = raft.events.poll_recv(waker) {
             raft.completed(event);
         }
-        raft.flush();
+        raft.flush_or_end(context);
         Poll::Pending
     }
 }
@@ -168,7 +194,7 @@ impl ActorFuture<Raft> for Pump {
 impl Handler<Ask<Propose>> for Raft {
     type Result = ();
 
-    fn handle(&mut self, ask: Ask<Propose>, _: &mut Self::Context) {
+    fn handle(&mut self, ask: Ask<Propose>, context: &mut Self::Context) {
         self.take_events();
         let (Propose { command }, reply) = ask.open();
         match self.node.propose(&command, self.seed.clock.wall()) {
@@ -177,7 +203,70 @@ impl Handler<Ask<Propose>> for Raft {
         }
         self.proposals += 1;
         if self.proposals >= PROPOSALS_MAX {
-            self.flush();
+            self.flush_or_end(context);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::lifeline::{ChildId, Generation};
+    use crate::actors::route::{Deadline, Question};
+    use crate::actors::tests::node::{Running, ints, on_a_system};
+    use chronos::error::SqlState;
+    use chronos::hlc::Timestamp;
+    use chronos::ids::OriginUid;
+    use chronos::machine::{Body, Command};
+
+    /// Has another actor take over while this one is about to append, as when its thread was taken for dead.
+    struct TakeOver;
+
+    impl Question for TakeOver {
+        type Answer = ();
+    }
+
+    impl Handler<Ask<TakeOver>> for Raft {
+        type Result = ();
+
+        fn handle(&mut self, ask: Ask<TakeOver>, _: &mut Self::Context) {
+            let (TakeOver, reply) = ask.open();
+            let body = Body::EvictRequests { before: Timestamp::default() };
+            let command = Command { request: None, origin: OriginUid::default(), affected: 0, body }.encode();
+            self.node.propose(&command, self.seed.clock.wall()).unwrap();
+            let (news, _) = mpsc::unbounded_channel();
+            let lifeline = Lifeline::new(ChildId(0), Generation(0), news);
+            let mut successor = Raft::recover(self.seed.clone(), lifeline).unwrap();
+            while !successor.node.may_read() {
+                successor.take_events();
+                successor.tick();
+                successor.flush();
+            }
+            reply.send(Ok(()));
+        }
+    }
+
+    #[test]
+    fn an_actor_that_was_taken_for_dead_appends_nothing_and_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        on_a_system(async {
+            let node = Running::start(directory.path()).await;
+            node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+            node.execute("INSERT INTO t VALUES (1)").await.unwrap();
+            for id in 2..5 {
+                let restarts = node.router.routes().counters.restarts_of("raft");
+                node.router.routes().raft.ask(TakeOver, Deadline::after(Duration::from_secs(30))).await.unwrap();
+                while node.router.routes().counters.restarts_of("raft") == restarts {
+                    assert_eq!(node.router.routes().counters.restarts_of("storage"), 0, "the log refused its append");
+                    tokio::task::yield_now().await;
+                }
+                // Until the next one leads; where its predecessor left the outcome in doubt, the row may be there.
+                let insert = format!("INSERT INTO t VALUES ({id})");
+                while node.execute(&insert).await.is_err_and(|error| error.sqlstate() != SqlState::UNIQUE_VIOLATION) {}
+            }
+            assert_eq!(ints(&node.execute("SELECT id FROM t ORDER BY id").await.unwrap()), [1, 2, 3, 4]);
+            assert_eq!(node.router.routes().counters.restarts_of("storage"), 0);
+            node.stop().await;
+        });
     }
 }

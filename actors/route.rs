@@ -42,6 +42,12 @@ impl Deadline {
         self.0.saturating_duration_since(Instant::now())
     }
 
+    /// The same, so much later.
+    #[must_use]
+    pub fn plus(self, wait: Duration) -> Deadline {
+        Deadline(self.0 + wait)
+    }
+
     /// The point in time.
     pub fn instant(self) -> Instant {
         self.0
@@ -284,7 +290,8 @@ impl<A: Actor> Route<A> {
     }
 }
 
-fn late(effect: Effect) -> Error {
+/// What is known when the deadline comes before the answer.
+pub fn late(effect: Effect) -> Error {
     match effect {
         Effect::None => Error::limit(SqlState::QUERY_CANCELED, "the request's deadline has passed"),
         Effect::Write => Error::in_doubt(

@@ -1,14 +1,16 @@
 //! The router: where doors put requests. Cheap to clone; the supervisor keeps its routes current.
 //!
-//! It also does what every door would otherwise do again: choose an executor, and count.
+//! It also does what every door would otherwise do again: run brief statements at once (front.rs), choose an executor
+//! for the others, and count.
 //!
 //! * Requests do not pass through the supervisor, so no flood keeps it from restarting anything.
 
 use crate::actors::executor::Executor;
+use crate::actors::front::Front;
 use crate::actors::janitor::Janitor;
 use crate::actors::messages::{
-    BatchFailure, Content, ContentHash, Execute, ExecuteBatch, Health, HealthReport, Output, Query, Render, Statement,
-    Status, StatusReport, Streamed, Terms,
+    Backup, BackupDirectory, BatchFailure, Content, ContentHash, Execute, ExecuteBatch, Health, HealthReport, Output,
+    Query, Render, Statement, Status, StatusReport, Streamed, Terms,
 };
 use crate::actors::metrics::{Metrics, MetricsActor, Work};
 use crate::actors::raft::Raft;
@@ -20,14 +22,20 @@ use chronos::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// How long a scrape or a health check may take.
 const ADMIN_WAIT: Duration = Duration::from_secs(2);
+
+/// How much longer than its deadline an executor is waited for: it knows whether a write that is late was proposed at
+/// all. Half of what the gRPC door keeps for its answer.
+const VERDICT_WAIT: Duration = Duration::from_millis(5);
 
 /// The ways to all actors.
 #[derive(Clone)]
 pub struct Router {
     routes: Arc<Routes>,
+    front: Arc<Front>,
 }
 
 /// One route to each actor.
@@ -53,10 +61,10 @@ pub struct Routes {
 }
 
 impl Router {
-    /// A router over these routes.
-    pub fn new(routes: Routes) -> Router {
+    /// A router over these routes; brief statements run at the front.
+    pub fn new(routes: Routes, front: Front) -> Router {
         assert!(!routes.executors.is_empty(), "a node has at least one executor");
-        Router { routes: Arc::new(routes) }
+        Router { routes: Arc::new(routes), front: Arc::new(front) }
     }
 
     /// The routes, for actors that ask each other.
@@ -67,8 +75,11 @@ impl Router {
     /// Runs one statement to its end.
     pub async fn execute(&self, statement: Statement, terms: Terms) -> Result<Output> {
         let (began, work) = self.begin(statement.may_write());
-        let deadline = terms.deadline;
-        let result = self.executor().ask(Execute { statement, terms }, deadline).await;
+        let deadline = terms.deadline.plus(VERDICT_WAIT);
+        let result = match self.front.execute(&statement, &terms).await {
+            Some(result) => result,
+            None => self.executor().ask(Execute { statement, terms }, deadline).await,
+        };
         self.routes.counters.statement(work, self.since(began), result.as_ref().err());
         result
     }
@@ -76,7 +87,7 @@ impl Router {
     /// Runs one statement and hands out its rows as they are found.
     pub async fn query(&self, statement: Statement, terms: Terms) -> Result<Streamed> {
         let (began, work) = self.begin(statement.may_write());
-        let deadline = terms.deadline;
+        let deadline = terms.deadline.plus(VERDICT_WAIT);
         let result = self.executor().ask(Query { statement, terms }, deadline).await;
         self.routes.counters.statement(work, self.since(began), result.as_ref().err());
         result
@@ -85,7 +96,7 @@ impl Router {
     /// Runs statements as one.
     pub async fn batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
         let (began, work) = self.begin(statements.iter().any(Statement::may_write));
-        let deadline = terms.deadline;
+        let deadline = terms.deadline.plus(VERDICT_WAIT);
         let result = match self.executor().ask(ExecuteBatch { statements, terms }, deadline).await {
             Ok(result) => result,
             Err(error) => Err(BatchFailure { statement: 0, error }),
@@ -107,6 +118,11 @@ impl Router {
     /// Everything an operator may want to see.
     pub async fn status(&self) -> Result<StatusReport> {
         self.routes.metrics.ask(Status, Deadline::after(ADMIN_WAIT)).await
+    }
+
+    /// A copy of the whole database, on its own disk.
+    pub async fn backup(&self, permit: OwnedSemaphorePermit, deadline: Deadline) -> Result<BackupDirectory> {
+        self.routes.storage.ask(Backup { permit }, deadline).await
     }
 
     /// The hash of everything that the newest view shows.

@@ -5,56 +5,94 @@
 //!
 //! * One engine at a time: a life's drop joins its threads, and only then is its end reported.
 //! * A failure of the disk is not mended by a restart: it ends the process.
+//! * A panic in one of the engine's threads ends this actor, and with it the engine: the next life opens it again.
 //!
 //! Restart: the engine is opened again, as at boot.
 
+use crate::actors::figures::{StorageStatus, Totals};
 use crate::actors::lifeline::{Lifeline, News};
-use crate::actors::messages::Close;
-use crate::actors::published::{Published, StorageStatus};
+use crate::actors::messages::{Backup, BackupDirectory, Close};
+use crate::actors::published::Published;
 use crate::actors::route::Ask;
-use actix::{Actor, AsyncContext, Context, Handler};
-use chronos::embedded::{self, engine_options, open_directory};
-use chronos::error::{Error, Result};
-use chronos::ids::OriginUid;
+use actix::fut::ActorFutureExt;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
+use chronos::embedded::{self, open_directory};
+use chronos::error::{Error, Kind, Result};
+use chronos::ids::{LogIndex, OriginUid};
 use chronos::raft::{Ready, Recovered};
-use chronos::storage::engine::{Append, Engine, Event, Handle, Stop, Waiting};
+use chronos::storage::engine::{Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Options, Stop, Waiting};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tracing::warn;
+use tokio::sync::{Notify, mpsc};
+use tracing::{error, warn};
 
 /// How often sizes are published. They are measured by the engine's own threads; this only copies them.
 const PUBLISH: Duration = Duration::from_secs(1);
 
 /// What storage leaves for the actors that start after it.
-#[derive(Default)]
 pub struct Parts {
     present: Mutex<Option<Present>>,
+    /// The raft actors so far. Counted here and not with the engine: one that outlives its engine must not pass for
+    /// another on the next.
+    tickets: AtomicU64,
+    /// What the present engine has applied.
+    applied: AtomicU64,
+    /// True where raft wants to be woken for it. Once it serves it need not be: it looks when it is woken anyway, and
+    /// a thread woken for every batch would run in the way of the door that has the answer.
+    is_followed: AtomicBool,
+}
+
+impl Default for Parts {
+    fn default() -> Parts {
+        Parts {
+            present: Mutex::default(),
+            tickets: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
+            is_followed: AtomicBool::new(true),
+        }
+    }
+}
+
+/// Which raft actor appends. A thread that was given up for dead may go on once its disk or its swap answers: what it
+/// would still append, its successor has already given other entries the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket(u64);
+
+/// The engine, as it is lent to whoever reads and writes.
+#[derive(Clone)]
+pub struct Lent {
+    /// The way to it.
+    pub handle: Handle,
+    /// What rows written here carry.
+    pub origin: OriginUid,
 }
 
 /// The present engine.
 struct Present {
-    handle: Handle,
-    origin: OriginUid,
+    lent: Lent,
     directory: PathBuf,
     /// What the log holds once all that was handed to it is written. The log thread takes appends in order and ends
     /// the process where it cannot write one, so a raft actor that starts later goes on from here.
     log: Recovered,
+    /// The raft actor that may append to it; none before the first.
+    raft: Option<Ticket>,
     /// Where the engine's events go: to the present raft actor.
     events: Option<mpsc::UnboundedSender<Event>>,
+    /// Ends the present life.
+    reopen: Arc<Notify>,
 }
 
 impl Parts {
-    /// The way to the present engine.
-    pub fn handle(&self) -> Result<Handle> {
-        self.with(|present| present.handle.clone())
+    /// The present engine.
+    pub fn lent(&self) -> Result<Lent> {
+        self.with(|present| present.lent.clone())
     }
 
-    /// What rows written here carry.
-    pub fn origin(&self) -> Result<OriginUid> {
-        self.with(|present| present.origin)
+    /// The way to it.
+    pub fn handle(&self) -> Result<Handle> {
+        self.with(|present| present.lent.handle.clone())
     }
 
     /// The node's own directory.
@@ -62,23 +100,42 @@ impl Parts {
         self.with(|present| present.directory.clone())
     }
 
-    /// What a raft actor begins with: what is in the log, and the engine's events from here on.
-    pub fn open_log(&self) -> Result<(Recovered, mpsc::UnboundedReceiver<Event>)> {
+    /// What a raft actor begins with: what is in the log, the engine's events from here on, and the right to append,
+    /// which the one before it loses.
+    pub fn open_log(&self) -> Result<(Recovered, mpsc::UnboundedReceiver<Event>, Ticket)> {
         // Bounded by the appends that are out, each of which is reported at most twice.
         let (sender, events) = mpsc::unbounded_channel();
-        let recovered = self.with(|present| {
+        let (recovered, ticket) = self.with(|present| {
+            let ticket = Ticket(self.tickets.fetch_add(1, Ordering::AcqRel) + 1);
+            present.raft = Some(ticket);
             present.events = Some(sender);
-            Recovered { applied: present.handle.view().version, ..present.log.clone() }
+            self.is_followed.store(true, Ordering::Release);
+            (Recovered { applied: present.lent.handle.view().version, ..present.log.clone() }, ticket)
         })?;
-        Ok((recovered, events))
+        Ok((recovered, events, ticket))
+    }
+
+    /// Says whether raft is to be woken when entries have been applied.
+    pub fn follow(&self, ticket: Ticket, follow: bool) -> Result<()> {
+        self.with_raft(ticket, |_| self.is_followed.store(follow, Ordering::Release))
+    }
+
+    /// True where a later raft actor has begun.
+    pub fn is_superseded(&self, ticket: Ticket) -> bool {
+        self.tickets.load(Ordering::Acquire) != ticket.0
+    }
+
+    /// What the present engine has applied since raft began; 0 for nothing.
+    pub fn applied(&self) -> LogIndex {
+        LogIndex(self.applied.load(Ordering::Acquire))
     }
 
     /// Hands what raft wants done to the log thread, and remembers it for the next raft actor.
-    pub fn append(&self, ready: Ready, waiting: Vec<Option<Waiting>>) -> Result<()> {
+    pub fn append(&self, ticket: Ticket, ready: Ready, waiting: Vec<Option<Waiting>>) -> Result<()> {
         let hard_state = ready.hard_state.clone();
         let last = ready.entries.last().map(|entry| (entry.index, entry.term, entry.hlc));
-        self.with(|present| {
-            present.handle.append(Append::of(ready, waiting));
+        self.with_raft(ticket, |present| {
+            present.lent.handle.append(Append::of(ready, waiting));
             if let Some(hard_state) = hard_state {
                 present.log.hard_state = hard_state;
             }
@@ -89,17 +146,37 @@ impl Parts {
         })
     }
 
+    /// Has the directory opened again: what is damaged in the hot store is then made anew from the log.
+    pub fn reopen(&self) -> Result<()> {
+        self.with(|present| present.reopen.notify_one())
+    }
+
     fn tell(&self, event: Event) {
+        if let Event::Applied(index) = &event {
+            self.applied.store(index.0, Ordering::Release);
+            if !self.is_followed.load(Ordering::Acquire) {
+                return;
+            }
+        }
         // A raft actor that is gone learns what happened when its successor recovers.
         let _ = self.with(|present| present.events.as_ref().map(|events| events.send(event)));
     }
 
     fn set(&self, present: Option<Present>) {
+        self.applied.store(0, Ordering::Release);
         *self.lock() = present;
     }
 
     fn with<T>(&self, run: impl FnOnce(&mut Present) -> T) -> Result<T> {
         self.lock().as_mut().map(run).ok_or_else(|| Error::unavailable("storage is restarting"))
+    }
+
+    /// The same for the raft actor that has begun last, and for no other.
+    fn with_raft<T>(&self, ticket: Ticket, run: impl FnOnce(&mut Present) -> T) -> Result<T> {
+        self.with(|present| match present.raft {
+            Some(raft) if raft == ticket => Ok(run(present)),
+            Some(_) | None => Err(Error::unavailable("another raft actor has taken over")),
+        })?
     }
 
     /// No code panics while it holds this lock, so a poisoned one still guards whole values.
@@ -112,8 +189,12 @@ impl Parts {
 pub struct Seed {
     /// The directory given by the operator; the node's own is in it.
     pub directory: PathBuf,
-    /// Limits of storage.
+    /// Which database of the directory, and its limits.
     pub database: embedded::Options,
+    /// What the engine is made of.
+    pub options: Options,
+    /// What earlier engines of this process counted.
+    pub past: Mutex<Totals>,
     /// Where it leaves the handle.
     pub parts: Arc<Parts>,
     /// Where to say how it is.
@@ -128,6 +209,10 @@ pub struct Storage {
     handle: Handle,
     /// Set before the engine is ended on purpose: its threads then report failures that are none.
     ending: Arc<AtomicBool>,
+    /// Told when this life is to end: a thread of the engine panicked, or a block is to be made anew.
+    reopen: Arc<Notify>,
+    /// Backups so far, for their names.
+    backups: u64,
     seed: Arc<Seed>,
     _lifeline: Lifeline,
 }
@@ -135,40 +220,76 @@ pub struct Storage {
 impl Storage {
     /// Opens the engine. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Storage> {
-        let options = engine_options(seed.database.engine.clone());
-        let directory = open_directory(&seed.directory, &seed.database, &options)?;
+        let options = &seed.options;
+        let directory = open_directory(&seed.directory, &seed.database, options)?;
         let (path, origin) = (directory.path.clone(), directory.identity.origin);
         let ending = Arc::new(AtomicBool::new(false));
-        let (parts, news, is_ending) = (seed.parts.clone(), seed.news.clone(), ending.clone());
-        let events = move |event| {
-            if let Event::Failed(error) = &event
-                && !is_ending.load(Ordering::Acquire)
-            {
-                let _ = news.send(News::Fatal(error.clone()));
-            }
-            parts.tell(event);
-        };
-        let (engine, recovered) = Engine::recover(directory, &options, Arc::new(events))?;
+        let reopen = Arc::new(Notify::new());
+        let events = watch(&seed, ending.clone(), reopen.clone());
+        let (engine, recovered) = Engine::recover(directory, options, events)?;
         let handle = engine.handle();
         let log = recovered.to_raft();
-        seed.parts.set(Some(Present { handle: handle.clone(), origin, directory: path, log, events: None }));
-        Ok(Storage { engine: Some(engine), handle, ending, seed, _lifeline: lifeline })
+        seed.parts.set(Some(Present {
+            lent: Lent { handle: handle.clone(), origin },
+            directory: path,
+            log,
+            reopen: reopen.clone(),
+            raft: None,
+            events: None,
+        }));
+        Ok(Storage { engine: Some(engine), handle, ending, reopen, backups: 0, seed, _lifeline: lifeline })
     }
 
     fn publish(&self) {
-        let counters = self.handle.counters();
-        self.seed.published.set_storage(StorageStatus {
-            size_bytes: counters.disk_bytes.load(Ordering::Relaxed),
-            disk_free_bytes: counters.free_bytes.load(Ordering::Relaxed),
-            disk_full: counters.disk_low.load(Ordering::Relaxed),
-        });
+        let status = StorageStatus::of(&self.handle, &self.seed.past());
+        self.seed.published.set_storage(status);
     }
 
     fn end(&mut self, how: Stop) -> Result<()> {
         self.ending.store(true, Ordering::Release);
         self.seed.parts.set(None);
-        self.engine.take().map_or(Ok(()), |engine| engine.stop(how))
+        let Some(engine) = self.engine.take() else { return Ok(()) };
+        let stopped = engine.stop(how);
+        let mut past = self.seed.past();
+        *past = past.plus(&Totals::of(&self.handle));
+        stopped
     }
+}
+
+impl Seed {
+    /// No code panics while it holds this lock, so a poisoned one still guards whole values.
+    fn past(&self) -> MutexGuard<'_, Totals> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is done with the engine's news, on its threads.
+fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>) -> Events {
+    let (parts, news) = (seed.parts.clone(), seed.news.clone());
+    Arc::new(move |event| {
+        match &event {
+            Event::Failed(error) => {
+                // That the engine is ending is what its threads find then, and no failure of the disk.
+                let is_consequence =
+                    ending.load(Ordering::Acquire) && matches!(error.kind(), Kind::Unavailable | Kind::Damaged);
+                if !is_consequence {
+                    let _ = news.send(News::Fatal(error.clone()));
+                }
+            }
+            Event::Panicked { thread } => {
+                error!(thread, "a thread of storage panicked");
+                ending.store(true, Ordering::Release);
+                reopen.notify_one();
+            }
+            Event::Distrusted(error) => {
+                error!(%error, "a block of the hot store is damaged: it is made anew from the log");
+                ending.store(true, Ordering::Release);
+                reopen.notify_one();
+            }
+            Event::Persisted { .. } | Event::Applied(_) => {}
+        }
+        parts.tell(event);
+    })
 }
 
 impl Drop for Storage {
@@ -186,6 +307,10 @@ impl Actor for Storage {
     fn started(&mut self, context: &mut Self::Context) {
         self.publish();
         context.run_interval(PUBLISH, |storage, _| storage.publish());
+        let reopen = self.reopen.clone();
+        let told = async move { reopen.notified().await }.into_actor(self);
+        // Its drop joins what is left of the engine; the supervisor then makes the next one.
+        context.spawn(told.map(|(), _, context| context.terminate()));
     }
 }
 
@@ -195,5 +320,33 @@ impl Handler<Ask<Close>> for Storage {
     fn handle(&mut self, ask: Ask<Close>, _: &mut Self::Context) {
         let (Close, reply) = ask.open();
         reply.send(self.end(Stop::Clean));
+    }
+}
+
+impl Handler<Ask<Backup>> for Storage {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Backup>, context: &mut Self::Context) {
+        let (Backup { permit }, reply) = ask.open();
+        let Some(engine) = &self.engine else {
+            return reply.send(Err(Error::unavailable("storage is stopping")));
+        };
+        // It copies the log, and keeps what is merged away meanwhile.
+        if let Err(full) = self.handle.check_space() {
+            return reply.send(Err(full));
+        }
+        let database = engine.database();
+        self.backups += 1;
+        let path = database.snapshots().join(format!("{BACKUP_PREFIX}{}", self.backups));
+        // Made before it is asked for: where nobody waits any more, dropping it removes what the engine has written.
+        let backup = BackupDirectory::new(path, database.identity.node_id.clone(), permit);
+        let written = self.handle.backup(&backup.path);
+        context.spawn(
+            async move {
+                let written = written.await.unwrap_or_else(|_| Err(Error::unavailable("storage has stopped")));
+                reply.send(written.map(|()| backup));
+            }
+            .into_actor(self),
+        );
     }
 }

@@ -19,20 +19,17 @@
 //! * An actor whose thread does not run a heartbeat for [`Watch::hang_after`] hangs. Where it owns files the process
 //!   ends; else it gets a new thread, at most [`ARBITERS_MAX`] times, since the old one cannot be ended.
 
+use crate::actors::child::{Beat, Child, Watch, WhenHung, new_arbiter};
 use crate::actors::lifeline::{ChildId, Ending, Generation, Lifeline, News};
-use crate::actors::policy::{Decision, Failures, Policy, Streak};
+use crate::actors::policy::{Decision, Failures, Policy};
 use crate::actors::route::{MAILBOX_MESSAGES_MAX, Slot};
-use actix::{Actor, Arbiter, ArbiterHandle, AsyncContext, Context};
-use chronos::clock::{Clock, Monotonic, random_u64};
+use actix::{Actor, Context};
+use chronos::clock::{Clock, random_u64};
 use chronos::error::{Error, Kind, Result};
-use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 /// How often threads are asked for a sign of life. A hang is counted in tens of seconds.
@@ -48,26 +45,6 @@ const RETIRE_WAIT: Duration = Duration::from_secs(2);
 /// How long `recover` may take. Replaying a full log takes two seconds; a slow disk gets sixty times that.
 const START_WAIT: Duration = Duration::from_mins(2);
 
-/// How an actor is watched.
-#[derive(Clone, Copy, Debug)]
-pub struct Watch {
-    /// Start order; the same number for actors that do not know each other.
-    pub rank: u8,
-    /// A thread silent for so long hangs.
-    pub hang_after: Duration,
-    /// What then.
-    pub when_hung: WhenHung,
-}
-
-/// What to do about a thread that hangs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenHung {
-    /// It owns files: only the end of the process frees them.
-    EndProcess,
-    /// A new thread.
-    NewArbiter,
-}
-
 /// Why the supervisor returned.
 #[derive(Debug)]
 pub enum End {
@@ -80,34 +57,6 @@ pub enum End {
 /// Told of restarts, for metrics.
 pub type OnRestart = Box<dyn Fn(&'static str)>;
 
-/// Starts one life.
-type Launch = Box<dyn Fn(&ArbiterHandle, Lifeline) -> Started>;
-
-/// The task of a life that has started.
-type Started = Pin<Box<dyn Future<Output = Result<JoinHandle<()>>>>>;
-
-struct Child {
-    name: &'static str,
-    watch: Watch,
-    generation: Generation,
-    arbiter: Arbiter,
-    arbiters_made: u8,
-    /// Makes the actor on the arbiter and, once it stands, publishes its address.
-    launch: Launch,
-    /// Withdraws the address.
-    withdraw: Box<dyn Fn()>,
-    task: Option<JoinHandle<()>>,
-    started: Monotonic,
-    streak: Streak,
-    beat: Option<Beat>,
-}
-
-/// A heartbeat on its way.
-struct Beat {
-    sent: Monotonic,
-    answered: Arc<AtomicBool>,
-}
-
 /// Starts actors and keeps them alive.
 pub struct Supervisor {
     children: Vec<Child>,
@@ -116,13 +65,22 @@ pub struct Supervisor {
     failures: Failures,
     clock: Arc<dyn Clock>,
     on_restart: OnRestart,
+    /// Messages that a mailbox holds.
+    mailbox: usize,
 }
 
 impl Supervisor {
     /// A supervisor without children. It must live on the thread of an actix system.
     pub fn new(policy: Policy, clock: Arc<dyn Clock>, on_restart: OnRestart) -> Supervisor {
         let (sender, news) = mpsc::unbounded_channel();
-        Supervisor { children: Vec::new(), news, sender, failures: Failures::new(policy), clock, on_restart }
+        let failures = Failures::new(policy);
+        Supervisor { children: Vec::new(), news, sender, failures, clock, on_restart, mailbox: MAILBOX_MESSAGES_MAX }
+    }
+
+    /// The same with mailboxes that hold so many messages.
+    #[must_use]
+    pub fn with_mailbox(self, messages: usize) -> Supervisor {
+        Supervisor { mailbox: messages, ..self }
     }
 
     /// Where to report what no restart mends, and where to ask for the end.
@@ -140,40 +98,7 @@ impl Supervisor {
             self.children.last().is_none_or(|last| last.watch.rank <= watch.rank),
             "children are added in the order of their ranks"
         );
-        let name = slot.name();
-        let (slot, factory) = (Arc::new(slot), Arc::new(factory));
-        let withdrawn = slot.clone();
-        let launch = move |arbiter: &ArbiterHandle, lifeline: Lifeline| -> Started {
-            let (sender, receiver) = oneshot::channel();
-            let factory = factory.clone();
-            let sent = arbiter.spawn_fn(move || {
-                // A caller that waits no longer has given this life up: dropping it all ends it.
-                let _ = sender.send(start_here(&*factory, lifeline));
-            });
-            let slot = slot.clone();
-            Box::pin(async move {
-                if !sent {
-                    return Err(Error::internal("its thread has ended"));
-                }
-                let started = receiver.await.map_err(|_| Error::internal("its thread ended while it started"))?;
-                let (address, task) = started?;
-                slot.set(Some(address));
-                Ok(task)
-            })
-        };
-        self.children.push(Child {
-            name,
-            watch,
-            generation: Generation::default(),
-            arbiter: new_arbiter()?,
-            arbiters_made: 0,
-            launch: Box::new(launch),
-            withdraw: Box::new(move || withdrawn.set(None)),
-            task: None,
-            started: self.clock.monotonic(),
-            streak: Streak::default(),
-            beat: None,
-        });
+        self.children.push(Child::new(slot, watch, factory, self.mailbox, self.clock.monotonic())?);
         Ok(())
     }
 
@@ -372,30 +297,6 @@ impl Supervisor {
             }
         }
     }
-}
-
-type Life<A> = (actix::Addr<A>, JoinHandle<()>);
-
-/// Makes the actor and runs it, on the thread that this is called on.
-fn start_here<A, F>(factory: &F, lifeline: Lifeline) -> Result<Life<A>>
-where
-    A: Actor<Context = Context<A>>,
-    F: Fn(Lifeline) -> Result<A>,
-{
-    let actor = catch_unwind(AssertUnwindSafe(|| factory(lifeline)))
-        .map_err(|_| Error::internal("panicked while it recovered"))??;
-    let mut context = Context::new();
-    context.set_mailbox_capacity(MAILBOX_MESSAGES_MAX);
-    let address = context.address();
-    // Spawned by hand, not by `run`: the handle lets the supervisor end it without a message that would queue.
-    let task = actix::spawn(context.into_future(actor));
-    Ok((address, task))
-}
-
-fn new_arbiter() -> Result<Arbiter> {
-    // `Arbiter::try_new` would do, but for its panic where no system runs; the supervisor's thread has one.
-    Arbiter::try_with_tokio_rt(|| tokio::runtime::Builder::new_current_thread().enable_all().build())
-        .map_err(|error| Error::io("start a thread", &error))
 }
 
 /// Panics become one log line, without a backtrace: unwinding symbols took 200 ms in which the actor looked alive.

@@ -15,17 +15,21 @@
 //! # }
 //! ```
 //!
-//! [`Database`] blocks; [`ChronosEmbedded`] is its twin with async signatures, which runs statements on a thread of its
-//! own and never blocks the caller's runtime, whichever that is. Both are a Raft group of one voter: term, vote, log and
-//! stamps included, so a directory moves freely between a program, `chronos single-node` and `chronos node`.
+//! [`Database`] blocks, and may be shared by threads; [`ChronosEmbedded`] is its twin with async signatures, which runs
+//! statements on threads of its own and never blocks the caller's runtime, whichever that is. Callers that write at the
+//! same time share fdatasyncs, with either. Both are a Raft group of one voter: term, vote, log and stamps included, so
+//! a directory moves freely between a program, `chronos single-node` and `chronos node`.
 //!
 //! * An answered write is durable.
 //! * Closing (or dropping) seals, so the next open is quick; a killed process only replays its log.
 
 mod group;
+mod handle;
+mod pool;
 mod result;
 
 pub use group::LocalGroup;
+pub use handle::ChronosEmbedded;
 pub use result::{FromValue, ResultSet, Row, Rows};
 
 use crate::clock::SystemClock;
@@ -39,12 +43,11 @@ use crate::storage::files::SystemFiles;
 use crate::storage::{current, directory::Database as Directory};
 use crate::{Error, Result};
 use std::future::Future;
-use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
-use tokio::sync::oneshot;
 
 /// How a directory is opened.
 #[derive(Clone, Debug)]
@@ -61,6 +64,8 @@ pub struct Options {
     pub statements: Limits,
     /// Bytes that queries may take together.
     pub query_bytes_max: usize,
+    /// Threads of a [`ChronosEmbedded`]; none means one a core, and two at least.
+    pub workers: Option<NonZeroUsize>,
 }
 
 impl Default for Options {
@@ -72,6 +77,7 @@ impl Default for Options {
             engine: engine::Limits::default(),
             statements: Limits::default(),
             query_bytes_max: 20 << 20,
+            workers: None,
         }
     }
 }
@@ -106,7 +112,7 @@ pub fn engine_options(limits: engine::Limits) -> engine::Options {
     }
 }
 
-/// A database in this process. Every call blocks until it is done.
+/// A database in this process. Every call blocks until it is done; threads that share it write together.
 pub struct Database {
     group: LocalGroup,
     executor: Executor,
@@ -133,12 +139,22 @@ impl Database {
 
     /// Runs one statement and gives its whole answer.
     pub fn execute(&self, sql: &str) -> Result<ResultSet> {
-        collect(block_on(self.executor.execute(&self.group, sql, &Task::default()))?)
+        self.execute_as(sql, &Task::default())
+    }
+
+    /// The same for a task, which can be cancelled and repeated.
+    pub fn execute_as(&self, sql: &str, task: &Task) -> Result<ResultSet> {
+        collect(block_on(self.executor.execute(&self.group, sql, task))?)
     }
 
     /// Runs a query and gives its rows as they are read.
     pub fn query(&self, sql: &str) -> Result<Rows> {
-        match block_on(self.executor.execute(&self.group, sql, &Task::default()))? {
+        self.query_as(sql, &Task::default())
+    }
+
+    /// The same for a task, which can be cancelled.
+    pub fn query_as(&self, sql: &str, task: &Task) -> Result<Rows> {
+        match block_on(self.executor.execute(&self.group, sql, task))? {
             Answer::Rows(stream) => Ok(Rows::new(stream)),
             Answer::Done { .. } => Err(Error::invalid(
                 crate::error::SqlState::WRONG_OBJECT_TYPE,
@@ -150,8 +166,7 @@ impl Database {
     /// Runs statements as one: all take effect, or none. An error names the statement.
     pub fn execute_batch(&self, statements: &[String]) -> Result<Vec<ResultSet>> {
         let answers = block_on(self.executor.execute_batch(&self.group, statements, &Task::default()));
-        let answers = answers.map_err(|(at, error)| error.context(format_args!("statement {}", at + 1)))?;
-        answers.into_iter().map(collect).collect()
+        answers.map_err(named)?.into_iter().map(collect).collect()
     }
 
     /// The group of one behind it.
@@ -161,8 +176,17 @@ impl Database {
 
     /// Closes it: flushed, sealed, unlocked.
     pub fn close(self) -> Result<()> {
+        self.stop()
+    }
+
+    fn stop(&self) -> Result<()> {
         self.group.stop(Stop::Clean)
     }
+}
+
+/// The error of a batch, with the statement's place in it.
+fn named((at, error): (usize, Error)) -> Error {
+    error.context(format_args!("statement {}", at + 1))
 }
 
 fn collect(answer: Answer) -> Result<ResultSet> {
@@ -195,92 +219,4 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Pending => std::thread::park(),
         }
     }
-}
-
-/// Statements that may wait for the worker thread: a caller that does not await its answers is held here.
-type Job = Box<dyn FnOnce(&Result<Database>) + Send>;
-
-/// A database in this process, with async signatures for any runtime.
-pub struct ChronosEmbedded {
-    jobs: Mutex<Sender<Job>>,
-    closed: oneshot::Receiver<Result<()>>,
-}
-
-impl ChronosEmbedded {
-    /// Opens the database in a directory, and makes one where there is none. Where that fails, every statement answers
-    /// why; [`ChronosEmbedded::open`] says it at once.
-    pub async fn new(path: impl Into<PathBuf>) -> ChronosEmbedded {
-        let (database, opened) = ChronosEmbedded::start(path.into());
-        // Why it did not open is what every statement answers.
-        let _ = opened.await;
-        database
-    }
-
-    /// Opens the database in a directory, or says why not.
-    pub async fn open(path: impl Into<PathBuf>) -> Result<ChronosEmbedded> {
-        let (database, opened) = ChronosEmbedded::start(path.into());
-        opened.await.unwrap_or_else(|_| Err(stopped()))?;
-        Ok(database)
-    }
-
-    /// Runs one statement and gives its whole answer.
-    pub async fn execute(&self, sql: &str) -> Result<ResultSet> {
-        let sql = sql.to_owned();
-        self.run(move |database| database.execute(&sql)).await
-    }
-
-    /// Runs statements as one: all take effect, or none.
-    pub async fn execute_batch(&self, statements: Vec<String>) -> Result<Vec<ResultSet>> {
-        self.run(move |database| database.execute_batch(&statements)).await
-    }
-
-    /// Closes it: flushed, sealed, unlocked. Dropping does the same, but only this waits until it is done and the
-    /// directory may be opened again. Where it never opened, says why.
-    pub async fn close(self) -> Result<()> {
-        let ChronosEmbedded { jobs, closed } = self;
-        // The worker's queue ends with its last sender.
-        drop(jobs);
-        closed.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
-    async fn run<T: Send + 'static>(&self, run: impl FnOnce(&Database) -> Result<T> + Send + 'static) -> Result<T> {
-        let (answer, wait) = oneshot::channel();
-        let job: Job = Box::new(move |database| {
-            let done = match database {
-                Ok(database) => run(database),
-                Err(error) => Err(error.clone()),
-            };
-            // A caller that has dropped its future does not want the answer.
-            let _ = answer.send(done);
-        });
-        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).send(job).map_err(|_| stopped())?;
-        wait.await.unwrap_or_else(|_| Err(stopped()))
-    }
-
-    fn start(path: PathBuf) -> (ChronosEmbedded, oneshot::Receiver<Result<()>>) {
-        let (jobs, queue) = channel::<Job>();
-        let (opened, wait) = oneshot::channel();
-        let (ended, closed) = oneshot::channel();
-        let worker = move || {
-            let database = Database::open(path);
-            let _ = opened.send(database.as_ref().map(|_| ()).map_err(Clone::clone));
-            while let Ok(job) = queue.recv() {
-                job(&database);
-            }
-            let done = database.and_then(Database::close);
-            if let Err(Err(error)) = ended.send(done) {
-                // Dropped, not closed: nobody else hears of it.
-                tracing::warn!(%error, "the embedded database did not close cleanly");
-            }
-        };
-        // Without a thread the queue has no reader, and every statement answers that the database has stopped.
-        if let Err(error) = std::thread::Builder::new().name("chronos-embedded".into()).spawn(worker) {
-            tracing::error!(%error, "cannot start the embedded database's thread");
-        }
-        (ChronosEmbedded { jobs: Mutex::new(jobs), closed }, wait)
-    }
-}
-
-fn stopped() -> Error {
-    Error::in_doubt("the embedded database has stopped")
 }

@@ -99,6 +99,8 @@ states! {
     NAME_TOO_LONG = b"42622";
     /// 42701: a column is named twice.
     DUPLICATE_COLUMN = b"42701";
+    /// 42725: an operator or function fits in more than one way.
+    AMBIGUOUS_FUNCTION = b"42725";
     /// 42702: a column name fits more than one table.
     AMBIGUOUS_COLUMN = b"42702";
     /// 42703: no such column.

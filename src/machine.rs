@@ -13,7 +13,8 @@
 //!
 //! * the outcome of a command depends on the log before it and on nothing else: no clock, no configuration, no
 //!   accident of flushing or merging
-//! * a command takes effect whole or not at all: all checks come before the first write
+//! * a command takes effect whole or not at all: all checks come before the first write. One too large for memory is
+//!   read twice, a slice at a time: first to check, then to write where nobody looks yet
 //! * stamps rise strictly from entry to entry
 //! * a row that has expired at the command's stamp is absent for every check
 
@@ -22,13 +23,14 @@ mod command;
 mod definition;
 mod request;
 mod row_set;
+mod stage;
+mod staged;
 mod write;
 
 pub use apply::{Machine, Outcome, Preview, preview};
 pub use command::{Body, Command, Effect, NewIndex, NewTable, Part, Request, RequestId, TableWrite, Transaction};
-pub use request::{Recalled, SESSIONS_MAX, recall};
+pub use request::{REQUESTS_MAX, Recalled, SESSIONS_MAX, recall};
 pub use row_set::{KeySet, RowSet};
-pub use write::Staged;
-
-/// Bytes of one row of a staged part: what fits a block of the hot store.
-const STAGE_CHUNK_BYTES: usize = 3 << 10;
+pub use stage::push_frame;
+pub use staged::{Staged, Writes};
+pub use write::duplicate_key;

@@ -1,7 +1,12 @@
 //! The daemon from inside: what only a test that can reach an actor can show.
 
+mod backups;
+mod engine;
+mod janitor;
+mod latency;
 mod metrics;
 pub mod node;
+mod streams;
 mod supervision;
 
 /// What a panic says that a test asked for. Hundreds of them would bury a real one, so only others are shown.

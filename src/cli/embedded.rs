@@ -2,18 +2,27 @@
 
 use super::session::{Column, Session, Sink, sink_error};
 use super::{Environment, Stop, remote};
-use chronos::Result;
 use chronos::config::{Config, Sources, load};
 use chronos::embedded::{Database, Options};
+use chronos::error::{Error, Result, SqlState};
 use chronos::sql::bind::OutputColumn;
-use chronos::sql::execute;
+use chronos::sql::execute::{self, Task};
 use chronos::sql::translate::ParseLimits;
 use chronos::storage::directory::Create;
 use chronos::storage::engine;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Share of the memory budget for memtables, and for the block cache, in percent.
 const MEMORY_SHARE_PERCENT: u64 = 25;
+
+/// A slice of a large statement takes a sixteenth of the memory budget: a quarter of the memtables' share.
+const SLICE_MEMORY_DIVISOR: u64 = 16;
+
+/// Effects that cannot be cut take a quarter of the budget at most: as much as all memtables.
+const WHOLE_MEMORY_DIVISOR: u64 = 4;
 
 /// How the configuration opens a database.
 pub fn options(config: &Config) -> Options {
@@ -34,6 +43,9 @@ fn engine_limits(config: &Config) -> engine::Limits {
         segment_bytes: config.storage.segment_bytes.0,
         commit_linger: config.storage.commit_linger.0,
         disk_reserve_bytes: config.disk_reserve().0,
+        disk_stall_max: config.storage.disk_stall_max.0,
+        view_age_max: config.storage.view_age_max.0,
+        pinned_bytes_max: config.storage.pinned_bytes_max.0,
     }
 }
 
@@ -44,6 +56,8 @@ fn statement_limits(config: &Config) -> execute::Limits {
         parse: ParseLimits { bytes_max: config.limits.statement_bytes_max.0 as usize, ..defaults.parse },
         command_bytes_max: config.limits.command_bytes_max.0 as usize,
         effects_bytes_max: config.limits.statement_effects_max.0 as usize,
+        slice_bytes_max: (config.storage.memory_bytes_max.0 / SLICE_MEMORY_DIVISOR) as usize,
+        whole_bytes_max: (config.storage.memory_bytes_max.0 / WHOLE_MEMORY_DIVISOR) as usize,
         batch_result_bytes_max: config.limits.response_bytes_max.0 as usize,
     }
 }
@@ -51,6 +65,8 @@ fn statement_limits(config: &Config) -> execute::Limits {
 /// A database in this process.
 pub struct Embedded {
     database: Database,
+    /// Set by Ctrl-C, where that stops the statement instead of the program.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Embedded {
@@ -59,7 +75,38 @@ impl Embedded {
         let loaded = load(&Sources { environment, ..Sources::default() })
             .map_err(|problems| Stop::Usage(problems.to_string()))?;
         let options = Options { id, create, ..options(&loaded.config) };
-        Ok(Embedded { database: Database::open_with(path, &options)? })
+        Ok(Embedded { database: Database::open_with(path, &options)?, interrupted: Arc::default() })
+    }
+
+    /// From here on Ctrl-C stops the running statement, not the program.
+    pub fn catch_interrupts(&self) -> Result<()> {
+        let failed = |error: std::io::Error| Error::io("catch Ctrl-C", &error);
+        let (runtime, interrupted) = (remote::runtime()?, self.interrupted.clone());
+        // Made here and not on the thread, which may begin late: from now on no Ctrl-C ends the program.
+        let mut signals = {
+            let _within = runtime.enter();
+            signal(SignalKind::interrupt()).map_err(failed)?
+        };
+        let listen = move || {
+            runtime.block_on(async {
+                while signals.recv().await.is_some() {
+                    interrupted.store(true, Ordering::Relaxed);
+                }
+            });
+        };
+        let spawned = std::thread::Builder::new().name("interrupts".to_owned()).spawn(listen);
+        spawned.map(drop).map_err(failed)
+    }
+
+    fn task(&self) -> Task {
+        self.interrupted.store(false, Ordering::Relaxed);
+        let interrupted = self.interrupted.clone();
+        // Asked before anything is written: a statement that was stopped took no effect.
+        let check = move || {
+            let stops = interrupted.load(Ordering::Relaxed);
+            if stops { Err(Error::limit(SqlState::QUERY_CANCELED, "cancelled")) } else { Ok(()) }
+        };
+        Task { request: None, check: Arc::new(check) }
     }
 
     /// Seals and unlocks.
@@ -76,15 +123,18 @@ fn head(columns: &[OutputColumn], sink: &mut dyn Sink) -> Result<()> {
 
 impl Session for Embedded {
     fn run(&mut self, statement: &str, sink: &mut dyn Sink) -> Result<u64> {
+        let task = self.task();
         if remote::reads(statement) {
-            let rows = self.database.query(statement)?;
+            let rows = self.database.query_as(statement, &task)?;
             head(rows.columns(), sink)?;
             for values in rows {
+                // A terminal takes its time for the rows of one batch.
+                (task.check)()?;
                 sink.row(values?.values()).map_err(|error| sink_error(&error))?;
             }
             return Ok(0);
         }
-        let result = self.database.execute(statement)?;
+        let result = self.database.execute_as(statement, &task)?;
         if !result.columns.is_empty() {
             head(&result.columns, sink)?;
         }

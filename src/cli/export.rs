@@ -72,7 +72,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop>
 fn write(session: &mut dyn Session, query: &str, format: Format, out: &mut dyn Write) -> Result<u64, Stop> {
     let mut writer = Writer::new(out, format);
     let outcome = session.run(query, &mut writer);
-    let finished = writer.finish();
+    let finished = writer.finish(outcome.is_err());
     let rows = writer.rows();
     outcome.map_err(|error| Stop::Message(report::describe(&error, query).trim_end().to_owned()))?;
     finished.and_then(|()| out.flush()).map_err(|error| Stop::output(&error))?;

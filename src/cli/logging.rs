@@ -9,6 +9,7 @@
 //!
 //! * Writing a line never panics and never ends the process; what cannot be written to the file goes to standard error.
 //! * The `log` macros of dependencies arrive here too.
+//! * Levels may change while the process runs ([`Levels::set`]); where lines go may not.
 
 use super::Stop;
 use chronos::config::Log;
@@ -18,20 +19,48 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged, by level and module; can be set anew while the process runs.
+pub struct Levels {
+    set: Box<dyn Fn(EnvFilter) -> Result<(), String>>,
+}
+
+impl Levels {
+    /// Sets the levels, as `log.level` writes them. What cannot be read changes nothing.
+    pub fn set(&self, level: &str) -> Result<(), String> {
+        (self.set)(filter(level)?)
+    }
+}
+
+fn filter(level: &str) -> Result<EnvFilter, String> {
+    EnvFilter::try_new(level).map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))
+}
+
 /// Starts logging for the life of the process.
-pub fn start(log: &Log) -> Result<(), Stop> {
-    let filter = EnvFilter::try_new(&log.level)
-        .map_err(|error| Stop::Usage(format!("log.level: {:?} is not a log filter: {error}", log.level)))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_target(true);
-    let started = match &log.file {
-        None => builder.with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).try_init(),
+pub fn start(log: &Log) -> Result<Levels, Stop> {
+    // Named one by one, so that a setting which is added and not looked at here does not compile.
+    let Log { level, file, max_size_mb, max_files } = log;
+    let filter = filter(level).map_err(Stop::Usage)?;
+    let builder = tracing_subscriber::fmt().with_target(true);
+    let cannot =
+        |error: Box<dyn std::error::Error + Send + Sync>| Stop::Message(format!("cannot start logging: {error}"));
+    // The two handles have different types, since what they change is part of different subscribers.
+    macro_rules! begin {
+        ($builder:expr) => {{
+            let builder = $builder.with_env_filter(filter).with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.try_init().map_err(cannot)?;
+            Box::new(move |filter: EnvFilter| handle.reload(filter).map_err(|error| error.to_string()))
+        }};
+    }
+    let set: Box<dyn Fn(EnvFilter) -> Result<(), String>> = match file {
+        None => begin!(builder.with_writer(io::stderr).with_ansi(io::stderr().is_terminal())),
         Some(path) => {
-            let file = Rotating::open(path, log.max_size_mb * 1_000_000, log.max_files)
+            let file = Rotating::open(path, max_size_mb * 1_000_000, *max_files)
                 .map_err(|error| Stop::Message(format!("log.file: cannot open {}: {error}", path.display())))?;
-            builder.with_writer(Mutex::new(file)).with_ansi(false).try_init()
+            begin!(builder.with_writer(Mutex::new(file)).with_ansi(false))
         }
     };
-    started.map_err(|error| Stop::Message(format!("cannot start logging: {error}")))
+    Ok(Levels { set })
 }
 
 /// A file that makes room for itself.

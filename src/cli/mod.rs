@@ -23,6 +23,8 @@ mod single_node;
 mod snapshot;
 mod split;
 
+pub use snapshot::archive;
+
 use chronos::Error;
 use clap::{Parser, Subcommand};
 use std::collections::BTreeMap;
@@ -62,7 +64,7 @@ enum Command {
     Import(Box<import::Arguments>),
     /// Write a table or a query as CSV or JSON
     Export(export::Arguments),
-    /// Write a stopped database to a file, check it, restore it
+    /// Write a database to a file, check it, restore it
     Snapshot(snapshot::Arguments),
     /// Check or show the configuration
     Config(config::Arguments),

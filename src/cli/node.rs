@@ -1,6 +1,7 @@
 //! `chronos node`: settings from everywhere into one configuration, then the daemon.
 
-use super::{Environment, Stop, embedded, logging};
+use super::logging::{self, Levels};
+use super::{Environment, Stop, embedded};
 use crate::actors::{self, DaemonConfig};
 use chronos::config::{Address, Config, Flag, Loaded, Origin, Sources, load};
 use chronos::embedded::Options;
@@ -102,7 +103,7 @@ pub fn read_file(path: &Path) -> Result<String, Stop> {
 
 /// Runs the daemon until it is told to stop.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
-    let loaded = arguments.settings.load(environment)?;
+    let loaded = arguments.settings.load(environment.clone())?;
     loaded.supported().map_err(|problems| Stop::Usage(problems.to_string()))?;
     let data_dir = &loaded.config.node.data_dir;
     // Without an id the only database of the directory is meant, whatever its name.
@@ -115,12 +116,25 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
         default.to_owned()
     };
     let config = daemon(&loaded.config, id)?;
-    logging::start(&loaded.config.log)?;
+    let levels = logging::start(&loaded.config.log)?;
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
     if arguments.clean && directory::clean(&SystemFiles, &path)? {
         tracing::info!(directory = %path.display(), "removed the database");
     }
-    actors::run(config).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+    let reload = move || reload(&arguments.settings, environment.clone(), &levels);
+    actors::run(config, &reload).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+}
+
+/// Reads the settings again and takes what may change while the node runs: the log levels.
+fn reload(settings: &Settings, environment: Environment, levels: &Levels) -> Result<String, String> {
+    let loaded = settings.load(environment).map_err(|stop| match stop {
+        Stop::Usage(message) | Stop::Message(message) => message,
+        Stop::Failed(error) => error.to_string(),
+        Stop::Exit(_) | Stop::Quit => "the settings cannot be read".to_owned(),
+    })?;
+    let level = &loaded.config.log.level;
+    levels.set(level)?;
+    Ok(format!("log.level = {level:?} ({})", loaded.origin("log", "level")))
 }
 
 /// What the daemon must know.
@@ -132,6 +146,12 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.limits.statement_bytes_max = config.limits.statement_bytes_max.0 as usize;
     daemon.limits.response_bytes_max = config.limits.response_bytes_max.0 as usize;
     daemon.limits.request_timeout = config.limits.statement_timeout.0;
+    daemon.limits.connections = config.limits.connections as usize;
+    daemon.mailbox_messages_max = config.limits.mailbox as usize;
+    daemon.proposals_bytes_max = config.raft.proposals_bytes_max.0 as usize;
+    daemon.scrub_interval = config.storage.scrub_interval.0;
+    daemon.advertise = config.node.advertise.as_ref().map(ToString::to_string);
+    daemon.ceilings = config.ceilings();
     daemon.ttl_cleanup_interval = Duration::from_secs(config.ttl.cleanup_interval_secs);
     Ok(daemon)
 }
@@ -143,4 +163,48 @@ fn resolve(address: &Address) -> Result<SocketAddr, Stop> {
         .ok()
         .and_then(|mut addresses| addresses.next())
         .ok_or_else(|| Stop::Usage(format!("node.address: {:?} has no address on this machine", address.host)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos::config::SETTINGS;
+
+    /// Values of every kind; for each setting one of them is valid and not its default.
+    const OTHERS: [&str; 9] =
+        ["7", "77", "77ms", "77s", "7 MiB", "77 MiB", "127.0.0.1:7777", "other", "http://127.0.0.1:7777"];
+
+    /// What the daemon is started with, without the list of ceilings, which shows everything anyway.
+    fn started_with(config: &Config) -> String {
+        let daemon = daemon(config, config.node.id.to_string()).expect("the addresses are numbers");
+        format!("{:?}", DaemonConfig { ceilings: Vec::new(), ..daemon })
+    }
+
+    #[test]
+    fn every_setting_reaches_the_daemon_or_is_refused_by_name() {
+        let default = started_with(&Config::default());
+        let mut ignored = Vec::new();
+        for known in SETTINGS {
+            let changed = |value: &&str| {
+                let flag = Flag { flag: "--x", section: known.section, name: known.name, value: (*value).to_owned() };
+                let loaded = load(&Sources { flags: vec![flag], ..Sources::default() }).ok()?;
+                let differs =
+                    loaded.config.toml(known.section, known.name) != Config::default().toml(known.section, known.name);
+                differs.then_some(loaded)
+            };
+            let name = format!("{}.{}", known.section, known.name);
+            // A part of TLS alone is a contradiction, and so refused.
+            let Some(loaded) = OTHERS.iter().find_map(changed) else {
+                assert_eq!(known.section, "tls", "{name}: no other value is valid");
+                continue;
+            };
+            // Logging takes its section apart by name (`logging::start`).
+            let is_read =
+                known.section == "log" || loaded.supported().is_err() || started_with(&loaded.config) != default;
+            if !is_read {
+                ignored.push(name);
+            }
+        }
+        assert!(ignored.is_empty(), "set and ignored: {ignored:?}");
+    }
 }

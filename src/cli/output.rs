@@ -67,9 +67,10 @@ impl<'a> Writer<'a> {
         self.rows
     }
 
-    /// Writes what still waits. To be called where the statement ended, also where it ended in an error.
-    pub fn finish(&mut self) -> io::Result<()> {
-        if self.format == Format::Table && self.has_columns() {
+    /// Writes what still waits. To be called where the statement ended, also where it ended in an error: then the rows
+    /// before it are shown, and without any there is no header either.
+    pub fn finish(&mut self, failed: bool) -> io::Result<()> {
+        if self.format == Format::Table && self.has_columns() && !(failed && self.rows == 0) {
             self.settle()?;
         }
         Ok(())
@@ -78,13 +79,13 @@ impl<'a> Writer<'a> {
     /// Fixes the widths and writes the header and the rows that waited.
     fn settle(&mut self) -> io::Result<()> {
         let Some(rows) = self.waiting.take() else { return Ok(()) };
-        self.widths = (0..self.columns.len())
+        let names: Vec<String> = self.columns.iter().map(|column| printable(&column.name)).collect();
+        self.widths = (0..names.len())
             .map(|i| {
                 let cells = rows.iter().map(|row| row[i].width());
-                cells.chain([self.columns[i].name.width(), 1]).max().unwrap_or(1)
+                cells.chain([names[i].width(), 1]).max().unwrap_or(1)
             })
             .collect();
-        let names: Vec<String> = self.columns.iter().map(|column| printable(&column.name)).collect();
         let mut line = String::new();
         for (i, name) in names.iter().enumerate() {
             let gap = self.widths[i].saturating_sub(name.width());
@@ -263,7 +264,7 @@ mod tests {
         for row in rows {
             writer.row(row).expect("memory");
         }
-        writer.finish().expect("memory");
+        writer.finish(false).expect("memory");
         String::from_utf8(out).expect("UTF-8")
     }
 
@@ -327,7 +328,7 @@ mod tests {
             writer.row(&[Value::Int(i as i64)]).expect("memory");
         }
         assert!(writer.waiting.is_none());
-        writer.finish().expect("memory");
+        writer.finish(false).expect("memory");
         assert_eq!(String::from_utf8(out).expect("UTF-8").lines().count(), MEASURED_ROWS_MAX + 7);
     }
 }

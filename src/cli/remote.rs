@@ -10,17 +10,23 @@
 //!   `UNAVAILABLE`, or it only reads and no row has been shown.
 //! * A write whose connection broke is *in doubt*, and the error says so; it is never sent a second time by itself.
 
-use super::session::{Column, Session, Sink, sink_error};
+mod answer;
+mod judge;
+
+pub use answer::{data_type, failed};
+pub use judge::{broke, did_nothing, from_status, reason};
+
+use super::session::{Session, Sink};
+use crate::actors::proto::wire::SqlRequest;
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
-use crate::actors::proto::wire::value::Value as Wire;
-use crate::actors::proto::wire::{Row, SqlRequest, SqlResponse};
+use answer::Answer;
 use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
-use chronos::sql::value::{DataType, Value};
+use judge::{Attempt, judge};
 use std::time::Duration;
+use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
 
 /// Time to make one connection. A node that is there answers within a round trip; more only delays the fail-over.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,19 +62,23 @@ impl Target {
         Ok(Target { addresses, token })
     }
 
-    /// Connects to the first node that can be reached, beginning with the one at `first`; answers which it was.
+    /// A client of the first node that can be reached, beginning with the one at `first`; answers which it was.
     pub async fn connect(&self, first: usize) -> Result<(usize, SqlServiceClient<Channel>)> {
+        let (at, channel) = self.channel(first).await?;
+        let client = SqlServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok((at, client))
+    }
+
+    /// A connection to that node.
+    pub async fn channel(&self, first: usize) -> Result<(usize, Channel)> {
         let mut reasons = Vec::new();
         for step in 0..self.addresses.len() {
             let at = (first + step) % self.addresses.len();
             let address = &self.addresses[at];
             match dial(address).await {
-                Ok(channel) => {
-                    let client = SqlServiceClient::new(channel)
-                        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                        .max_encoding_message_size(MESSAGE_BYTES_MAX);
-                    return Ok((at, client));
-                }
+                Ok(channel) => return Ok((at, channel)),
                 Err(error) => reasons.push(format!("{address} ({})", innermost(&error))),
             }
         }
@@ -117,14 +127,6 @@ pub struct Remote {
     at: usize,
     /// True where Ctrl-C stops the statement instead of the program.
     interruptible: bool,
-}
-
-/// How one attempt ended, where it did not succeed.
-enum Attempt {
-    /// Another node may be asked.
-    Elsewhere(Error),
-    /// That is the answer.
-    Final(Error),
 }
 
 impl Remote {
@@ -233,7 +235,7 @@ async fn attempt(
     sink: &mut dyn Sink,
 ) -> Result<u64, Attempt> {
     let request = target.request(SqlRequest { sql: statement.to_owned() }).map_err(Attempt::Final)?;
-    let mut answer = Answer { columns: None, rows: 0, row: Vec::new() };
+    let mut answer = Answer::default();
     if !reads(statement) {
         let response = client.execute_sql(request).await.map_err(|status| judge(&status, false))?;
         return answer.take(response.into_inner(), sink).map_err(Attempt::Final);
@@ -250,144 +252,6 @@ async fn attempt(
             }
         }
     }
-}
-
-/// Whether a failed call may be sent again.
-fn judge(status: &Status, only_reads: bool) -> Attempt {
-    if did_nothing(status) {
-        return Attempt::Elsewhere(Error::unavailable(reason(status)));
-    }
-    match (broke(status), only_reads) {
-        (false, _) => Attempt::Final(from_status(status)),
-        (true, true) => Attempt::Elsewhere(Error::unavailable(reason(status))),
-        (true, false) => Attempt::Final(
-            Error::in_doubt(format!("the connection broke while the statement ran: {}", reason(status)))
-                .hint("it may or may not have taken effect: look before sending it again"),
-        ),
-    }
-}
-
-/// True where the call never reached a node, or the node says that nothing happened.
-pub fn did_nothing(status: &Status) -> bool {
-    let never_sent = causes(status).any(<dyn std::error::Error>::is::<tonic::ConnectError>);
-    never_sent || (!broke(status) && status.code() == Code::Unavailable)
-}
-
-/// True where the connection failed, rather than the node answering.
-pub fn broke(status: &Status) -> bool {
-    std::error::Error::source(status).is_some()
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(std::error::Error::source(status), |error| error.source())
-}
-
-/// What the status says, or what lies below it.
-pub fn reason(status: &Status) -> String {
-    match causes(status).last() {
-        Some(cause) => cause.to_string(),
-        None => status.message().to_owned(),
-    }
-}
-
-/// A gRPC status as an error of ours.
-pub fn from_status(status: &Status) -> Error {
-    let text = reason(status);
-    match status.code() {
-        Code::Unauthenticated => Error::invalid(SqlState::INVALID_AUTHORIZATION, text)
-            .hint("set CHRONOS_AUTH_TOKEN to a token of the server"),
-        Code::PermissionDenied => Error::invalid(SqlState::INSUFFICIENT_PRIVILEGE, text),
-        Code::ResourceExhausted => Error::overloaded(text),
-        Code::OutOfRange => Error::limit(SqlState::LIMIT_EXCEEDED, text),
-        Code::DeadlineExceeded | Code::Cancelled => Error::limit(SqlState::QUERY_CANCELED, text),
-        Code::Unavailable => Error::unavailable(text),
-        Code::Unimplemented => Error::invalid(SqlState::FEATURE_NOT_SUPPORTED, text),
-        Code::InvalidArgument => Error::invalid(SqlState::PROTOCOL_VIOLATION, text),
-        Code::Unknown => Error::in_doubt(text),
-        Code::DataLoss => Error::damaged(text),
-        Code::Ok | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted | Code::Internal => {
-            Error::internal(text)
-        }
-    }
-}
-
-/// An answer as it arrives, in one message or many.
-struct Answer {
-    columns: Option<usize>,
-    rows: u64,
-    /// Reused from row to row.
-    row: Vec<Value>,
-}
-
-impl Answer {
-    fn take(&mut self, part: SqlResponse, sink: &mut dyn Sink) -> Result<u64> {
-        if !part.success {
-            return Err(failed(&part));
-        }
-        if self.columns.is_none() && !part.columns.is_empty() {
-            let columns: Vec<Column> = part
-                .columns
-                .iter()
-                .enumerate()
-                .map(|(i, name)| Column { name: name.clone(), data_type: part.types.get(i).and_then(|t| data_type(t)) })
-                .collect();
-            sink.head(&columns).map_err(|error| sink_error(&error))?;
-            self.columns = Some(columns.len());
-        }
-        for row in part.rows {
-            self.row(row, sink)?;
-        }
-        Ok(part.affected)
-    }
-
-    fn row(&mut self, row: Row, sink: &mut dyn Sink) -> Result<()> {
-        self.row.clear();
-        self.row.extend(row.values.into_iter().map(|value| from_wire(value.value)));
-        let columns = self.columns.unwrap_or(0);
-        if self.row.len() != columns {
-            let message = format!("the node sent a row of {} values for {columns} columns", self.row.len());
-            return Err(Error::invalid(SqlState::PROTOCOL_VIOLATION, message));
-        }
-        self.rows += 1;
-        sink.row(&self.row).map_err(|error| sink_error(&error))
-    }
-}
-
-/// The error in an answer with `success = false`.
-pub fn failed(response: &SqlResponse) -> Error {
-    let state = SqlState::parse(&response.sqlstate);
-    let kind = match state {
-        SqlState::SERIALIZATION_FAILURE => Kind::Conflict,
-        SqlState::IN_DOUBT => Kind::InDoubt,
-        SqlState::CANNOT_CONNECT_NOW => Kind::Unavailable,
-        SqlState::TOO_MANY_REQUESTS => Kind::Overloaded,
-        SqlState::OUT_OF_MEMORY | SqlState::LIMIT_EXCEEDED | SqlState::QUERY_CANCELED => Kind::Limit,
-        SqlState::DISK_FULL | SqlState::IO_ERROR => Kind::Io,
-        SqlState::DATA_CORRUPTED => Kind::Damaged,
-        SqlState::INTERNAL => Kind::Internal,
-        _ => Kind::Invalid,
-    };
-    let error = Error::new(kind, state, response.error.clone());
-    match response.position {
-        0 => error,
-        position => error.at(position),
-    }
-}
-
-fn from_wire(value: Option<Wire>) -> Value {
-    match value {
-        None | Some(Wire::NullValue(_)) => Value::Null,
-        Some(Wire::StringValue(text)) => Value::Text(text),
-        Some(Wire::IntValue(number)) => Value::Int(number),
-        Some(Wire::FloatValue(number)) => Value::Float(number),
-        Some(Wire::BoolValue(flag)) => Value::Bool(flag),
-    }
-}
-
-/// A type by the name that the server gives it.
-pub fn data_type(name: &str) -> Option<DataType> {
-    let all = [DataType::Bool, DataType::Int, DataType::Float, DataType::Text, DataType::Blob, DataType::Timestamp];
-    all.into_iter().find(|data_type| data_type.to_string() == name)
 }
 
 #[cfg(test)]
@@ -414,16 +278,5 @@ mod tests {
         for text in ["INSERT INTO t VALUES (1)", "", "-- select", "selected", "DELETE FROM t"] {
             assert!(!reads(text), "{text}");
         }
-    }
-
-    #[test]
-    fn a_server_that_is_unavailable_did_nothing_and_a_broken_call_is_in_doubt() {
-        assert!(matches!(judge(&Status::unavailable("no leader"), false), Attempt::Elsewhere(_)));
-        let broken = || Status::from_error(Box::new(std::io::Error::other("reset")));
-        match judge(&broken(), false) {
-            Attempt::Final(error) => assert_eq!(error.kind(), Kind::InDoubt),
-            Attempt::Elsewhere(error) => panic!("sent twice: {error}"),
-        }
-        assert!(matches!(judge(&broken(), true), Attempt::Elsewhere(_)));
     }
 }

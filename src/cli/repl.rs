@@ -132,7 +132,7 @@ impl<'a> Repl<'a> {
         let mut stdout = Stdout::lock();
         let mut writer = Writer::new(&mut stdout, self.format);
         let outcome = self.session.run(text, &mut writer);
-        writer.finish().map_err(|error| Stop::output(&error))?;
+        writer.finish(outcome.is_err()).map_err(|error| Stop::output(&error))?;
         let (has_columns, rows) = (writer.has_columns(), writer.rows());
         let took = self.clock.monotonic().saturating_sub(begin);
         let outcome = match outcome {

@@ -68,7 +68,7 @@ impl<'a> Script<'a> {
         let mut stdout = Stdout::lock();
         let mut writer = Writer::new(&mut stdout, self.format);
         let outcome = self.session.run(&statement.text, &mut writer);
-        writer.finish().map_err(|error| Stop::output(&error))?;
+        writer.finish(outcome.is_err()).map_err(|error| Stop::output(&error))?;
         let (has_columns, rows) = (writer.has_columns(), writer.rows());
         match outcome {
             Ok(affected) => {

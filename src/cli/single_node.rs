@@ -29,6 +29,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     let statements = &arguments.statements;
     let mut session = Embedded::open(&statements.data_dir, arguments.id.clone(), Create::Allowed, environment)?;
+    if statements.interactive() {
+        session.catch_interrupts()?;
+    }
     let outcome = talk(statements, &mut session);
     // Also after a failed statement: what was written before it is sealed, so that the next start is quick.
     session.close()?;

@@ -3,7 +3,7 @@
 //! * No two members share an id or an address.
 //! * A list that is not empty contains this node: with `--peers` it is added, in a file it must be written.
 
-use super::unit::{Address, NodeId};
+use super::name::{Address, NodeId};
 use std::fmt;
 
 /// What a member does in the group.

@@ -7,9 +7,10 @@
 //! ```
 
 use super::cluster::{Member, Role, distinct, parse_peers};
+use super::name::{Address, NodeId};
 use super::setting::{Config, Known, SECTIONS, SETTINGS};
 use super::suggest::hint;
-use super::unit::{Address, NodeId, Raw, Setting};
+use super::unit::{Raw, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
 use toml::Spanned;
@@ -27,6 +28,19 @@ pub const SEED_VARIABLES: [(&str, &str, &str); 10] = [
     ("CHRONOS_TLS_KEY", "tls", "key"),
     ("CHRONOS_TLS_CA_CERT", "tls", "ca_cert"),
     ("CHRONOS_TLS_DOMAIN", "tls", "domain"),
+];
+
+/// Settings that this version cannot honour, and what they belong to.
+const UNSUPPORTED: [(&str, &str, &str); 9] = [
+    ("sync", "target", "synchronisation is"),
+    ("sync", "interval_secs", "synchronisation is"),
+    ("sync", "batch_size", "synchronisation is"),
+    ("auth", "token_admin", "tokens are"),
+    ("auth", "token_readonly", "tokens are"),
+    ("tls", "cert", "TLS is"),
+    ("tls", "key", "TLS is"),
+    ("tls", "ca_cert", "TLS is"),
+    ("tls", "domain", "TLS is"),
 ];
 
 /// Where a value came from.
@@ -149,15 +163,10 @@ impl Loaded {
         if !peers.is_empty() {
             refuse(&self.members_origin, format!("peers ({}): groups of more than one node are", peers.join(", ")));
         }
-        for (section, name, what) in [
-            ("sync", "target", "synchronisation is"),
-            ("auth", "token_admin", "tokens are"),
-            ("auth", "token_readonly", "tokens are"),
-            ("tls", "cert", "TLS is"),
-            ("tls", "key", "TLS is"),
-            ("tls", "ca_cert", "TLS is"),
-        ] {
-            if self.config.toml(section, name).is_some() {
+        let default = Config::default();
+        for (section, name, what) in UNSUPPORTED {
+            // What the commented default file says anyway asks for nothing.
+            if self.config.toml(section, name) != default.toml(section, name) {
                 let value = self.config.show(section, name).unwrap_or_default();
                 refuse(self.origin(section, name), format!("{section}.{name} ({value}): {what}"));
             }

@@ -14,8 +14,11 @@
 //! * All problems are reported together, not one a run.
 //! * What this version cannot do yet is refused by name ([`Loaded::supported`]), never ignored.
 
+mod ceilings;
 mod cluster;
 mod load;
+mod name;
+mod quantity;
 mod setting;
 mod suggest;
 mod text;
@@ -24,14 +27,17 @@ mod unit;
 #[cfg(test)]
 mod tests;
 
+pub use ceilings::Ceiling;
 pub use cluster::{Cluster, Member, Role};
 pub use load::{Flag, Loaded, Origin, Problem, Problems, SEED_VARIABLES, Sources, load};
+pub use name::{Address, NodeId, Secret};
+pub use quantity::{Bytes, Span};
 pub use setting::{
     Auth, Config, Http, Known, Limits, Log, Node, Raft, SECTIONS, SETTINGS, Section, Storage, Sync, Tls, Ttl,
 };
 pub use suggest::{hint as did_you_mean, nearest};
 pub use text::default_file;
-pub use unit::{Address, Bytes, NodeId, Raw, Secret, Setting, Span};
+pub use unit::{Raw, Setting};
 
 /// The HTTP port is this far above the gRPC port.
 pub const HTTP_PORT_OFFSET: u16 = 1000;
@@ -66,12 +72,6 @@ impl Config {
     /// What is wrong with the settings together, each being fine by itself.
     fn contradictions(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        if self.raft.election_timeout.0 < self.raft.heartbeat_interval.0 * 3 {
-            wrong.push(format!(
-                "raft.election_timeout ({}) is less than three times raft.heartbeat_interval ({})",
-                self.raft.election_timeout, self.raft.heartbeat_interval
-            ));
-        }
         if self.storage.segment_bytes > self.storage.seal_wal_bytes {
             wrong.push(format!(
                 "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",

@@ -7,7 +7,9 @@
 //! * The doc comment of a setting is also its comment in `config/chronos.toml`.
 
 use super::cluster::Cluster;
-use super::unit::{Address, Bytes, NodeId, Raw, Secret, Setting, Span};
+use super::name::{Address, NodeId, Secret};
+use super::quantity::{Bytes, Span};
+use super::unit::{Raw, Setting};
 use std::path::PathBuf;
 
 /// One entry of the list, without its type.
@@ -122,6 +124,14 @@ macro_rules! settings {
                 }
             }
 
+            /// One value as a number: bytes, milliseconds or a count; nothing where it is none, or not set.
+            pub fn number(&self, section: &str, name: &str) -> Option<u64> {
+                match (section, name) {
+                    $($( (stringify!($section), stringify!($name)) => self.$section.$name.number(), )+)+
+                    _ => None,
+                }
+            }
+
             /// One value as TOML; nothing where it is not set.
             pub fn toml(&self, section: &str, name: &str) -> Option<String> {
                 match (section, name) {
@@ -141,19 +151,16 @@ settings! {
         /// Where gRPC listens. The HTTP port is 1000 above. Port 0 takes free ports and writes them to
         /// addresses.json in the node's directory. Loopback by default: a database is not for everyone to reach.
         address: Address = "127.0.0.1:8000";
-        /// Where other nodes reach this one, if that is not the address it listens on.
+        /// Where others reach this node, if that is not the address it listens on: what it tells people and `/status`.
         advertise: Option<Address> = "" like "gateway.local:8000";
         /// Directory of the databases; this node's files are in `data_dir/<id>`.
         data_dir: PathBuf = "data";
     }
 
-    /// Timing of the Raft group. Both count once a group has more than one voter.
+    /// The order of writes.
     raft: Raft {
-        /// The leader tells its followers this often that it lives.
-        heartbeat_interval: Span = "100ms" in "10ms" ..= "10s";
-        /// A follower that hears nothing for this long, or up to twice as long, stands for election.
-        /// At least three heartbeats, so that one lost message elects nobody.
-        election_timeout: Span = "500ms" in "50ms" ..= "60s";
+        /// Writes proposed and not yet applied; above it new ones are told "overloaded". One is always let through.
+        proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
     }
 
     /// Memory, log and files.
@@ -174,6 +181,11 @@ settings! {
         disk_stall_max: Span = "60s" in "1s" ..= "1h";
         /// A read view older than this fails with "snapshot too old", so that files can be deleted.
         view_age_max: Span = "10min" in "1s" ..= "1d";
+        /// Superseded data that read views may keep on disk all together; the oldest that keeps too much fails with
+        /// "snapshot too old". Of memory they keep at most the memtables' share.
+        pinned_bytes_max: Bytes = "256 MiB" in "1 MiB" ..= "1 TB";
+        /// Time between the passes that read every block on disk and verify its checksum, a little at a time.
+        scrub_interval: Span = "7d" in "1s" ..= "365d";
     }
 
     /// Rows that expire.
@@ -232,7 +244,7 @@ settings! {
 
     /// Ceilings. A request beyond one gets an error that names it; nothing is cut off silently.
     limits: Limits {
-        /// Time one statement may take.
+        /// Time one statement may take; of a streamed answer, the time until its first rows and between two batches.
         statement_timeout: Span = "30s" in "1ms" ..= "1d";
         /// Size of one statement's text.
         statement_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
@@ -244,7 +256,8 @@ settings! {
         command_bytes_max: Bytes = "8 MiB" in "1 MiB" ..= "64 MiB";
         /// Size of all effects of one statement.
         statement_effects_max: Bytes = "256 MiB" in "8 MiB" ..= "4 GiB";
-        /// Open connections; each costs some 10 KiB.
+        /// Open connections of each door, gRPC and HTTP; each costs some 10 KiB. At gRPC one more is refused, at HTTP it
+        /// waits until one ends.
         connections: u64 = "1024" in "1" ..= "100000";
         /// Messages that wait for one actor before callers are told "overloaded".
         mailbox: u64 = "1024" in "16" ..= "65536";

@@ -93,7 +93,7 @@ fn the_variables_of_the_seed_keep_their_names() {
         ("CHRONOS_LOG_MAX_FILES", "2"),
         ("RUST_LOG", "chronos=debug"),
         ("CHRONOS_AUTH_TOKEN", "the client's"),
-        ("CHRONOS_SYNC__BATCH_SIZE", "1000"),
+        ("CHRONOS_LIMITS__MAILBOX", "1000"),
         ("CHRONOS_TLS_CERT", ""),
         ("CHRONOS_SEED", "42"),
         ("PATH", "/bin"),
@@ -102,7 +102,7 @@ fn the_variables_of_the_seed_keep_their_names() {
     assert_eq!(loaded.config.log.file.as_deref(), Some(std::path::Path::new("x.log")));
     assert_eq!((loaded.config.log.max_size_mb, loaded.config.log.max_files), (7, 2));
     assert_eq!(loaded.config.log.level, "chronos=debug");
-    assert_eq!(loaded.config.sync.batch_size, 1000);
+    assert_eq!(loaded.config.limits.mailbox, 1000);
     assert_eq!(loaded.config.tls.cert, None);
 }
 
@@ -123,6 +123,12 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     let target = flag("--sync-target", "sync", "target", "http://cloud:8000");
     let sync = refused(Sources { flags: vec![target], ..Sources::default() });
     assert!(sync.contains("flag --sync-target: sync.target (\"http://cloud:8000\")"), "{sync}");
+    let interval = flag("--sync-interval-secs", "sync", "interval_secs", "7");
+    let sync = refused(Sources { flags: vec![interval], ..Sources::default() });
+    assert!(sync.contains("flag --sync-interval-secs: sync.interval_secs (7): synchronisation is not"), "{sync}");
+    let usual = flag("--sync-interval-secs", "sync", "interval_secs", "5");
+    let loaded = load(&Sources { flags: vec![usual], ..Sources::default() }).expect("valid");
+    loaded.supported().expect("the default asks for nothing");
     let token =
         refused(Sources { environment: environment(&[("CHRONOS_AUTH_TOKEN_ADMIN", "s3cret")]), ..Sources::default() });
     assert!(token.contains("CHRONOS_AUTH_TOKEN_ADMIN") && !token.contains("s3cret"), "{token}");
@@ -147,7 +153,7 @@ fn contradictions_are_found() {
     for (text, says) in [
         ("[node]\naddress = \"127.0.0.1:65000\"\n", "leaves no room for the HTTP port"),
         ("[tls]\ncert = \"c\"\n", "missing: key, ca_cert"),
-        ("[raft]\nheartbeat_interval = \"400ms\"\n", "less than three times"),
+        ("[storage]\nsegment_bytes = \"128 MiB\"\n", "is more than storage.seal_wal_bytes"),
         ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
     ] {
         let error = from_file(text).expect_err(text);

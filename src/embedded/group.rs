@@ -62,14 +62,19 @@ impl LocalGroup {
         let node = match Node::recover(config, recovered.to_raft()) {
             Ok(node) => node,
             Err(error) => {
-                engine.stop(Stop::Abandon)?;
+                let _ = engine.stop(Stop::Abandon);
                 return Err(error);
             }
         };
         inner.handle.get_or_init(|| engine.handle());
         inner.lock().node = Some(node);
         inner.step(|node, inner| node.tick(inner.clock.monotonic()));
-        inner.wait_until_served()?;
+        if let Err(error) = inner.wait_until_served() {
+            // Its threads must have ended before the directory is let go, and why they did not serve says more than how
+            // they ended.
+            let _ = engine.stop(Stop::Abandon);
+            return Err(error);
+        }
         Ok(LocalGroup { inner, engine: Mutex::new(Some(engine)), recovered })
     }
 
@@ -151,6 +156,14 @@ impl Inner {
             Event::Failed(error) => {
                 tracing::error!(%error, "storage failed");
                 self.fail(error);
+            }
+            Event::Panicked { thread } => {
+                tracing::error!(thread, "storage panicked");
+                self.fail(Error::internal(format!("the {thread} thread of storage panicked: open the database again")));
+            }
+            Event::Distrusted(error) => {
+                tracing::error!(%error, "a block of the hot store is damaged");
+                self.fail(error.hint("open the database again: the hot store is then made anew from the log"));
             }
         }
     }

@@ -2,17 +2,15 @@
 
 use super::command::{Body, Command, Part, Transaction};
 use super::request;
-use super::write::{self, Staged, Writer};
-use super::{STAGE_CHUNK_BYTES, definition};
-use crate::error::SqlState;
+use super::staged::{Staged, Writes};
+use super::write::{self, Pass, Place, Writer};
+use super::{definition, stage};
 use crate::hlc::Timestamp;
-use crate::ids::{ColumnId, IndexId, LogIndex, OriginUid, TableId, Term};
+use crate::ids::{IndexId, LogIndex, OriginUid, TableId, Term};
 use crate::raft::{Entry, Membership, Payload};
-use crate::sql::catalog::{Catalog, IndexState, STAGES};
-use crate::sql::value::Value;
+use crate::sql::catalog::{Catalog, IndexState};
 use crate::storage::codec;
 use crate::storage::keys::{self, Key, KeyRange};
-use crate::storage::level::RangeDelete;
 use crate::storage::memtable::Memtable;
 use crate::storage::rows::Stamp;
 use crate::storage::view::{ScanRequest, View};
@@ -43,9 +41,9 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Applies the next entry: writes into `memtable`, which is the newest level of `view`. The inner result is the
-    /// client's answer, the same on every replica; the outer error means that this replica cannot go on.
-    pub fn apply(&mut self, entry: &Entry, view: &View, memtable: &Memtable) -> Result<Result<Outcome>> {
+    /// Applies the next entry: writes to `out`, which is the newest level of `view`. The inner result is the client's
+    /// answer, the same on every replica; the outer error means that this replica cannot go on.
+    pub fn apply(&mut self, entry: &Entry, view: &View, out: &dyn Writes) -> Result<Result<Outcome>> {
         assert!(
             entry.index == self.applied.0.next(),
             "entry {} does not follow the applied one, {}",
@@ -55,27 +53,21 @@ impl Machine {
         assert!(entry.hlc > self.hlc, "the stamp of entry {} is not above the one before", entry.index);
         let outcome = match Payload::decode(&entry.payload)? {
             Payload::Noop => {
-                end_all_stages(view, entry, memtable)?;
+                stage::end_all(view, entry, out)?;
                 Ok(Outcome::default())
             }
             Payload::Membership(membership) => {
                 self.membership = membership;
                 Ok(Outcome::default())
             }
-            Payload::Command(bytes) => self.execute(&Command::decode(bytes)?, entry, view, memtable)?,
+            Payload::Command(bytes) => self.execute(&Command::decode(bytes)?, entry, view, out)?,
         };
         self.applied = (entry.index, entry.term);
         self.hlc = entry.hlc;
         Ok(outcome)
     }
 
-    fn execute(
-        &mut self,
-        command: &Command,
-        entry: &Entry,
-        view: &View,
-        memtable: &Memtable,
-    ) -> Result<Result<Outcome>> {
+    fn execute(&mut self, command: &Command, entry: &Entry, view: &View, out: &dyn Writes) -> Result<Result<Outcome>> {
         let read_index = match &command.body {
             Body::Transaction(transaction) => transaction.read_index,
             Body::Stage { .. }
@@ -87,20 +79,29 @@ impl Machine {
             | Body::EvictRequests { .. } => entry.index.previous(),
         };
         let writer = Writer { index: entry.index, hlc: entry.hlc, origin: command.origin, read_index };
+        let outcome = self.answer(command, entry, view, writer, out)?;
+        // However its commit is answered, nobody asks for a stage again.
+        if let Body::Commit { stage, .. } = &command.body {
+            stage::end(*stage, view, writer, out)?;
+        }
+        Ok(outcome)
+    }
+
+    fn answer(
+        &mut self,
+        command: &Command,
+        entry: &Entry,
+        view: &View,
+        writer: Writer,
+        out: &dyn Writes,
+    ) -> Result<Result<Outcome>> {
         if let Some(request) = &command.request {
             match settle(request::look_up(request, view, entry.hlc))? {
                 Ok(None) => {}
-                Ok(Some(recalled)) => {
-                    if let Body::Commit { stage, .. } = &command.body {
-                        let mut ended = Staged::default();
-                        end_stage(*stage, view, writer, &mut ended)?;
-                        ended.write(memtable);
-                    }
-                    return Ok(recalled.affected.map(|affected| Outcome { affected }));
-                }
+                Ok(Some(recalled)) => return Ok(recalled.affected.map(|affected| Outcome { affected })),
                 Err(refused) => return Ok(Err(refused)),
             }
-            if let Err(refused) = settle(request::admit(request, view, self.counter(request::SESSIONS_COUNTER)))? {
+            if let Err(refused) = settle(request::admit(request, view, self.counted()))? {
                 return Ok(Err(refused));
             }
         }
@@ -108,21 +109,43 @@ impl Machine {
         let affected = done.as_ref().map(|_| command.affected).map_err(Clone::clone);
         let mut staged = Vec::new();
         if let Ok(effects) = done {
+            if let Some(sliced) = &effects.sliced {
+                // Nobody sees what is written from here on before the command is complete.
+                out.begin_large(self)?;
+                self.write_slices(*sliced, view, writer, out)?;
+            }
+            if let Some(stage) = effects.ended {
+                stage::end(stage, view, writer, out)?;
+            }
             if let Some(catalog) = effects.catalog {
                 self.catalog = catalog;
             }
             staged = effects.staged;
-            self.count(request::SESSIONS_COUNTER, |sessions| sessions.saturating_sub(effects.sessions_ended));
+            self.note(effects.requests);
         }
         if let Some(request) = &command.request {
             let mut record = Staged::default();
-            if request::remember(request, &affected, view, writer, &mut record)? {
-                self.count(request::SESSIONS_COUNTER, |sessions| sessions + 1);
-            }
+            let change = request::remember(request, &affected, view, writer, self.counted(), &mut record)?;
+            self.note(change);
             staged.push(record);
         }
-        staged.iter().for_each(|staged| staged.write(memtable));
+        staged.iter().try_for_each(|staged| out.write(staged))?;
         Ok(affected.map(|affected| Outcome { affected }))
+    }
+
+    fn counted(&self) -> request::Counted {
+        request::Counted {
+            sessions: self.counter(request::SESSIONS_COUNTER),
+            requests: self.counter(request::REQUESTS_COUNTER),
+            floor_ms: self.counter(request::REQUESTS_FLOOR),
+        }
+    }
+
+    fn note(&mut self, change: request::Change) {
+        let moved = |before: u64, begun: u64, ended: u64| (before + begun).saturating_sub(ended);
+        self.count(request::SESSIONS_COUNTER, |n| moved(n, change.sessions_begun, change.sessions_ended));
+        self.count(request::REQUESTS_COUNTER, |n| moved(n, change.requests_begun, change.requests_ended));
+        self.count(request::REQUESTS_FLOOR, |floor_ms| floor_ms.max(change.floor_ms));
     }
 
     fn counter(&self, name: &str) -> u64 {
@@ -139,13 +162,9 @@ impl Machine {
     fn run(&self, body: &Body, view: &View, writer: Writer) -> Result<Effects> {
         match body {
             Body::Transaction(transaction) => run_transaction(transaction, &self.catalog, view, writer),
-            Body::Stage { stage, part, bytes } => Ok(Effects::rows(stage_part(*stage, *part, bytes, writer))),
+            Body::Stage { stage, part, bytes } => Ok(Effects::rows(stage::part(*stage, *part, bytes, writer))),
             Body::Commit { stage, parts } => self.commit(*stage, *parts, view, writer),
-            Body::Abandon { stage } => {
-                let mut staged = Staged::default();
-                end_stage(*stage, view, writer, &mut staged)?;
-                Ok(Effects::rows(staged))
-            }
+            Body::Abandon { stage } => Ok(Effects { ended: Some(*stage), ..Effects::default() }),
             Body::Expire { table, below_ms } => {
                 self.raise(*table, |table| table.expired_below_ms = table.expired_below_ms.max(*below_ms))
             }
@@ -153,8 +172,8 @@ impl Machine {
             Body::Backfill { index, from, rows_max } => self.backfill(*index, from, *rows_max, view, writer),
             Body::EvictRequests { before } => {
                 let mut staged = Staged::default();
-                let sessions_ended = request::evict(*before, view, writer, &mut staged)?;
-                Ok(Effects { sessions_ended, ..Effects::rows(staged) })
+                let requests = request::evict(*before, view, writer, &mut staged)?;
+                Ok(Effects { requests, ..Effects::rows(staged) })
             }
         }
     }
@@ -169,16 +188,49 @@ impl Machine {
         Ok(Effects { catalog: Some(Arc::new(catalog)), ..Effects::default() })
     }
 
+    /// Checks all of a staged transaction. What comes in one frame is also staged; of more only the checks are made, and
+    /// [`Machine::write_slices`] reads them again.
     fn commit(&self, stage: u128, parts: u32, view: &View, writer: Writer) -> Result<Effects> {
-        let bytes = read_stage(stage, parts, view)?;
-        let transaction: Transaction = postcard::from_bytes(&bytes)
-            .map_err(|error| Error::damaged(format!("a staged transaction does not decode: {error}")))?;
-        let writer = Writer { read_index: transaction.read_index, ..writer };
-        let mut effects = run_transaction(&transaction, &self.catalog, view, writer)?;
-        let mut ended = Staged::default();
-        end_stage(stage, view, writer, &mut ended)?;
-        effects.staged.push(ended);
-        Ok(effects)
+        let mut frames = stage::Frames::open(stage, parts, view)?;
+        let Some(first) = frames.next()? else { return Err(Error::damaged("a staged transaction is empty")) };
+        let Some(second) = frames.next()? else {
+            let writer = Writer { read_index: first.read_index, ..writer };
+            let effects = run_transaction(&first, &self.catalog, view, writer)?;
+            return Ok(effects);
+        };
+        let table = stage::sliced_table(&first);
+        let mut place = Place::of(Pass::Check);
+        let mut slices = [first, second].into_iter();
+        while let Some(slice) = slices.next().map_or_else(|| frames.next(), |slice| Ok(Some(slice)))? {
+            if table.is_none() || stage::sliced_table(&slice) != table {
+                return Err(Error::damaged("the slices of a staged statement do not belong together"));
+            }
+            self.slice(&slice, view, writer, &mut place)?;
+        }
+        Ok(Effects { sliced: Some(Sliced { stage, parts }), ..Effects::default() })
+    }
+
+    /// Writes a statement that [`Machine::commit`] has checked, slice by slice.
+    fn write_slices(&self, sliced: Sliced, view: &View, writer: Writer, out: &dyn Writes) -> Result<()> {
+        let mut frames = stage::Frames::open(sliced.stage, sliced.parts, view)?;
+        let mut place = Place::of(Pass::Write);
+        while let Some(slice) = frames.next()? {
+            for staged in self.slice(&slice, view, writer, &mut place)? {
+                out.write(&staged)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn slice(&self, slice: &Transaction, view: &View, writer: Writer, place: &mut Place) -> Result<Vec<Staged>> {
+        let writer = Writer { read_index: slice.read_index, ..writer };
+        let stage = |part: &Part| match part {
+            Part::Write(write) => write::stage(write, &self.catalog, view, writer, place),
+            Part::CreateTable(_) | Part::DropTable { .. } | Part::CreateIndex(_) | Part::DropIndex { .. } => {
+                Err(Error::internal("a definition is no slice of a statement"))
+            }
+        };
+        slice.parts.iter().map(stage).collect()
     }
 
     fn backfill(&self, id: IndexId, from: &[u8], rows_max: u32, view: &View, writer: Writer) -> Result<Effects> {
@@ -229,8 +281,19 @@ impl Machine {
 struct Effects {
     catalog: Option<Arc<Catalog>>,
     staged: Vec<Staged>,
-    /// Sessions that are forgotten.
-    sessions_ended: u64,
+    /// A staged statement of several slices, checked and to be written.
+    sliced: Option<Sliced>,
+    /// A stage that ends with this command.
+    ended: Option<u128>,
+    /// Sessions and requests that are forgotten.
+    requests: request::Change,
+}
+
+/// A staged statement.
+#[derive(Clone, Copy)]
+struct Sliced {
+    stage: u128,
+    parts: u32,
 }
 
 impl Effects {
@@ -262,7 +325,8 @@ fn run_transaction(transaction: &Transaction, catalog: &Arc<Catalog>, view: &Vie
             staged.write(scratch);
         }
     }
-    Ok(Effects { catalog: draft.changed.then_some(draft.catalog), staged: draft.staged, sessions_ended: 0 })
+    let catalog = draft.changed.then_some(draft.catalog);
+    Ok(Effects { catalog, staged: draft.staged, ..Effects::default() })
 }
 
 /// What a part would do, for the leader to read its own batch by.
@@ -298,7 +362,7 @@ struct Draft {
 impl Draft {
     fn add(&mut self, part: &Part, view: &View, writer: Writer) -> Result<()> {
         if let Part::Write(write) = part {
-            self.staged.push(write::stage(write, &self.catalog, view, writer)?);
+            self.staged.push(write::stage(write, &self.catalog, view, writer, &mut Place::of(Pass::Both))?);
             return Ok(());
         }
         self.changed = true;
@@ -311,81 +375,4 @@ impl Draft {
             Part::Write(_) => Ok(()),
         }
     }
-}
-
-fn stage_key(stage: u128, part: u32, chunk: u32) -> Vec<u8> {
-    [stage.to_be_bytes().as_slice(), &part.to_be_bytes(), &chunk.to_be_bytes()].concat()
-}
-
-fn stage_part(stage: u128, part: u32, bytes: &[u8], writer: Writer) -> Staged {
-    let mut staged = Staged::default();
-    for (chunk, bytes) in bytes.chunks(STAGE_CHUNK_BYTES).enumerate() {
-        request::put_system(&mut staged, STAGES, &stage_key(stage, part, chunk as u32), bytes.to_vec(), writer);
-    }
-    staged
-}
-
-/// The keys of all parts of one stage.
-fn stage_range(stage: u128) -> KeyRange {
-    // The stage's id is the head of the one BLOB component, whose encoding escapes zero bytes: build both ends alike.
-    let bound = |id: u128| keys::encode(&[Value::Blob(id.to_be_bytes().to_vec())]);
-    KeyRange { from: bound(stage), to: stage.checked_add(1).map(bound) }
-}
-
-fn scan_stage(stage: u128, view: &View, columns: Vec<ColumnId>) -> Result<crate::storage::view::Scanner> {
-    view.scan(ScanRequest {
-        keyspace: STAGES,
-        ranges: vec![stage_range(stage)],
-        columns,
-        bounds: vec![],
-        expired_below_ms: 0,
-        with_keys: true,
-        batch_rows: 1024,
-    })
-}
-
-fn read_stage(stage: u128, parts: u32, view: &View) -> Result<Vec<u8>> {
-    let mut scanner = scan_stage(stage, view, vec![ColumnId(1), ColumnId(2)])?;
-    let (mut bytes, mut seen) = (Vec::new(), std::collections::BTreeSet::new());
-    while let Some(batch) = scanner.next_batch()? {
-        for row in 0..batch.batch.rows {
-            if let [Value::Blob(key), Value::Blob(chunk)] = batch.batch.row(row).as_slice() {
-                seen.insert(key.get(16..20).map(<[u8]>::to_vec));
-                bytes.extend_from_slice(chunk);
-            }
-        }
-    }
-    if seen.len() == parts as usize {
-        Ok(bytes)
-    } else {
-        let message = format!("{} of {parts} parts of the statement are there: it was not executed", seen.len());
-        Err(Error::invalid(SqlState::SERIALIZATION_FAILURE, message))
-    }
-}
-
-/// A term begins: whoever staged parts before will not commit them, or did.
-fn end_all_stages(view: &View, entry: &Entry, memtable: &Memtable) -> Result<()> {
-    let mut scanner = view.scan(ScanRequest {
-        keyspace: STAGES,
-        ranges: vec![KeyRange::all()],
-        columns: vec![],
-        bounds: vec![],
-        expired_below_ms: 0,
-        with_keys: false,
-        batch_rows: 1,
-    })?;
-    if scanner.next_batch()?.is_some() {
-        let (index, hlc) = (entry.index, entry.hlc.0);
-        memtable.delete_range(RangeDelete { keyspace: STAGES, range: KeyRange::all(), index, hlc });
-    }
-    Ok(())
-}
-
-fn end_stage(stage: u128, view: &View, writer: Writer, staged: &mut Staged) -> Result<()> {
-    let mut scanner = scan_stage(stage, view, vec![])?;
-    while let Some(batch) = scanner.next_batch()? {
-        let (keys, _) = batch.keys.expect("keys were asked for");
-        keys.iter().for_each(|key| staged.tombstone(STAGES, Key::new(key), request::stamp(writer)));
-    }
-    Ok(())
 }

@@ -71,7 +71,7 @@ pub enum Body {
         stage: u128,
         /// Which part of it, counted from 0.
         part: u32,
-        /// Encoded [`Transaction`] parts.
+        /// A piece of the stage's frames.
         bytes: Vec<u8>,
     },
     /// The transaction whose parts were staged.
@@ -225,6 +225,13 @@ impl Command {
     /// The bytes for the log.
     pub fn encode(&self) -> Vec<u8> {
         postcard::to_extend(self, vec![VERSION]).expect("commands have a plain encoding")
+    }
+
+    /// True where it does nothing but insert rows, and no request is remembered.
+    pub fn inserts_alone(&self) -> bool {
+        let Body::Transaction(transaction) = &self.body else { return false };
+        let insert = |part: &Part| matches!(part, Part::Write(TableWrite { effect: Effect::Insert { .. }, .. }));
+        self.request.is_none() && transaction.parts.iter().all(insert)
     }
 
     /// Reads what `encode` wrote.

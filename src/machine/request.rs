@@ -6,15 +6,20 @@
 //! * A session keeps its last 64 outcomes; an older request is refused, never executed again.
 //! * A bare request id carries its creation time (`UUIDv7`); one older than the window is refused, never executed. Its
 //!   outcome is kept until then and no longer: by the time in the id, so a client's clock cannot outlive its outcome.
-//! * There is a ceiling of sessions, counted in replicated state; bare ids are swept by the ones that come after them.
+//! * There is a ceiling of sessions, counted in replicated state: above it new ones are refused, since to forget one that
+//!   is in use would be to execute its next repetition.
+//! * Bare ids are swept by the ones that come after them. There is a ceiling of them too: above it the oldest are
+//!   forgotten early, and from then on ids as old as those are refused, never executed.
+//! * What is kept of an outcome is bounded: an error's text is cut.
 
 use super::command::{Request, RequestId};
-use super::write::{Staged, Writer};
+use super::staged::Staged;
+use super::write::Writer;
 use crate::error::{Kind, SqlState};
 use crate::hlc::Timestamp;
-use crate::ids::ColumnId;
+use crate::ids::{ColumnId, KeyspaceId};
 use crate::sql::catalog::{Layout, SESSIONS};
-use crate::sql::value::Value;
+use crate::sql::value::{DataType, Value};
 use crate::storage::codec;
 use crate::storage::keys::{self, Key, KeyRange};
 use crate::storage::rows::Stamp;
@@ -32,8 +37,36 @@ pub const DEDUPE_WINDOW_MS: u64 = 10 * 60 * 1000;
 /// Sessions at most: with outcomes that fill their 64 places about 200 MB. Above it new ones are refused.
 pub const SESSIONS_MAX: u64 = 100_000;
 
-/// The counter of sessions, among those of the machine.
+/// Bare request ids at most: 1,600 a second through all of the window, some 80 MB. Above it the window gets shorter.
+pub const REQUESTS_MAX: u64 = 1_000_000;
+
+/// Bytes of an error's text that are kept with an outcome: the text says what to do in its first sentence.
+const ERROR_BYTES_MAX: usize = 512;
+
+/// The counters among those of the machine: sessions, bare ids, and the creation time (ms) up to which bare ids were
+/// forgotten early.
 pub(super) const SESSIONS_COUNTER: &str = "sessions";
+pub(super) const REQUESTS_COUNTER: &str = "requests";
+pub(super) const REQUESTS_FLOOR: &str = "requests_floor_ms";
+
+/// How the counters stand before a command.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Counted {
+    pub sessions: u64,
+    pub requests: u64,
+    pub floor_ms: u64,
+}
+
+/// What a command does to the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    pub sessions_begun: u64,
+    pub sessions_ended: u64,
+    pub requests_begun: u64,
+    pub requests_ended: u64,
+    /// Bare ids created up to here (ms) are forgotten.
+    pub floor_ms: u64,
+}
 
 /// Statements of a batch whose counts are kept with its outcome: 1 KiB.
 const COUNTS_MAX: usize = 128;
@@ -82,16 +115,32 @@ pub fn recall(request: &Request, view: &View, instant: Timestamp) -> Result<Opti
     look_up(request, view, instant)
 }
 
-/// Refuses a session that would be one too many.
-pub(super) fn admit(request: &Request, view: &View, sessions: u64) -> Result<()> {
-    if matches!(request.id, RequestId::Session { .. })
-        && sessions >= SESSIONS_MAX
-        && read(view, &key_of(&request.id))?.is_none()
-    {
-        let message = format!("there are {SESSIONS_MAX} sessions already: go on with one of them");
-        return Err(Error::invalid(SqlState::LIMIT_EXCEEDED, message));
+/// Refuses a session that would be one too many, and a bare id whose outcome may have been forgotten. Asked where
+/// nothing is known of the request.
+pub(super) fn admit(request: &Request, view: &View, counted: Counted) -> Result<()> {
+    match &request.id {
+        RequestId::Session { .. } => {
+            if counted.sessions >= SESSIONS_MAX && read(view, &key_of(&request.id))?.is_none() {
+                let message = format!("there are {SESSIONS_MAX} sessions already: go on with one of them");
+                return Err(Error::invalid(SqlState::LIMIT_EXCEEDED, message));
+            }
+        }
+        RequestId::Bare(uuid) => {
+            if created_ms(*uuid) <= counted.floor_ms {
+                let message = format!(
+                    "the request id is older than the {REQUESTS_MAX} that are remembered: its outcome may no longer be \
+                     known, it was not executed"
+                );
+                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+            }
+        }
     }
     Ok(())
+}
+
+/// When a `UUIDv7` was made.
+fn created_ms(uuid: u128) -> u64 {
+    (uuid >> 80) as u64
 }
 
 /// What is known of a request; an error refuses it for good.
@@ -105,7 +154,7 @@ pub(super) fn look_up(request: &Request, view: &View, now: Timestamp) -> Result<
             *sequence
         }
         RequestId::Bare(uuid) => {
-            let (created_ms, now_ms) = ((uuid >> 80) as u64, now.wall().0);
+            let (created_ms, now_ms) = (created_ms(*uuid), now.wall().0);
             if now_ms.saturating_sub(created_ms) >= DEDUPE_WINDOW_MS {
                 let message =
                     "the request id is older than 10 minutes: its outcome is no longer known, it was not executed";
@@ -141,29 +190,36 @@ pub(super) fn look_up(request: &Request, view: &View, now: Timestamp) -> Result<
     }
 }
 
-/// Stages the outcome of a request: true where that begins a session. A conflict is no outcome: the leader evaluates
-/// again under the same name.
+/// Stages the outcome of a request. A conflict is no outcome: the leader evaluates again under the same name.
 pub(super) fn remember(
     request: &Request,
     outcome: &Result<u64>,
     view: &View,
     writer: Writer,
+    counted: Counted,
     staged: &mut Staged,
-) -> Result<bool> {
+) -> Result<Change> {
     if outcome.as_ref().is_err_and(|error| error.kind() == Kind::Conflict) {
-        return Ok(false);
+        return Ok(Change::default());
     }
     let key = key_of(&request.id);
     let known = read(view, &key)?;
-    let is_first = known.is_none();
+    let mut change = Change::default();
+    let begun = u64::from(known.is_none());
     let mut record = known.unwrap_or_default();
-    let (sequence, begins) = match &request.id {
-        RequestId::Session { sequence, .. } => (*sequence, is_first),
+    let sequence = match &request.id {
+        RequestId::Session { sequence, .. } => {
+            change.sessions_begun = begun;
+            *sequence
+        }
         RequestId::Bare(uuid) => {
-            if uuid % SWEEP_EVERY == 0 {
-                sweep(view, writer, staged)?;
+            change.requests_begun = begun;
+            if counted.requests >= REQUESTS_MAX {
+                (change.requests_ended, change.floor_ms) = sweep(u64::MAX, view, writer, staged)?;
+            } else if uuid % SWEEP_EVERY == 0 {
+                change.requests_ended = sweep(oldest_kept(writer), view, writer, staged)?.0;
             }
-            (0, false)
+            0
         }
     };
     record.last = writer.hlc;
@@ -173,7 +229,7 @@ pub(super) fn remember(
         fingerprint: request.fingerprint,
         affected: *outcome.as_ref().unwrap_or(&0),
         counts: if request.counts.len() <= COUNTS_MAX { request.counts.clone() } else { Vec::new() },
-        error: outcome.as_ref().err().map(|error| (error.sqlstate().to_string(), error.message().to_owned())),
+        error: outcome.as_ref().err().map(|error| (error.sqlstate().to_string(), cut(error.message()))),
     });
     record.outcomes.make_contiguous().sort_by_key(|answered| answered.sequence);
     while record.outcomes.len() > OUTCOMES_MAX {
@@ -181,35 +237,60 @@ pub(super) fn remember(
     }
     let value = postcard::to_stdvec(&record).expect("a record has a plain encoding");
     put_system(staged, SESSIONS, &key, value, writer);
-    Ok(begins)
+    Ok(change)
 }
 
-/// Tombstones for bare ids that would be refused by now, a bounded number of them, the oldest first.
-fn sweep(view: &View, writer: Writer, staged: &mut Staged) -> Result<()> {
-    let oldest_kept = writer.hlc.wall().0.saturating_sub(DEDUPE_WINDOW_MS) + 1;
+/// The beginning of a text that may be long: a duplicate key is quoted in its error, and can be megabytes.
+fn cut(text: &str) -> String {
+    let end = text.floor_char_boundary(ERROR_BYTES_MAX);
+    if end == text.len() { text.to_owned() } else { format!("{}...", &text[..end]) }
+}
+
+/// Bare ids created before this (ms) are refused by their age.
+fn oldest_kept(writer: Writer) -> u64 {
+    writer.hlc.wall().0.saturating_sub(DEDUPE_WINDOW_MS) + 1
+}
+
+/// Tombstones for bare ids created before `before_ms`, a bounded number of them, the oldest first: how many, and when the
+/// last of them was created.
+fn sweep(before_ms: u64, view: &View, writer: Writer, staged: &mut Staged) -> Result<(u64, u64)> {
     let bound = |created_ms: u64| {
         let key = key_of(&RequestId::Bare(u128::from(created_ms) << 80));
         keys::encode(&[Value::Blob(key)])
     };
-    let mut scanner = scan(view, KeyRange { from: bound(0), to: Some(bound(oldest_kept)) })?;
-    let mut swept = 0;
+    // A UUIDv7 has 48 bits of time.
+    let to = if before_ms >> 48 == 0 { bound(before_ms) } else { keys::encode(&[Value::Blob(b"s".to_vec())]) };
+    let mut scanner = scan(view, KeyRange { from: bound(0), to: Some(to) })?;
+    let (mut swept, mut last_ms) = (0, 0);
     while let Some(batch) = scanner.next_batch()? {
         let (keys, _) = batch.keys.expect("keys were asked for");
         for key in keys.iter().take(EVICT_MAX - swept) {
             staged.tombstone(SESSIONS, Key::new(key), stamp(writer));
+            last_ms = bare_created_ms(key)?;
             swept += 1;
         }
         if swept >= EVICT_MAX {
             break;
         }
     }
-    Ok(())
+    Ok((swept as u64, last_ms))
+}
+
+/// When the bare id of a row was made.
+fn bare_created_ms(key: &[u8]) -> Result<u64> {
+    let values = keys::decode(key, &[DataType::Blob])?;
+    match values.as_slice() {
+        [Value::Blob(name)] => match name.get(1..).and_then(|uuid| uuid.try_into().ok()) {
+            Some(uuid) => Ok(created_ms(u128::from_be_bytes(uuid))),
+            None => Err(Error::damaged("the name of a request is not there")),
+        },
+        _ => Err(Error::damaged("the name of a request is not there")),
+    }
 }
 
 /// Tombstones for sessions last used before an instant and for bare ids that are too old, a bounded number of each.
-/// Gives the number of sessions.
-pub(super) fn evict(before: Timestamp, view: &View, writer: Writer, staged: &mut Staged) -> Result<u64> {
-    sweep(view, writer, staged)?;
+pub(super) fn evict(before: Timestamp, view: &View, writer: Writer, staged: &mut Staged) -> Result<Change> {
+    let (requests_ended, _) = sweep(oldest_kept(writer), view, writer, staged)?;
     let bound = |head: &[u8]| keys::encode(&[Value::Blob(head.to_vec())]);
     let mut scanner = scan(view, KeyRange { from: bound(b"c"), to: Some(bound(b"d")) })?;
     let mut evicted = 0;
@@ -225,7 +306,7 @@ pub(super) fn evict(before: Timestamp, view: &View, writer: Writer, staged: &mut
             break;
         }
     }
-    Ok(evicted)
+    Ok(Change { sessions_ended: evicted, requests_ended, ..Change::default() })
 }
 
 fn scan(view: &View, range: KeyRange) -> Result<Scanner> {
@@ -241,13 +322,7 @@ fn scan(view: &View, range: KeyRange) -> Result<Scanner> {
 }
 
 /// Stages one row of a system keyspace.
-pub(super) fn put_system(
-    staged: &mut Staged,
-    keyspace: crate::ids::KeyspaceId,
-    key: &[u8],
-    value: Vec<u8>,
-    writer: Writer,
-) {
+pub(super) fn put_system(staged: &mut Staged, keyspace: KeyspaceId, key: &[u8], value: Vec<u8>, writer: Writer) {
     let row = [Value::Blob(key.to_vec()), Value::Blob(value)];
     let encoded = keys::encode(&row[..1]);
     staged.put(keyspace, encoded, stamp(writer), |image| codec::encode(&Layout::system(), &row, image));

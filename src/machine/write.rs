@@ -2,20 +2,20 @@
 
 use super::command::{Effect, Part, TableWrite};
 use super::row_set::RowSet;
+use super::staged::Staged;
 use crate::error::SqlState;
 use crate::hlc::Timestamp;
-use crate::ids::{KeyspaceId, LogIndex, OriginUid};
+use crate::ids::{ColumnId, KeyspaceId, LogIndex, OriginUid};
 use crate::sql::batch::{Column, Values};
-use crate::sql::catalog::{Catalog, Layout, ROW_ID_COLUMNS, Table};
+use crate::sql::catalog::{Catalog, Layout, LayoutColumn, ROW_ID_COLUMNS, Table};
 use crate::sql::value::{DataType, Value};
 use crate::storage::codec;
 use crate::storage::keys::{self, Key, KeyRange};
 use crate::storage::level::RangeDelete;
-use crate::storage::memtable::{Memtable, Put};
 use crate::storage::rows::Stamp;
-use crate::storage::view::{Head, View};
+use crate::storage::view::{Head, PointReader, View};
 use crate::{Error, Result};
-use std::ops::Range;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 /// Who writes, when, and what it read: the part of a command that every row of it shares.
@@ -41,64 +41,41 @@ impl Writer {
     }
 }
 
-/// Writes that passed their checks.
-#[derive(Debug, Default)]
-pub struct Staged {
-    keyspaces: Vec<(KeyspaceId, Vec<StagedPut>)>,
-    images: Vec<u8>,
-    ranges: Vec<RangeDelete>,
+/// What is to be done with a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// All of it.
+    Both,
+    /// Only its checks; nothing is staged.
+    Check,
+    /// It was checked; only staged.
+    Write,
 }
 
-#[derive(Debug)]
-struct StagedPut {
-    key: Key,
-    stamp: Stamp,
-    /// Where in `images`; none for a tombstone.
-    image: Option<Range<usize>>,
+/// Where a write stands among the slices of its statement.
+pub(super) struct Place {
+    pass: Pass,
+    /// Rows inserted by the slices before.
+    rows: usize,
+    /// The greatest key that they inserted.
+    last: Option<Key>,
 }
 
-impl Staged {
-    /// Writes everything into a memtable.
-    pub fn write(&self, memtable: &Memtable) {
-        for range in &self.ranges {
-            memtable.delete_range(range.clone());
-        }
-        for (keyspace, puts) in &self.keyspaces {
-            let puts: Vec<Put<'_>> = puts
-                .iter()
-                .map(|put| Put {
-                    key: &put.key,
-                    stamp: put.stamp,
-                    image: put.image.clone().map(|range| &self.images[range]),
-                })
-                .collect();
-            memtable.put_many(*keyspace, &puts);
-        }
-    }
-
-    pub(super) fn put(&mut self, keyspace: KeyspaceId, key: Key, stamp: Stamp, encode: impl FnOnce(&mut Vec<u8>)) {
-        let from = self.images.len();
-        encode(&mut self.images);
-        let image = Some(from..self.images.len());
-        self.keyspace(keyspace).push(StagedPut { key, stamp, image });
-    }
-
-    pub(super) fn tombstone(&mut self, keyspace: KeyspaceId, key: Key, stamp: Stamp) {
-        self.keyspace(keyspace).push(StagedPut { key, stamp, image: None });
-    }
-
-    /// A command writes to a table and its indexes: few enough to look through.
-    fn keyspace(&mut self, keyspace: KeyspaceId) -> &mut Vec<StagedPut> {
-        let at = self.keyspaces.iter().position(|(id, _)| *id == keyspace).unwrap_or_else(|| {
-            self.keyspaces.push((keyspace, Vec::new()));
-            self.keyspaces.len() - 1
-        });
-        &mut self.keyspaces[at].1
+impl Place {
+    /// The first one.
+    pub(super) fn of(pass: Pass) -> Place {
+        Place { pass, rows: 0, last: None }
     }
 }
 
 /// Checks one write against `view` and stages it.
-pub(super) fn stage(write: &TableWrite, catalog: &Catalog, view: &View, writer: Writer) -> Result<Staged> {
+pub(super) fn stage(
+    write: &TableWrite,
+    catalog: &Catalog,
+    view: &View,
+    writer: Writer,
+    place: &mut Place,
+) -> Result<Staged> {
     let table = catalog.table_by_id(write.table).filter(|table| table.schema == write.schema);
     let Some(table) = table else {
         return Err(Error::conflict("the table was changed since the statement was planned"));
@@ -107,7 +84,7 @@ pub(super) fn stage(write: &TableWrite, catalog: &Catalog, view: &View, writer: 
     if writer.read_index < table.floor {
         return Err(Error::conflict("the statement was evaluated too long ago"));
     }
-    let mut stager = Stager::new(table, view, writer);
+    let mut stager = Stager::new(table, view, writer, place);
     match &write.effect {
         Effect::Insert { rows, created_ms } => stager.insert(rows, created_ms.as_deref())?,
         Effect::Replace { rows, created_ms } => stager.replace(rows, created_ms)?,
@@ -129,22 +106,30 @@ struct Stager<'a> {
     layout: Layout,
     indexes: Vec<(KeyspaceId, Layout)>,
     view: &'a View,
+    /// Made when the first key is looked up, and good for all others.
+    heads: OnceCell<PointReader>,
+    /// The same for the columns of each index.
+    entries: Vec<OnceCell<PointReader>>,
     writer: Writer,
     expired_below_ms: u64,
     staged: Staged,
+    place: &'a mut Place,
 }
 
 impl<'a> Stager<'a> {
-    fn new(table: &'a Table, view: &'a View, writer: Writer) -> Stager<'a> {
-        let indexes = table.indexes.iter().map(|index| (index.keyspace, table.index_layout(index))).collect();
+    fn new(table: &'a Table, view: &'a View, writer: Writer, place: &'a mut Place) -> Stager<'a> {
+        let indexes: Vec<_> = table.indexes.iter().map(|index| (index.keyspace, table.index_layout(index))).collect();
         Stager {
             layout: table.layout(),
+            heads: OnceCell::new(),
+            entries: indexes.iter().map(|_| OnceCell::new()).collect(),
             indexes,
             expired_below_ms: table.expired_below(writer.now_ms()),
             staged: Staged::default(),
             table,
             view,
             writer,
+            place,
         }
     }
 
@@ -154,17 +139,33 @@ impl<'a> Stager<'a> {
         }
         let columns = self.columns(rows)?;
         let keys = self.keys(&columns, rows.rows);
-        refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
+        if self.place.pass != Pass::Write {
+            refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
+            self.follow(&keys)?;
+        }
         let now_ms = self.writer.now_ms();
         let row_id = self.table.has_row_id();
         for (row, key) in keys.into_iter().enumerate() {
             // A hidden row id holds the stamp of its command: nothing can have it already.
-            if !row_id && self.visible(&key)?.is_some() {
+            if !row_id && self.place.pass != Pass::Write && self.visible(&key)?.is_some() {
                 return Err(self.duplicate(&key));
             }
             let created_ms = created_ms.map_or(now_ms, |created_ms| created_ms[row]);
             self.put(key, self.writer.stamp(created_ms), &columns, row);
         }
+        self.place.rows += rows.rows;
+        Ok(())
+    }
+
+    /// Slices of one insert ascend, so that none needs to know the keys of all the others.
+    fn follow(&mut self, keys: &[Key]) -> Result<()> {
+        let (least, greatest) = (keys.iter().min(), keys.iter().max());
+        if let (Some(least), Some(before)) = (least, &self.place.last)
+            && least <= before
+        {
+            return Err(self.duplicate(least));
+        }
+        self.place.last = greatest.cloned();
         Ok(())
     }
 
@@ -186,7 +187,9 @@ impl<'a> Stager<'a> {
     fn delete(&mut self, key: &Key) -> Result<()> {
         self.require_unchanged(key)?;
         self.end_index_entries(key, None)?;
-        self.staged.tombstone(self.table.keyspace, key.clone(), self.writer.stamp(self.writer.now_ms()));
+        if self.place.pass != Pass::Check {
+            self.staged.tombstone(self.table.keyspace, key.clone(), self.writer.stamp(self.writer.now_ms()));
+        }
         Ok(())
     }
 
@@ -198,12 +201,10 @@ impl<'a> Stager<'a> {
             return Err(Error::conflict("a row of the deleted range was written meanwhile"));
         }
         let keyspaces = std::iter::once(self.table.keyspace).chain(self.indexes.iter().map(|(keyspace, _)| *keyspace));
-        self.staged.ranges.extend(keyspaces.map(|keyspace| RangeDelete {
-            keyspace,
-            range: range.clone(),
-            index: self.writer.index,
-            hlc: self.writer.hlc.0,
-        }));
+        for keyspace in keyspaces {
+            let (index, hlc) = (self.writer.index, self.writer.hlc.0);
+            self.staged.delete_range(RangeDelete { keyspace, range: range.clone(), index, hlc });
+        }
         Ok(())
     }
 
@@ -212,7 +213,10 @@ impl<'a> Stager<'a> {
         let drawn = |id| match ROW_ID_COLUMNS.iter().position(|hidden| *hidden == id)? {
             0 => Some(Column::constant(Value::Int(self.writer.hlc.0 as i64), DataType::Int, rows.rows)),
             1 => Some(Column::constant(Value::Int(self.writer.origin.0 as i64), DataType::Int, rows.rows)),
-            _ => Some(Column::new(Values::Int((0..rows.rows as i64).collect()))),
+            _ => {
+                let first = self.place.rows as i64;
+                Some(Column::new(Values::Int((first..first + rows.rows as i64).collect())))
+            }
         };
         self.layout
             .columns
@@ -236,13 +240,26 @@ impl<'a> Stager<'a> {
             .collect()
     }
 
+    /// A reader of the table's rows for these columns, made once.
+    fn reader<'b>(&self, made: &'b OnceCell<PointReader>, columns: &[LayoutColumn]) -> Result<&'b PointReader> {
+        if let Some(reader) = made.get() {
+            return Ok(reader);
+        }
+        let ids: Vec<ColumnId> = columns.iter().map(|column| column.id).collect();
+        let reader = self.view.reader(self.table.keyspace, &ids)?;
+        Ok(made.get_or_init(|| reader))
+    }
+
     /// The newest version of a key, where a statement of now could see it.
     fn visible(&self, key: &[u8]) -> Result<Option<Head>> {
-        let head = self.view.head(self.table.keyspace, key)?;
+        let head = self.reader(&self.heads, &[])?.head(key)?;
         Ok(head.filter(|head| !head.tombstone && head.stamp.created_ms >= self.expired_below_ms))
     }
 
     fn require_unchanged(&self, key: &[u8]) -> Result<()> {
+        if self.place.pass == Pass::Write {
+            return Ok(());
+        }
         // An earlier part of the same transaction may have written the row: that is no one else's change.
         let unchanged = |modified| modified <= self.writer.read_index || modified == self.writer.index;
         match self.visible(key)? {
@@ -253,6 +270,9 @@ impl<'a> Stager<'a> {
 
     /// Writes row `row` of `columns` and its index entries.
     fn put(&mut self, key: Key, stamp: Stamp, columns: &[Arc<Column>], row: usize) {
+        if self.place.pass == Pass::Check {
+            return;
+        }
         let (layout, staged) = (&self.layout, &mut self.staged);
         for (keyspace, index) in &self.indexes {
             let entry = index_entry(layout, index, columns, row);
@@ -263,9 +283,11 @@ impl<'a> Stager<'a> {
 
     /// Tombstones for the index entries of the row that is there now, but for those that its next version keeps.
     fn end_index_entries(&mut self, key: &[u8], next: Option<(&[Arc<Column>], usize)>) -> Result<()> {
-        for (keyspace, index) in &self.indexes {
-            let ids: Vec<_> = index.columns.iter().map(|column| column.id).collect();
-            let found = self.view.get(self.table.keyspace, key, &ids)?;
+        if self.place.pass == Pass::Check {
+            return Ok(());
+        }
+        for (at, (keyspace, index)) in self.indexes.iter().enumerate() {
+            let found = self.reader(&self.entries[at], &index.columns)?.get(key)?;
             let Some(entry) = found.and_then(|found| found.values) else { continue };
             let kept = next.is_some_and(|(columns, row)| {
                 keys::encode(&index_entry(&self.layout, index, columns, row)) == keys::encode(&entry)
@@ -278,20 +300,25 @@ impl<'a> Stager<'a> {
     }
 
     fn duplicate(&self, key: &Key) -> Error {
-        let values = keys::decode(key, &self.layout.key_types()).unwrap_or_default();
-        let named = |id| self.table.column_by_id(id).map_or("row id", |column| column.name.as_str());
-        let columns: Vec<&str> = self.table.key_columns().into_iter().map(named).collect();
-        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-        Error::invalid(
-            SqlState::UNIQUE_VIOLATION,
-            format!(
-                "duplicate key value violates unique constraint \"{}_pkey\": key ({})=({}) already exists",
-                self.table.name,
-                columns.join(", "),
-                values.join(", ")
-            ),
-        )
+        duplicate_key(self.table, &self.layout, key)
     }
+}
+
+/// Why a row cannot be inserted beside another of its key.
+pub fn duplicate_key(table: &Table, layout: &Layout, key: &[u8]) -> Error {
+    let values = keys::decode(key, &layout.key_types()).unwrap_or_default();
+    let named = |id| table.column_by_id(id).map_or("row id", |column| column.name.as_str());
+    let columns: Vec<&str> = table.key_columns().into_iter().map(named).collect();
+    let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+    Error::invalid(
+        SqlState::UNIQUE_VIOLATION,
+        format!(
+            "duplicate key value violates unique constraint \"{}_pkey\": key ({})=({}) already exists",
+            table.name,
+            columns.join(", "),
+            values.join(", ")
+        ),
+    )
 }
 
 /// The values of a row's entry in an index.

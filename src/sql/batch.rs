@@ -7,83 +7,15 @@
 //! * The payload at a null position is the type's zero and is never looked at.
 //! * A constant column keeps its type even where its value is NULL.
 
+mod strings;
+
 use crate::sql::value::{DataType, Value};
 use std::sync::Arc;
 
+pub use strings::Strings;
+
 /// Rows a batch holds at most. A block of storage passes through whole, and 4,096 numbers are one 32 KiB L1 cache.
 pub const BATCH_ROWS_MAX: usize = 4096;
-
-/// Strings of one column, end to end: one allocation for all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strings {
-    /// `offsets[i]..offsets[i + 1]` is string `i`; one more entry than strings.
-    offsets: Vec<u32>,
-    bytes: Vec<u8>,
-}
-
-impl Default for Strings {
-    fn default() -> Strings {
-        Strings { offsets: vec![0], bytes: Vec::new() }
-    }
-}
-
-impl Strings {
-    /// How many strings.
-    pub fn len(&self) -> usize {
-        self.offsets.len() - 1
-    }
-
-    /// True where there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Strings that lie end to end in `bytes`, cut at `offsets`; none where the offsets do not begin at 0, go back, or
-    /// do not end where the bytes end.
-    pub fn from_parts(offsets: Vec<u32>, bytes: Vec<u8>) -> Option<Strings> {
-        let whole = offsets.first() == Some(&0) && offsets.last().is_some_and(|&end| end as usize == bytes.len());
-        (whole && offsets.is_sorted()).then_some(Strings { offsets, bytes })
-    }
-
-    /// Where each string begins, and at last where the last one ends.
-    pub fn offsets(&self) -> &[u32] {
-        &self.offsets
-    }
-
-    /// All strings, end to end.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// Bytes of all strings together.
-    pub fn byte_len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// String `i`.
-    pub fn get(&self, i: usize) -> &[u8] {
-        &self.bytes[self.offsets[i] as usize..self.offsets[i + 1] as usize]
-    }
-
-    /// Adds one string. A column stays below 4 GiB: statements and blocks are bounded far below that.
-    pub fn push(&mut self, string: &[u8]) {
-        self.bytes.extend_from_slice(string);
-        self.offsets.push(u32::try_from(self.bytes.len()).expect("a column's strings stay below 4 GiB"));
-    }
-
-    /// All strings in order.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len()).map(|i| self.get(i))
-    }
-}
-
-impl<'a> FromIterator<&'a [u8]> for Strings {
-    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(strings: I) -> Strings {
-        let mut all = Strings::default();
-        strings.into_iter().for_each(|string| all.push(string));
-        all
-    }
-}
 
 /// The typed payload of a column.
 #[derive(Clone, Debug, PartialEq)]

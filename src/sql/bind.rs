@@ -215,7 +215,7 @@ pub struct BoundCreateIndex {
 pub fn prepare(sql: &str, limits: &ParseLimits, context: &BindContext<'_>) -> Result<Bound> {
     limits.check_length(sql)?;
     if let Some(insert) = bind_literal_insert(sql, context) {
-        return Ok(Bound::Insert(insert?));
+        return Ok(Bound::Insert(insert));
     }
     Ok(optimize_bound(bind(&parse(sql, limits)?, context)?))
 }

@@ -169,6 +169,10 @@ impl Table {
     }
 
     /// How rows are stored: the hidden row id first, where there is one, then the columns.
+    ///
+    /// Blocks name columns by identity, so one that is added or dropped leaves them as they are. Row images in a memtable
+    /// go by slot: columns are added behind all others, and a definition that takes a slot away is applied once no
+    /// memtable holds rows of the one before ([`crate::machine::Writes::begin_large`] freezes and flushes likewise).
     pub fn layout(&self) -> Layout {
         let hidden = if self.has_row_id() { &ROW_ID_COLUMNS[..] } else { &[] };
         let hidden = hidden.iter().map(|&id| LayoutColumn { id, data_type: DataType::Int, missing: Value::Null });

@@ -1,25 +1,31 @@
 //! Evaluation of writes: from a bound statement and a read view to effects with preconditions.
 //!
-//! Runs on the leader, under the statement's limits, before anything is proposed. What comes out is row images, so
-//! applying them needs no SQL.
+//! Runs on the leader, under the statement's limits. What comes out is row images, so applying them needs no SQL; and it
+//! comes out in slices, so neither does a statement about a million rows need memory for a million rows.
+
+mod insert;
+mod rows;
+mod slices;
 
 use crate::error::SqlState;
-use crate::ids::{ColumnId, LogIndex};
-use crate::machine::{Effect, KeySet, NewIndex, NewTable, Part, RowSet, TableWrite};
-use crate::sql::batch::{Batch, Column, ColumnBuilder, Strings};
-use crate::sql::bind::{Bound, BoundDelete, BoundInsert, BoundUpdate, check_column};
-use crate::sql::catalog::{Layout, Table};
-use crate::sql::expression::Expression;
-use crate::sql::plan::Access;
-use crate::sql::value::Value;
-use crate::storage::keys::{self, Key, KeyRange};
-use crate::storage::rows::Metadata;
-use crate::storage::view::{ScanRequest, View, ZoneBound};
+use crate::machine::{Effect, NewIndex, NewTable, Part, RowSet, TableWrite};
+use crate::sql::bind::{Bound, BoundDelete, BoundInsert};
+use crate::sql::catalog::Table;
+use crate::storage::keys::KeyRange;
+use crate::storage::view::{ScanRequest, View};
 use crate::{Error, Result};
-use std::sync::Arc;
+use insert::InsertSlices;
+use rows::{RowReader, Selection};
+use slices::Source;
+
+pub use slices::Slices;
 
 /// Rows read for one step of an evaluation.
 const STEP_ROWS: usize = 1024;
+
+/// Bytes that apply takes for a row beside its values: its key, its stamp, its places in the staged write and in the
+/// memtable. Measured on rows of a key and two numbers.
+const ROW_BYTES: usize = 128;
 
 /// What a writing statement comes to.
 #[derive(Debug, Default)]
@@ -31,6 +37,7 @@ pub struct Effects {
 }
 
 /// What an evaluation may use.
+#[derive(Clone, Copy)]
 pub struct Evaluation<'a> {
     /// What it reads.
     pub view: &'a View,
@@ -40,8 +47,12 @@ pub struct Evaluation<'a> {
     pub by_range: ByRange,
     /// Bytes of effects at most.
     pub effects_bytes_max: usize,
+    /// Bytes of memory that a slice of them should take; all of it in one where there is no limit.
+    pub slice_bytes_max: usize,
+    /// Bytes of memory that effects which cannot be cut may take.
+    pub whole_bytes_max: usize,
     /// Asked once a step: an error ends the evaluation.
-    pub check: &'a dyn Fn() -> Result<()>,
+    pub check: &'a (dyn Fn() -> Result<()> + Send + Sync),
 }
 
 /// Which rows a DELETE may end by key range: such an end hides only what has a lower position than itself.
@@ -55,75 +66,33 @@ pub enum ByRange {
     Never,
 }
 
-impl Evaluation<'_> {
-    /// Evaluates a statement that writes; queries are not its business.
-    pub fn run(&self, bound: &Bound) -> Result<Effects> {
-        match bound {
-            Bound::Insert(insert) => Ok(insert_effects(insert)),
-            Bound::Update(update) => self.update(update),
-            Bound::Delete(delete) => self.delete(delete),
-            Bound::CreateTable(create) => Ok(Effects {
-                parts: vec![Part::CreateTable(NewTable {
-                    name: create.definition.name.clone(),
-                    columns: create.definition.columns.clone(),
-                    primary_key: create.definition.primary_key.clone(),
-                    ttl: create.definition.ttl,
-                    if_not_exists: create.if_not_exists,
-                    expected: None,
-                })],
-                affected: 0,
-            }),
-            Bound::DropTable { tables } => {
-                let parts = tables.iter().map(|&table| Part::DropTable { table }).collect();
-                Ok(Effects { parts, affected: 0 })
+impl<'a> Evaluation<'a> {
+    /// All effects of a statement at once, as a batch needs them; queries are not its business.
+    pub fn run(self, bound: &'a Bound) -> Result<Effects> {
+        let mut slices = Evaluation { slice_bytes_max: usize::MAX, ..self }.slices(bound)?;
+        Ok(slices.next_slice()?.unwrap_or_default())
+    }
+
+    /// The effects of a statement, to be taken slice by slice.
+    pub fn slices(self, bound: &'a Bound) -> Result<Slices<'a>> {
+        let source = match bound {
+            Bound::Insert(insert) => {
+                Source::Insert(InsertSlices::new(insert.clone(), self.slice_bytes_max, self.whole_bytes_max)?)
             }
-            Bound::CreateIndex(create) if create.unique => Err(Error::unsupported("UNIQUE indexes are")),
-            Bound::CreateIndex(create) => Ok(Effects {
-                parts: vec![Part::CreateIndex(NewIndex {
-                    name: create.name.clone(),
-                    table: create.table.id,
-                    schema: create.table.schema,
-                    columns: create.columns.clone(),
-                    if_not_exists: create.if_not_exists,
-                })],
-                affected: 0,
-            }),
-            Bound::DropIndex { indexes } => {
-                let parts = indexes.iter().map(|&(_, index)| Part::DropIndex { index }).collect();
-                Ok(Effects { parts, affected: 0 })
+            Bound::Update(update) => Source::update(update, &self)?,
+            Bound::Delete(delete) => self.delete(delete)?,
+            Bound::CreateTable(_) | Bound::DropTable { .. } | Bound::CreateIndex(_) | Bound::DropIndex { .. } => {
+                Source::Whole(Some(definition(bound)?))
             }
             Bound::Query { .. } | Bound::Explain { .. } => {
-                Err(Error::internal("a query was given to the evaluation of writes"))
+                return Err(Error::internal("a query was given to the evaluation of writes"));
             }
-        }
+        };
+        Ok(Slices { evaluation: self, source, bytes: 0, rows: 0 })
     }
 
-    fn update(&self, update: &BoundUpdate) -> Result<Effects> {
-        let table = &update.table;
-        let layout = table.layout();
-        let visible = layout.columns.len() - table.columns.len();
-        let moves = update.assignments.iter().any(|(id, _)| table.primary_key.contains(id));
-        let mut written = Written::new(&layout);
-        let rows = Rows { table, access: &update.access, bounds: &update.bounds, filter: update.filter.as_ref() };
-        self.each(&rows, &layout, |batch, keys, metadata| {
-            let input = Batch::new(batch.columns[visible..].to_vec(), batch.rows);
-            let mut columns = batch.columns.clone();
-            for (id, expression) in &update.assignments {
-                let slot = layout.slot(*id).expect("assignments name columns of their table");
-                let values = expression.evaluate(&input)?;
-                let column = table.column_by_id(*id).expect("assignments name columns of their table");
-                check_column(column, table, &values)?;
-                columns[slot] = values;
-            }
-            written.add(&columns, keys, metadata, batch.rows, moves);
-            written.check(self.effects_bytes_max)
-        })?;
-        Ok(written.into_effects(table, moves))
-    }
-
-    fn delete(&self, delete: &BoundDelete) -> Result<Effects> {
+    fn delete(&self, delete: &'a BoundDelete) -> Result<Source<'a>> {
         let table = &delete.table;
-        let rows = Rows { table, access: &delete.access, bounds: &delete.bounds, filter: delete.filter.as_ref() };
         let whole = delete
             .exact_ranges
             .as_ref()
@@ -136,20 +105,13 @@ impl Evaluation<'_> {
             if affected > STEP_ROWS as u64 {
                 let effects =
                     ranges.iter().map(|range| Effect::DeleteRange { from: range.from.clone(), to: range.to.clone() });
-                return Ok(Effects { parts: effects.map(|effect| write(table, effect)).collect(), affected });
+                let parts = effects.map(|effect| write(table, effect)).collect();
+                return Ok(Source::Whole(Some(Effects { parts, affected })));
             }
         }
-        let key_layout = table.layout();
-        let (mut doomed, mut bytes) = (Vec::new(), 0);
-        self.each(&rows, &key_layout, |batch, keys, _| {
-            doomed.extend((0..batch.rows).map(|row| Key::new(keys.get(row))));
-            bytes += keys.byte_len();
-            within(bytes, doomed.len(), self.effects_bytes_max)
-        })?;
-        let affected = doomed.len() as u64;
-        let parts =
-            if doomed.is_empty() { vec![] } else { vec![write(table, Effect::Delete { keys: KeySet(doomed) })] };
-        Ok(Effects { parts, affected })
+        let (access, bounds, filter) = (&delete.access, &delete.bounds, delete.filter.as_ref());
+        let rows = RowReader::new(&Selection { table, access, bounds, filter }, self.view, self.now_ms)?;
+        Ok(Source::Delete { table: table.clone(), rows })
     }
 
     fn may_delete_by_range(&self, table: &Table, ranges: &[KeyRange]) -> Result<bool> {
@@ -178,149 +140,33 @@ impl Evaluation<'_> {
         }
         Ok(count)
     }
-
-    /// Calls `visit` with the rows that pass, all columns of the layout, a step at a time.
-    fn each(
-        &self,
-        rows: &Rows<'_>,
-        layout: &Layout,
-        mut visit: impl FnMut(&Batch, &Strings, &Metadata) -> Result<()>,
-    ) -> Result<()> {
-        let hidden = layout.columns.len() - rows.table.columns.len();
-        let columns: Vec<ColumnId> = layout.columns.iter().map(|column| column.id).collect();
-        let mut step = |batch: &Batch, keys: &Strings, metadata: &Metadata| {
-            (self.check)()?;
-            let Some(filter) = rows.filter else { return visit(batch, keys, metadata) };
-            let verdict = filter.evaluate(&Batch::new(batch.columns[hidden..].to_vec(), batch.rows))?;
-            let passing: Vec<u32> =
-                (0..batch.rows as u32).filter(|&row| verdict.value(row as usize) == Value::Bool(true)).collect();
-            if passing.is_empty() {
-                return Ok(());
-            }
-            let keys: Strings = passing.iter().map(|&row| keys.get(row as usize)).collect();
-            let mut kept = Metadata::default();
-            passing.iter().for_each(|&row| kept.push(metadata.stamp(row as usize), false));
-            visit(&batch.gather(&passing), &keys, &kept)
-        };
-        match rows.access {
-            Access::Primary { ranges } => {
-                let mut scanner = self.view.scan(ScanRequest {
-                    keyspace: rows.table.keyspace,
-                    ranges: ranges.clone(),
-                    columns,
-                    bounds: rows.bounds.to_vec(),
-                    expired_below_ms: rows.table.expired_below(self.now_ms),
-                    with_keys: true,
-                    batch_rows: STEP_ROWS,
-                })?;
-                while let Some(batch) = scanner.next_batch()? {
-                    let (keys, metadata) = batch.keys.expect("keys were asked for");
-                    step(&batch.batch, &keys, &metadata)?;
-                }
-                Ok(())
-            }
-            Access::Index { index, ranges } => {
-                let index = rows.table.indexes.iter().find(|known| known.id == *index);
-                let index = index.ok_or_else(|| Error::conflict("the index was dropped meanwhile"))?;
-                let entries = rows.table.index_layout(index);
-                let mut scanner = self.view.scan(ScanRequest {
-                    keyspace: index.keyspace,
-                    ranges: ranges.clone(),
-                    columns: rows.table.key_columns(),
-                    bounds: vec![],
-                    expired_below_ms: rows.table.expired_below(self.now_ms),
-                    with_keys: false,
-                    batch_rows: STEP_ROWS,
-                })?;
-                debug_assert!(rows.table.key_columns().iter().all(|id| entries.slot(*id).is_some()));
-                while let Some(batch) = scanner.next_batch()? {
-                    let (rows, keys, metadata) = self.look_up(rows.table, layout, &batch.batch)?;
-                    step(&rows, &keys, &metadata)?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The rows whose key columns stand in `entries`.
-    fn look_up(&self, table: &Table, layout: &Layout, entries: &Batch) -> Result<(Batch, Strings, Metadata)> {
-        let ids: Vec<ColumnId> = layout.columns.iter().map(|column| column.id).collect();
-        let mut builders: Vec<ColumnBuilder> =
-            layout.columns.iter().map(|column| ColumnBuilder::new(column.data_type, entries.rows)).collect();
-        let (mut found_keys, mut metadata) = (Strings::default(), Metadata::default());
-        let mut key = Vec::new();
-        for row in 0..entries.rows {
-            key.clear();
-            entries.columns.iter().for_each(|column| keys::push_cell(&mut key, column, row));
-            let Some(found) = self.view.get(table.keyspace, &key, &ids)? else { continue };
-            let Some(values) = found.values else { continue };
-            builders.iter_mut().zip(&values).for_each(|(builder, value)| builder.push(value));
-            found_keys.push(&key);
-            metadata.push(found.stamp, false);
-        }
-        let columns = builders.into_iter().map(|builder| Arc::new(builder.finish())).collect();
-        Ok((Batch::new(columns, metadata.len()), found_keys, metadata))
-    }
 }
 
-/// Which rows an UPDATE or DELETE is about.
-struct Rows<'a> {
-    table: &'a Table,
-    access: &'a Access,
-    bounds: &'a [ZoneBound],
-    filter: Option<&'a Expression>,
-}
-
-/// New versions of rows, gathered step by step.
-struct Written {
-    columns: Vec<(ColumnId, ColumnBuilder)>,
-    created_ms: Vec<u64>,
-    /// Keys of the versions that end, where the key itself changes.
-    ended: Vec<Key>,
-    bytes: usize,
-}
-
-impl Written {
-    fn new(layout: &Layout) -> Written {
-        let columns = layout.columns.iter().map(|column| (column.id, ColumnBuilder::new(column.data_type, 0)));
-        Written { columns: columns.collect(), created_ms: vec![], ended: vec![], bytes: 0 }
-    }
-
-    fn add(&mut self, columns: &[Arc<Column>], keys: &Strings, metadata: &Metadata, rows: usize, moves: bool) {
-        for ((_, builder), column) in self.columns.iter_mut().zip(columns) {
-            builder.extend(column, 0, rows);
-            self.bytes += column.byte_len();
+fn definition(bound: &Bound) -> Result<Effects> {
+    let parts = match bound {
+        Bound::CreateTable(create) => vec![Part::CreateTable(NewTable {
+            name: create.definition.name.clone(),
+            columns: create.definition.columns.clone(),
+            primary_key: create.definition.primary_key.clone(),
+            ttl: create.definition.ttl,
+            if_not_exists: create.if_not_exists,
+            expected: None,
+        })],
+        Bound::DropTable { tables } => tables.iter().map(|&table| Part::DropTable { table }).collect(),
+        Bound::CreateIndex(create) if create.unique => return Err(Error::unsupported("UNIQUE indexes are")),
+        Bound::CreateIndex(create) => vec![Part::CreateIndex(NewIndex {
+            name: create.name.clone(),
+            table: create.table.id,
+            schema: create.table.schema,
+            columns: create.columns.clone(),
+            if_not_exists: create.if_not_exists,
+        })],
+        Bound::DropIndex { indexes } => indexes.iter().map(|&(_, index)| Part::DropIndex { index }).collect(),
+        Bound::Insert(_) | Bound::Update(_) | Bound::Delete(_) | Bound::Query { .. } | Bound::Explain { .. } => {
+            return Err(Error::internal("a statement about rows was given for a definition"));
         }
-        self.created_ms.extend_from_slice(&metadata.created_ms);
-        self.bytes += rows * 8;
-        if moves {
-            self.ended.extend((0..rows).map(|row| Key::new(keys.get(row))));
-            self.bytes += keys.byte_len();
-        }
-    }
-
-    fn check(&self, bytes_max: usize) -> Result<()> {
-        within(self.bytes, self.created_ms.len(), bytes_max)
-    }
-
-    fn into_effects(self, table: &Table, moves: bool) -> Effects {
-        let rows = self.created_ms.len();
-        if rows == 0 {
-            return Effects::default();
-        }
-        let columns = self.columns.into_iter().map(|(id, builder)| (id, Arc::new(builder.finish()))).collect();
-        let set = RowSet { columns, rows };
-        // A row whose key changes ends under the old key and begins, at its age, under the new one.
-        let parts = if moves {
-            vec![
-                write(table, Effect::Delete { keys: KeySet(self.ended) }),
-                write(table, Effect::Insert { rows: set, created_ms: Some(self.created_ms) }),
-            ]
-        } else {
-            vec![write(table, Effect::Replace { rows: set, created_ms: self.created_ms })]
-        };
-        Effects { parts, affected: rows as u64 }
-    }
+    };
+    Ok(Effects { parts, affected: 0 })
 }
 
 /// The effects of an INSERT of constants, which needs no view.
@@ -340,10 +186,6 @@ fn write(table: &Table, effect: Effect) -> Part {
     Part::Write(TableWrite { table: table.id, schema: table.schema, effect })
 }
 
-fn within(bytes: usize, rows: usize, bytes_max: usize) -> Result<()> {
-    if bytes <= bytes_max { Ok(()) } else { Err(too_much(bytes_max, rows as u64)) }
-}
-
 /// Why a statement or batch with more effects than the limit is not proposed.
 pub fn too_much(bytes_max: usize, rows: u64) -> Error {
     let message = format!(
@@ -351,9 +193,4 @@ pub fn too_much(bytes_max: usize, rows: u64) -> Error {
          split it by key ranges"
     );
     Error::limit(SqlState::LIMIT_EXCEEDED, message)
-}
-
-/// The position that effects computed at `view` were read at.
-pub fn read_index(view: &View) -> LogIndex {
-    view.version
 }

@@ -16,20 +16,22 @@
 //! * A batch is one command: its statements see each other, nobody sees a part of it.
 
 mod batch;
+mod brief;
 mod propose;
+mod request;
 
+pub use brief::BRIEF_BYTES_MAX;
 pub use propose::next_backfill;
 
 use crate::clock::Clock;
 use crate::error::{Kind, SqlState};
 use crate::hlc::Timestamp;
-use crate::ids::OriginUid;
-use crate::ids::TableId;
-use crate::machine::{Outcome, Recalled, Request, RequestId, recall};
+use crate::ids::{OriginUid, TableId};
+use crate::machine::{Outcome, Request, RequestId};
 use crate::sql::batch::{Batch, Column, Strings, Values};
 use crate::sql::bind::{BindContext, Bound, OutputColumn, bind};
 use crate::sql::catalog::Catalog;
-use crate::sql::evaluate::{self, ByRange, Effects, Evaluation};
+use crate::sql::evaluate::{ByRange, Evaluation};
 use crate::sql::explain;
 use crate::sql::insert::bind_literal_insert;
 use crate::sql::latch::Latches;
@@ -42,7 +44,8 @@ use crate::sql::translate::{ParseLimits, parse};
 use crate::storage::view::View;
 use crate::{Error, Result};
 use batch::{Draft, Held};
-use std::sync::Arc;
+use request::{counts, known, known_batch, request_of};
+use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 /// Evaluations of one statement before the conflict is answered. From the second on a latch is held, so only
@@ -77,6 +80,10 @@ pub struct Limits {
     pub command_bytes_max: usize,
     /// Bytes of one statement's effects.
     pub effects_bytes_max: usize,
+    /// Bytes of memory that one slice of effects takes: larger ones are staged and applied slice by slice.
+    pub slice_bytes_max: usize,
+    /// Bytes of memory that effects which cannot be cut may take: those of a batch, and of an UPDATE of key columns.
+    pub whole_bytes_max: usize,
     /// Bytes of rows that one query of a batch may answer, since they are held until the batch is done.
     pub batch_result_bytes_max: usize,
 }
@@ -88,6 +95,8 @@ impl Default for Limits {
             parse: ParseLimits::default(),
             command_bytes_max: 8 << 20,
             effects_bytes_max: 256 << 20,
+            slice_bytes_max: 4 << 20,
+            whole_bytes_max: 16 << 20,
             batch_result_bytes_max: 16 << 20,
         }
     }
@@ -137,6 +146,8 @@ impl RowStream {
 pub struct Executor {
     limits: Limits,
     latches: Latches,
+    /// Stages that are still to be abandoned: their nodes had too much before them.
+    abandoned: Mutex<Vec<u128>>,
     pool: Arc<Pool>,
     /// Times the operators of EXPLAIN ANALYZE.
     clock: Arc<dyn Clock>,
@@ -145,11 +156,14 @@ pub struct Executor {
 impl Executor {
     /// An executor whose queries share `pool`.
     pub fn new(limits: Limits, pool: Arc<Pool>, clock: Arc<dyn Clock>) -> Executor {
-        Executor { limits, latches: Latches::default(), pool, clock }
+        Executor { limits, latches: Latches::default(), abandoned: Mutex::default(), pool, clock }
     }
 
     /// Runs one statement.
     pub async fn execute(&self, group: &dyn Group, sql: &str, task: &Task) -> Result<Answer> {
+        if let Some(answer) = brief::point_query(group, sql)? {
+            return Ok(answer);
+        }
         let request = request_of(task, &[sql]);
         if let Some(known) = known(group, request.as_ref())? {
             return known.affected.map(|affected| Answer::Done { affected });
@@ -172,27 +186,28 @@ impl Executor {
         request: Option<&Request>,
     ) -> Result<Answer> {
         self.limits.parse.check_length(sql)?;
-        if let Some(effects) = literal_insert(group, sql)? {
-            match self.write(group, effects, request).await {
-                Err(error) if error.kind() == Kind::Conflict => {}
-                settled => return settled.map(|affected| Answer::Done { affected }),
-            }
-        }
-        let statement = parse(sql, &self.limits.parse)?;
-        for attempt in 0..ATTEMPTS_MAX {
+        let (mut parsed, mut table) = (None, None);
+        for _ in 0..ATTEMPTS_MAX {
+            // After its first conflict a statement takes turns. Whoever held the latch has just written: what this one
+            // reads, and the instant by which it judges, are taken after that.
+            let _latch = match table {
+                Some(table) => Some(self.latches.acquire(table).await),
+                None => None,
+            };
             let (view, instant) = (group.view()?, group.instant());
-            let bound = optimize_bound(bind(&statement, &context(&view.catalog, instant))?);
+            let bound = match bind_literal_insert(sql, &context(&view.catalog, instant)) {
+                Some(insert) => Bound::Insert(insert),
+                None => self.bind(sql, &mut parsed, &view, instant)?,
+            };
             if let Some(stream) = self.query(&bound, &view, instant, task)? {
                 return Ok(Answer::Rows(stream));
             }
-            let latch = match table_of(&bound) {
-                Some(table) if attempt > 0 => Some(self.latches.acquire(table).await),
-                Some(_) | None => None,
-            };
-            // Whoever held the latch has just written: read what it wrote.
-            let view = if latch.is_some() { group.view()? } else { view };
-            let effects = self.evaluate(&bound, &view, instant, task, ByRange::Any)?;
-            match self.write(group, (effects, view), request).await {
+            table = table_of(&bound);
+            if let Some(lease) = &view.lease {
+                lease.mark_writer();
+            }
+            let slices = self.evaluation(&view, instant, task, ByRange::Any).slices(&bound)?;
+            match self.write_slices(group, slices, &view, request).await {
                 Err(error) if error.kind() == Kind::Conflict => {}
                 Err(error) => return Err(error),
                 Ok(affected) => {
@@ -202,6 +217,16 @@ impl Executor {
             }
         }
         Err(Error::conflict(format!("other statements changed the same rows {ATTEMPTS_MAX} times in a row: try again")))
+    }
+
+    /// Binds a statement's text, which is parsed once.
+    fn bind(&self, sql: &str, parsed: &mut Option<Statement>, view: &View, instant: Timestamp) -> Result<Bound> {
+        let statement = match parsed.take() {
+            Some(statement) => statement,
+            None => parse(sql, &self.limits.parse)?,
+        };
+        let bound = bind(parsed.insert(statement), &context(&view.catalog, instant))?;
+        Ok(optimize_bound(bound))
     }
 
     /// Runs statements as one command. An error names the statement, counted from 0.
@@ -250,18 +275,27 @@ impl Executor {
             let view = group.view().map_err(|error| (0, error))?;
             let mut draft = Draft::new(view.clone(), group.instant(), group.origin());
             let mut answers = Vec::with_capacity(parsed.len());
-            for (at, statement) in parsed.iter().enumerate() {
+            let stepped = parsed.iter().enumerate().try_for_each(|(at, statement)| {
                 answers.push(self.step(&mut draft, statement, task).map_err(|error| (at, error))?);
-            }
+                Ok(())
+            });
             let tables = draft.tables();
-            let request = request.map(|request| Request { counts: counts(&answers), ..request.clone() });
-            match self.write(group, (draft.into_effects(), view), request.as_ref()).await {
-                Err(error) if error.kind() == Kind::Conflict => {
+            let settled = match stepped {
+                Ok(()) => {
+                    let request = request.map(|request| Request { counts: counts(&answers), ..request.clone() });
+                    let written = self.write(group, (draft.into_effects(), view), request.as_ref()).await;
+                    written.map_err(|error| (last, error))
+                }
+                Err(failed) => Err(failed),
+            };
+            match settled {
+                // By a step: rows were flushed that are newer than the view it began with.
+                Err((_, error)) if error.kind() == Kind::Conflict => {
                     // Given back before others are taken: whoever holds some while waiting for more takes them in order.
                     drop(std::mem::take(&mut latches));
                     latches = self.latches.acquire_all(&tables).await;
                 }
-                Err(error) => return Err((last, error)),
+                Err(failed) => return Err(failed),
                 Ok(_) => return Ok(answers),
             }
         }
@@ -341,58 +375,16 @@ impl Executor {
         Ok(analysis.figures())
     }
 
-    fn evaluate(
-        &self,
-        bound: &Bound,
-        view: &View,
-        instant: Timestamp,
-        task: &Task,
-        by_range: ByRange,
-    ) -> Result<Effects> {
+    fn evaluation<'a>(&self, view: &'a View, instant: Timestamp, task: &'a Task, by_range: ByRange) -> Evaluation<'a> {
         Evaluation {
             view,
             by_range,
             now_ms: instant.wall().0,
             effects_bytes_max: self.limits.effects_bytes_max,
+            slice_bytes_max: self.limits.slice_bytes_max,
+            whole_bytes_max: self.limits.whole_bytes_max,
             check: &*task.check,
         }
-        .run(bound)
-    }
-}
-
-/// What was answered to a request before.
-fn known(group: &dyn Group, request: Option<&Request>) -> Result<Option<Recalled>> {
-    match request {
-        Some(request) => recall(request, &group.view()?, group.instant()),
-        None => Ok(None),
-    }
-}
-
-/// The answers of a batch that was executed before.
-fn known_batch(known: Recalled, statements: usize) -> Result<Vec<Answer>> {
-    let affected = known.affected?;
-    if known.counts.len() == statements {
-        return Ok(known.counts.into_iter().map(|affected| Answer::Done { affected }).collect());
-    }
-    let message = format!("already applied: the batch took effect ({affected} rows), its answers are not kept");
-    Err(Error::invalid(SqlState::NOT_IN_STATE, message))
-}
-
-/// Rows that each statement affected; none where one of them answers rows, which are not kept.
-fn counts(answers: &[Answer]) -> Vec<u64> {
-    let count = |answer: &Answer| match answer {
-        Answer::Done { affected } => Some(*affected),
-        Answer::Rows(_) => None,
-    };
-    answers.iter().map(count).collect::<Option<Vec<u64>>>().unwrap_or_default()
-}
-
-/// The effects of an INSERT of constants, straight from its text.
-fn literal_insert(group: &dyn Group, sql: &str) -> Result<Option<(Effects, View)>> {
-    let (view, instant) = (group.view()?, group.instant());
-    match bind_literal_insert(sql, &context(&view.catalog, instant)) {
-        Some(insert) => Ok(Some((evaluate::insert_effects(&insert?), view))),
-        None => Ok(None),
     }
 }
 
@@ -413,15 +405,4 @@ fn table_of(bound: &Bound) -> Option<TableId> {
         | Bound::Query { .. }
         | Bound::Explain { .. } => None,
     }
-}
-
-/// The name of a request with the hash of what it asks.
-fn request_of(task: &Task, statements: &[&str]) -> Option<Request> {
-    let id = task.request.clone()?;
-    let mut hasher = xxhash_rust::xxh3::Xxh3::new();
-    for sql in statements {
-        hasher.update(&(sql.len() as u64).to_le_bytes());
-        hasher.update(sql.as_bytes());
-    }
-    Some(Request { id, fingerprint: hasher.digest(), counts: Vec::new() })
 }

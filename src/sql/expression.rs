@@ -171,6 +171,8 @@ pub enum Function {
     Abs,
     /// Characters of a TEXT, bytes of a BLOB.
     Length,
+    /// The first characters of a TEXT, as many as the second argument says: what a cast to `VARCHAR(n)` leaves.
+    Left,
     /// Lower case.
     Lower,
     /// Upper case.

@@ -20,6 +20,8 @@ pub mod memory;
 pub mod operator;
 pub mod optimize;
 pub mod plan;
+pub mod point;
+mod scanner;
 pub mod statement;
 pub mod suggest;
 pub mod text;

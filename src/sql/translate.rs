@@ -17,10 +17,12 @@
     reason = "the parser's enums are not ours: whatever is not named is refused"
 )]
 
+mod call;
 mod definition;
 mod dispatch;
 mod expression;
 mod guard;
+mod literal;
 mod query;
 mod rewrite;
 mod scan;
@@ -111,6 +113,8 @@ struct Translator {
 /// Where each line begins, in characters.
 struct Positions {
     line_starts: Vec<u32>,
+    /// The place after the last character, where something is missing.
+    end: u32,
 }
 
 impl Positions {
@@ -120,7 +124,7 @@ impl Positions {
             let lines = sql.chars().enumerate().filter(|&(_, char)| char == '\n');
             line_starts.extend(lines.map(|(i, _)| i as u32 + 1));
         }
-        Positions { line_starts }
+        Positions { line_starts, end: sql.chars().count() as u32 + 1 }
     }
 
     /// The character's number, from 1; 0 where the parser made the place up.
@@ -149,6 +153,8 @@ impl Translator {
         })?;
         tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
         rewrite::signs(&mut tokens);
+        rewrite::null_tests(&mut tokens);
+        rewrite::join_strings(&mut tokens).map_err(|second| self.unexpected(&second, "an operator or a comma"))?;
         Ok(tokens)
     }
 
@@ -222,9 +228,14 @@ impl Translator {
     fn syntax_error_at(&self, token: Option<&TokenWithSpan>, wanted: &str) -> Error {
         match token {
             Some(token) => self.unexpected(token, wanted),
-            None => Error::invalid(SqlState::SYNTAX_ERROR, "syntax error at end of input")
-                .hint(format!("expected {wanted}")),
+            None => self.at_end(wanted),
         }
+    }
+
+    /// The error of a statement that stops too early: it points behind the last character, as PostgreSQL's does.
+    fn at_end(&self, wanted: &str) -> Error {
+        let error = Error::invalid(SqlState::SYNTAX_ERROR, "syntax error at end of input");
+        error.hint(format!("expected {wanted}")).at(self.positions.end)
     }
 
     /// Reads the parser's error text, which is all that it tells: `Expected: a, found: b at Line: 1, Column: 2`.
@@ -238,13 +249,15 @@ impl Translator {
             None => (text.as_str(), None),
         };
         let error = match text.strip_prefix("Expected: ").and_then(|text| text.rsplit_once(", found: ")) {
-            Some((wanted, "EOF")) => Error::invalid(SqlState::SYNTAX_ERROR, "syntax error at end of input")
-                .hint(format!("expected {}", readable(wanted))),
+            Some((wanted, "EOF")) => return self.at_end(&readable(wanted)),
             Some((wanted, found)) => {
                 Error::invalid(SqlState::SYNTAX_ERROR, format!("syntax error at or near \"{found}\""))
                     .hint(format!("expected {}", readable(wanted)))
             }
-            None => Error::invalid(SqlState::SYNTAX_ERROR, format!("syntax error: {}", lower_first(text))),
+            None => {
+                let text = text.strip_prefix("Expected ").map_or(lower_first(text), |text| format!("expected {text}"));
+                Error::invalid(SqlState::SYNTAX_ERROR, format!("syntax error: {text}"))
+            }
         };
         location.map_or(error.clone(), |location| self.at(error, location))
     }

@@ -184,18 +184,31 @@ pub struct Statistics {
     pub evictions: u64,
 }
 
+/// How often the cache was asked; outlives it.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    /// Times that a part was there.
+    pub hits: AtomicU64,
+    /// Times that it had to be decoded.
+    pub misses: AtomicU64,
+}
+
 /// The cache. Shared by all readers.
 pub struct Cache {
     segments: Mutex<Segments>,
-    hits: AtomicU64,
-    misses: AtomicU64,
+    lookups: Arc<Lookups>,
 }
 
 impl Cache {
     /// A cache that holds at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Cache {
         let segments = Segments { probation: Segment::new(), protected: Segment::new(), bytes_max, evictions: 0 };
-        Cache { segments: Mutex::new(segments), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Cache { segments: Mutex::new(segments), lookups: Arc::default() }
+    }
+
+    /// How often it was asked, counted on.
+    pub fn lookups(&self) -> Arc<Lookups> {
+        self.lookups.clone()
     }
 
     /// The block with this uid, as `read` gives it where it is not here. For small blocks of the hot store, and for
@@ -271,8 +284,8 @@ impl Cache {
             bytes: segments.probation.bytes + segments.protected.bytes,
             bytes_max: segments.bytes_max,
             entries: segments.probation.entries.len() + segments.protected.entries.len(),
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
+            hits: self.lookups.hits.load(Ordering::Relaxed),
+            misses: self.lookups.misses.load(Ordering::Relaxed),
             evictions: segments.evictions,
         }
     }
@@ -280,10 +293,10 @@ impl Cache {
     fn entry(&self, key: Key, role: Role, decode: impl FnOnce() -> Result<Entry>) -> Result<Entry> {
         let found = self.lock().get(key);
         if let Some(entry) = found {
-            self.hits.fetch_add(1, Ordering::Relaxed);
+            self.lookups.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(entry);
         }
-        self.misses.fetch_add(1, Ordering::Relaxed);
+        self.lookups.misses.fetch_add(1, Ordering::Relaxed);
         let entry = decode()?;
         self.lock().put(key, entry.clone(), role == Role::Key);
         Ok(entry)

@@ -3,7 +3,8 @@
 //! Flush writes into a draft; [`crate::storage::hot::HotStore::publish`] makes it visible. One large command may fill
 //! several memtables, so a draft takes in any number of them before it is published, or is thrown away whole.
 //!
-//! * Each memtable taken in gets a file of its own, so what a later one takes the place of leaves with its file.
+//! * Each memtable taken in gets a file of its own, so what a later one takes the place of leaves with its file, before
+//!   the draft is published.
 //! * File numbers are drawn once: what a draft wrote and gave up is never written again under the same number.
 //! * Nothing is published before all of it has been handed to the operating system.
 
@@ -13,7 +14,7 @@ use crate::storage::entry::EntryRecord;
 use crate::storage::hot::HotStore;
 use crate::storage::hot::block_file::{self, BlockFile, Stored, Writer};
 use crate::storage::level::{Address, BlockEntry, Level, Manifest, RangeDelete};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What a flush made.
@@ -41,6 +42,8 @@ pub struct FlushWork {
     pub bytes_moved: u64,
     /// Blocks that the new level no longer names.
     pub blocks_superseded: u64,
+    /// Rows left out because they had expired.
+    pub rows_expired: u64,
 }
 
 impl FlushWork {
@@ -101,6 +104,17 @@ impl Draft {
         self.writer.as_mut().map_or(Ok(()), Writer::write_out)
     }
 
+    /// Removes files of this draft in which nothing is named any more: keys from all over rewrite every block with every
+    /// memtable, and a large command would fill the disk with what nobody ever saw.
+    pub(super) fn remove_unnamed(&mut self, hot: &HotStore) -> Result<()> {
+        let named: BTreeSet<u32> = self.added.keys().map(|address| address.file).collect();
+        let gone: Vec<u32> = self.files.keys().filter(|number| !named.contains(number)).copied().collect();
+        gone.into_iter().try_for_each(|number| {
+            self.files.remove(&number);
+            hot.shared.remove(number)
+        })
+    }
+
     /// Takes a block out, with the next publish.
     pub(super) fn supersede(&mut self, entry: &BlockEntry) {
         self.work.blocks_superseded += 1;
@@ -124,7 +138,8 @@ impl Draft {
     pub(super) fn move_block(&mut self, hot: &HotStore, entry: &BlockEntry) -> Result<Address> {
         let stored = self.added.get(&entry.address).or_else(|| hot.live.get(&entry.address)).copied();
         let stored = stored.expect("what a manifest names is in the chain or was added by this draft");
-        let record = block_file::read_record(&*self.file(hot, entry.address.file)?.file, entry.address, stored)?;
+        let file = self.file(hot, entry.address.file)?.file.clone();
+        let record = hot.shared.checked(block_file::read_record(&*file, entry.address, stored))?;
         let (address, stored) = self.writer(hot)?.push_record(&record, stored.head)?;
         self.work.bytes_moved += u64::from(stored.bytes);
         if self.added.remove(&entry.address).is_none() {
@@ -136,7 +151,7 @@ impl Draft {
 
     /// Reads a block of the draft's manifest.
     pub(super) fn read(&self, hot: &HotStore, entry: &BlockEntry) -> Result<Block> {
-        block_file::read_block(&*self.file(hot, entry.address.file)?.file, entry)
+        hot.shared.checked(block_file::read_block(&*self.file(hot, entry.address.file)?.file, entry))
     }
 
     fn file<'a>(&'a self, hot: &'a HotStore, number: u32) -> Result<&'a BlockFile> {

@@ -12,6 +12,9 @@
 //! With one voter, what is persisted is committed, so the log thread hands a batch straight to the state thread and
 //! raft learns of it afterwards: a write crosses four threads (door, raft, log, state) and comes back.
 //!
+//! A fourth thread never touches the disk: it watches that the disk answers the others (`watcher`). A command larger than
+//! memory takes a way of its own (`sink`).
+//!
 //! Invariants:
 //!
 //! * an answer is sent only after its entry is durable and its effect is in the published view
@@ -19,15 +22,26 @@
 //! * only the background thread writes `CURRENT`
 //! * every channel is bounded by what raft lets be in flight, or by the one frozen memtable
 //! * the directory's lock is held until all three threads have ended
+//! * a panic in one of them ends all, and is told: who owns the engine opens it again, from what is durable
 
 mod background;
+mod backup;
+mod counters;
+mod histogram;
+mod limits;
 mod log;
 mod open;
 mod shared;
+mod sink;
 mod state;
+mod threads;
+mod watcher;
 
+pub use backup::PREFIX as BACKUP_PREFIX;
+pub use counters::Counters;
+pub use histogram::{Distribution, Histogram};
+pub use limits::Limits;
 pub use open::{Recovered, format};
-pub use shared::Counters;
 
 use crate::Result;
 use crate::clock::Clock;
@@ -39,6 +53,7 @@ use crate::storage::directory::{Database, Identity};
 use crate::storage::files::Files;
 use crate::storage::view::View;
 use crate::storage::wal::Wal;
+use crate::storage::watch::Watch;
 use background::Job;
 use log::{Control, LogRequest};
 use shared::Shared;
@@ -48,8 +63,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use threads::{Alone, Guard};
 use tokio::sync::oneshot;
+use watcher::Watcher;
 
 /// What a client is told.
 pub type Answer = Result<Outcome>;
@@ -74,6 +90,15 @@ pub enum Event {
     Applied(LogIndex),
     /// A thread has failed; nothing more will be written or applied. The process must end.
     Failed(Error),
+    /// A thread has panicked; nothing more will be written or applied. Opening the directory again goes on from what is
+    /// durable.
+    Panicked {
+        /// Which one.
+        thread: &'static str,
+    },
+    /// A block of the hot store is damaged; nothing more will be written or applied. Opening the directory again makes the
+    /// hot store anew from the log.
+    Distrusted(Error),
 }
 
 /// What raft asks of the log thread.
@@ -98,36 +123,6 @@ pub enum HotEngine {
     Sled,
     /// A map in memory: for simulation and tests. A restart replays the log.
     Memory,
-}
-
-/// Limits of the engine, from the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes of memtables, active and frozen.
-    pub memtable_bytes_max: usize,
-    /// Bytes of the block cache.
-    pub cache_bytes_max: usize,
-    /// Bytes of log since the hot store's birth at which it is sealed.
-    pub seal_wal_bytes: u64,
-    /// Bytes of one log segment.
-    pub segment_bytes: u64,
-    /// How long the log thread waits for more before an fdatasync.
-    pub commit_linger: Duration,
-    /// Bytes of free disk below which writes are refused.
-    pub disk_reserve_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            memtable_bytes_max: 16 << 20,
-            cache_bytes_max: 16 << 20,
-            seal_wal_bytes: 64 << 20,
-            segment_bytes: 16 << 20,
-            commit_linger: Duration::ZERO,
-            disk_reserve_bytes: 128 << 20,
-        }
-    }
 }
 
 /// What an engine is made of.
@@ -161,6 +156,7 @@ pub struct Engine {
     state: Sender<StateRequest>,
     background: Sender<Job>,
     threads: Threads,
+    watcher: Watcher,
 }
 
 struct Threads {
@@ -174,6 +170,8 @@ struct Threads {
 pub struct Handle {
     shared: Arc<Shared>,
     log: Sender<LogRequest>,
+    clock: Arc<dyn Clock>,
+    background: Sender<Job>,
 }
 
 /// What an operator sees of the engine.
@@ -212,11 +210,17 @@ impl Handle {
     /// Hands entries to the log thread. An engine that has ended drops them; whoever waits learns that the outcome is
     /// in doubt.
     pub fn append(&self, append: Append) {
-        let _ = self.log.send(LogRequest::Append(append));
+        let _ = self.log.send(LogRequest::Append(append, self.clock.monotonic()));
     }
 
-    /// The newest view: holds everything that has been answered.
+    /// The newest view: holds everything that has been answered. For a statement: it may be read as long as its lease
+    /// lasts.
     pub fn view(&self) -> View {
+        self.shared.leased_view()
+    }
+
+    /// The newest view, for as long as it takes: for backups and the content hash, of which there is one at a time.
+    pub fn lasting_view(&self) -> View {
         self.shared.view()
     }
 
@@ -230,7 +234,7 @@ impl Handle {
         let levels = self.shared.levels();
         let cache = self.shared.cache.statistics();
         Status {
-            applied: self.view().version,
+            applied: self.shared.view().version,
             memtables: levels.memtables.len(),
             memtable_bytes: levels.memtable_bytes(),
             block_levels: levels.blocks.len(),
@@ -240,15 +244,29 @@ impl Handle {
         }
     }
 
-    /// Refuses what would grow the files while free space is below the reserve. It recovers by itself.
+    /// Refuses what would grow the files while free space is below the reserve, or while seals fail and the hot store and
+    /// the log grow without them. It recovers by itself.
     pub fn check_space(&self) -> Result<()> {
         let counters = &self.shared.counters;
+        if counters.seal_overdue.load(Ordering::Relaxed) {
+            return Err(Error::overloaded("the hot store cannot be sealed, and the next one is due")
+                .hint("the log of this node says why; writes are taken again once it is sealed"));
+        }
         if !counters.disk_low.load(Ordering::Relaxed) {
             return Ok(());
         }
         let free_mb = counters.free_bytes.load(Ordering::Relaxed) >> 20;
         Err(Error::new(Kind::Overloaded, SqlState::DISK_FULL, format!("disk full, {free_mb} MB free"))
             .hint("delete rows or free space; storage.disk_reserve says how much is kept back"))
+    }
+
+    /// Writes a backup of everything applied by now into a directory that does not exist yet, on the same file system:
+    /// in `snapshots/`, under a name that begins with [`BACKUP_PREFIX`]. The caller removes it; a dropped sender means
+    /// that the engine has ended.
+    pub fn backup(&self, to: &Path) -> oneshot::Receiver<Result<()>> {
+        let (done, wait) = oneshot::channel();
+        let _ = self.background.send(Job::Backup { to: to.to_path_buf(), done });
+        wait
     }
 
     /// True once a thread has failed.
@@ -261,23 +279,30 @@ impl Engine {
     /// Opens a formatted directory and starts the threads. With one voter the whole log is applied first.
     pub fn recover(database: Database, options: &Options, events: Events) -> Result<(Engine, Recovered)> {
         let salt = salt(&database.identity);
+        let watch = Watch::new(options.clock.clone(), options.limits.disk_stall_max);
+        let options = &Options { files: watch.over(options.files.clone()), ..options.clone() };
         let open::Opened { wal, machine, background, shared, hard_state, rebuilt } =
-            open::open(&database.path, options, salt)?;
+            open::open(&database.path, options, &watch, salt)?;
         let (log_sender, log_requests) = channel();
         let (state_sender, state_requests) = channel();
         let (job_sender, jobs) = channel();
         let background = background.with(log_sender.clone(), events.clone());
-        let background = spawn("background", move || background.run(&jobs))?;
+        let guard = Guard::new(shared.clone(), events.clone());
+        let background = guard.spawn("background", move || background.run(&jobs))?;
+        let background = Alone::new(background, job_sender.clone(), shared.clone());
         let applied = machine.applied.0;
         let mut state = state::StateThread {
             machine,
-            memtable: shared.levels().memtables[0].clone(),
             // One active and one frozen memtable share the budget.
-            memtable_bytes_max: options.limits.memtable_bytes_max / 2,
-            seal_wal_bytes: options.limits.seal_wal_bytes,
-            freeze_mark: 0,
+            sink: sink::Sink::new(
+                shared.clone(),
+                job_sender.clone(),
+                options.limits.memtable_bytes_max / 2,
+                options.limits.seal_wal_bytes,
+            ),
             shared: shared.clone(),
             background: job_sender.clone(),
+            clock: options.clock.clone(),
             events: Arc::new(|_| {}),
         };
         let last = wal.last();
@@ -293,21 +318,24 @@ impl Engine {
             rebuilt,
         };
         state.events = events.clone();
+        let state = Arc::new(state::StateDesk::new(state, state_sender.clone()));
         let log = log::LogThread {
             wal,
             linger: options.limits.commit_linger,
             clock: options.clock.clone(),
             shared: shared.clone(),
-            state: state_sender.clone(),
-            events,
+            state: state.clone(),
+            events: events.clone(),
         };
         let threads = Threads {
-            log: spawn("log", move || log.run(&log_requests))?,
-            state: spawn("state", move || state.run(&state_requests))?,
-            background,
+            log: guard.spawn("log", move || log.run(&log_requests))?,
+            state: guard.spawn("state", move || state.run(&state_requests))?,
+            background: background.join_later(),
         };
-        let handle = Handle { shared, log: log_sender };
-        Ok((Engine { database, handle, state: state_sender, background: job_sender, threads }, recovered))
+        let watcher = Watcher::start(watch, shared.clone(), events)?;
+        let handle = Handle { shared, log: log_sender, clock: options.clock.clone(), background: job_sender.clone() };
+        let engine = Engine { database, handle, state: state_sender, background: job_sender, threads, watcher };
+        Ok((engine, recovered))
     }
 
     /// A way to reach the engine.
@@ -332,27 +360,36 @@ impl Engine {
         if how == Stop::Abandon {
             self.handle.shared.fail();
         }
+        let Engine { database, handle, state, background, threads, watcher } = self;
+        // A thread that the disk does not let go cannot be joined, and nobody may write beside it: the directory stays
+        // locked until the process ends.
+        let join = || {
+            let _ = handle.log.send(LogRequest::Control(Control::Stop));
+            let log = watcher.join(threads.log)?;
+            let _ = state.send(StateRequest::Stop);
+            let state = watcher.join(threads.state)?;
+            let _ = background.send(Job::Stop);
+            Ok((log, state, watcher.join(threads.background)?))
+        };
+        let (log, state, background) = match join() {
+            Ok(joined) => joined,
+            Err(hung) => {
+                std::mem::forget(database);
+                return Err(hung);
+            }
+        };
+        watcher.end();
         let ended = |name: &str| Error::internal(format!("the {name} thread panicked"));
-        let _ = self.handle.log.send(LogRequest::Control(Control::Stop));
-        let mut wal = self.threads.log.join().map_err(|_| ended("log"))?;
-        let _ = self.state.send(StateRequest::Stop);
-        self.threads.state.join().map_err(|_| ended("state"))?;
-        let _ = self.background.send(Job::Stop);
-        let mut background = self.threads.background.join().map_err(|_| ended("background"))?;
-        if self.handle.has_failed() {
+        // Only now, with no thread left that writes, may the directory be let go, whichever of them has panicked.
+        let (wal, mut background) = (log.map_err(|_| ended("log"))?, background.map_err(|_| ended("background"))?);
+        state.map_err(|_| ended("state"))?;
+        if handle.has_failed() {
             return Ok(());
         }
         background.seal_at_stop()?;
-        wal.trim(background.birth())?;
-        wal.close(background.birth())
+        // The entry at the birth is in sealed files too; the log's header keeps its position and term.
+        wal.close(background.birth().next())
     }
-}
-
-fn spawn<T: Send + 'static>(name: &str, run: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    std::thread::Builder::new()
-        .name(format!("chronos-{name}"))
-        .spawn(run)
-        .map_err(|error| Error::io(format_args!("start the {name} thread"), &error))
 }
 
 /// Bound into the log's checksums: part of what only this disk has.

@@ -132,8 +132,10 @@ impl Draft {
                 self.manifest = self.manifest.with(keyspace, next);
             }
         }
+        self.work.rows_expired += judge.rows_expired();
         // The next memtable of this draft reads these blocks back.
-        self.write_out()
+        self.write_out()?;
+        self.remove_unnamed(hot)
     }
 }
 
@@ -288,7 +290,10 @@ impl<'a> KeyspaceFlush<'a> {
     fn pass_until(&mut self, end: usize) {
         for entry in &self.blocks[self.at..end] {
             match self.judge.block(entry) {
-                Verdict::Drop => self.draft.supersede(entry),
+                Verdict::Drop => {
+                    self.judge.count_dropped(entry);
+                    self.draft.supersede(entry);
+                }
                 // What is to be judged row by row waits until the block is taken apart, here or in a seal.
                 Verdict::Keep | Verdict::Look => self.out.push(entry.clone()),
             }

@@ -65,10 +65,11 @@ pub(in crate::storage) mod block_file;
 mod chain;
 mod room;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::{LogIndex, Term};
 use crate::storage::block::Block;
 use crate::storage::block_store::{BlockStore, Edit};
+use crate::storage::current;
 use crate::storage::draft::{Draft, FlushReport, FlushWork};
 use crate::storage::entry::RangeDeleteRecord;
 use crate::storage::files::Files;
@@ -79,7 +80,8 @@ use block_file::{BlockFile, Stored, Writer};
 use chain::{DELTA, DELTA_PREFIX, Delta, Root, chain, push_parts, push_root, read_delta, read_root};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use xxhash_rust::xxh3::xxh3_128;
 
 pub use block_file::path as block_path;
@@ -116,7 +118,14 @@ pub(super) struct Shared {
     garbage: Mutex<Garbage>,
     /// Runs once the store is closed: removes its directory.
     retired: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    /// Set with the first block that is found damaged.
+    is_distrusted: AtomicBool,
+    /// Told of it.
+    on_damage: OnceLock<OnDamage>,
 }
+
+/// Told what is wrong with a block.
+pub type OnDamage = Box<dyn Fn(&Error) + Send + Sync>;
 
 #[derive(Default)]
 struct Garbage {
@@ -258,6 +267,12 @@ impl HotStore {
         *lock(&self.shared.retired) = Some(then);
     }
 
+    /// Has `then` called once, by whoever first finds a block damaged, after the next start was kept from trusting the
+    /// store. The first call of this counts.
+    pub fn on_damage(&self, then: OnDamage) {
+        let _ = self.shared.on_damage.set(then);
+    }
+
     /// Makes visible what a draft holds, together with the state record that it belongs to, in one batch.
     pub fn publish(&mut self, mut draft: Draft, state: StateRecord) -> Result<FlushReport> {
         draft.make_room(self)?;
@@ -357,8 +372,15 @@ impl HotStore {
 
 impl Shared {
     fn new(store: Box<dyn BlockStore>, files: Arc<dyn Files>, directory: &Path) -> Arc<Shared> {
-        let (garbage, retired) = (Mutex::default(), Mutex::default());
-        Arc::new(Shared { store, files, directory: directory.to_path_buf(), garbage, retired })
+        Arc::new(Shared {
+            store,
+            files,
+            directory: directory.to_path_buf(),
+            garbage: Mutex::default(),
+            retired: Mutex::default(),
+            is_distrusted: AtomicBool::new(false),
+            on_damage: OnceLock::new(),
+        })
     }
 
     fn level(
@@ -373,12 +395,32 @@ impl Shared {
         Arc::new(Level { manifest, range_deletes: Arc::new(range_deletes), source: Arc::new(source) })
     }
 
+    /// Passes on what a read of a block gave, and sees to it where the block is damaged or cannot be read.
+    pub(super) fn checked<T>(&self, read: Result<T>) -> Result<T> {
+        read.inspect_err(|error| {
+            if matches!(error.kind(), Kind::Damaged | Kind::Io) && !self.is_distrusted.swap(true, Ordering::AcqRel) {
+                self.distrust();
+                if let Some(then) = self.on_damage.get() {
+                    then(error);
+                }
+            }
+        })
+    }
+
+    /// A block is damaged: the next start is not to go on from this store, but to make it anew from the log. Otherwise
+    /// it would meet the same block again.
+    fn distrust(&self) {
+        if let Err(error) = current::distrust(&*self.files, &self.directory) {
+            tracing::warn!(%error, path = %self.directory.display(), "a damaged hot store is still trusted");
+        }
+    }
+
     /// Begins a file of blocks.
     pub(super) fn create(&self, number: u32) -> Result<Writer> {
         Writer::create(&*self.files, &self.directory, number)
     }
 
-    fn remove(&self, number: u32) -> Result<()> {
+    pub(super) fn remove(&self, number: u32) -> Result<()> {
         self.files.remove(&block_file::path(&self.directory, number))
     }
 }
@@ -404,7 +446,11 @@ impl BlockSource for HotSource {
         let number = entry.address.file;
         let file = self.files.get(&number);
         let file = file.ok_or_else(|| Error::internal(format!("hot store: no file {number} in this level")))?;
-        block_file::read_block(&*file.file, entry)
+        self.shared.checked(block_file::read_block(&*file.file, entry))
+    }
+
+    fn is_in_log(&self) -> bool {
+        true
     }
 }
 

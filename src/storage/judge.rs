@@ -27,6 +27,8 @@ use crate::storage::level::{BlockEntry, Level, RangeDelete};
 use crate::storage::rows::Rows;
 use crate::storage::state::StateRecord;
 use crate::storage::weave;
+use std::cell::Cell;
+use std::rc::Rc;
 
 /// Judges rows on their way into a level.
 pub struct Judge<'a> {
@@ -34,6 +36,8 @@ pub struct Judge<'a> {
     /// Levels below the one that is written: what a row left out could have shadowed.
     older: &'a [Level],
     deletes: Vec<RangeDelete>,
+    /// Rows that the judges of its keyspaces left out as expired.
+    expired: Rc<Cell<u64>>,
 }
 
 /// The judge of one keyspace.
@@ -48,6 +52,7 @@ pub struct KeyspaceJudge<'a> {
     deletes: Vec<RangeDelete>,
     /// For an index: where the primary key is found in an entry's key.
     primary_key: Option<PrimaryKey>,
+    expired: Rc<Cell<u64>>,
 }
 
 /// What to do with a block that overlaps nothing else.
@@ -64,7 +69,12 @@ pub enum Verdict {
 impl<'a> Judge<'a> {
     /// A judge by `state` over rows that these range deletes may hide, with `older` levels below them.
     pub fn new(state: &'a StateRecord, older: &'a [Level], deletes: Vec<RangeDelete>) -> Judge<'a> {
-        Judge { state, older, deletes }
+        Judge { state, older, deletes, expired: Rc::default() }
+    }
+
+    /// Rows left out because they had expired.
+    pub fn rows_expired(&self) -> u64 {
+        self.expired.get()
     }
 
     /// Those of the range deletes that must be kept in the level that is written.
@@ -103,6 +113,7 @@ impl<'a> Judge<'a> {
             deletes,
             primary_key: owner.and_then(|table| PrimaryKey::within(table, keyspace, &layout)),
             layout,
+            expired: self.expired.clone(),
         })
     }
 }
@@ -125,6 +136,18 @@ impl KeyspaceJudge<'_> {
         if expires_some || buries_some || self.deletes.iter().any(hides_some) { Verdict::Look } else { Verdict::Keep }
     }
 
+    /// Counts the rows of a block that is left out unread; those under a range delete are not expired ones.
+    pub fn count_dropped(&self, entry: &BlockEntry) {
+        let summary = &entry.summary;
+        if summary.created_max_ms < self.expired_below_ms && !self.is_hidden(entry) {
+            self.count_expired(u64::from(summary.rows) - u64::from(summary.tombstones));
+        }
+    }
+
+    fn count_expired(&self, rows: u64) {
+        self.expired.set(self.expired.get() + rows);
+    }
+
     /// True where one range delete hides every row of the block, whatever it overlaps.
     pub fn is_hidden(&self, entry: &BlockEntry) -> bool {
         self.deletes.iter().any(|delete| {
@@ -143,6 +166,7 @@ impl KeyspaceJudge<'_> {
         let mut keep = vec![true; rows.len()];
         let mut strip = vec![false; rows.len()];
         let mut hidden = vec![false; rows.len()];
+        let mut gone = 0;
         self.mark_hidden(&rows, &mut hidden);
         for row in 0..rows.len() {
             let expired = rows.metadata.created_ms[row] < self.expired_below_ms;
@@ -154,8 +178,10 @@ impl KeyspaceJudge<'_> {
             } else if expired {
                 keep[row] = self.older_holds(rows.keys.get(row));
                 strip[row] = keep[row];
+                gone += u64::from(!keep[row]);
             }
         }
+        self.count_expired(gone);
         let rows = if strip.contains(&true) { weave::strip(&self.layout, rows, &strip) } else { rows };
         if keep.contains(&false) { weave::filter(&self.layout, &rows, &keep) } else { rows }
     }

@@ -158,6 +158,11 @@ pub struct RangeDelete {
 pub trait BlockSource: Send + Sync {
     /// The block, checked against its checksum. A damaged one is an error that names it, never a block.
     fn read(&self, entry: &BlockEntry) -> Result<Block>;
+
+    /// True where the log still holds everything that the blocks do: opening the directory again makes them anew.
+    fn is_in_log(&self) -> bool {
+        false
+    }
 }
 
 /// One level below the memtables.

@@ -35,7 +35,8 @@
 //!
 //! [`wal`] the log and its recovery; [`memtable`], [`levels`], [`view`], [`scan`] what a read does; [`block`] and
 //! [`mod@column`] how rows are encoded; [`hot`], [`flush`], [`sealed`], [`seal`], [`merge`], [`current`] how levels come and
-//! go; [`engine`] the three threads that do it all; [`directory`] what a database directory is.
+//! go; [`lease`] how long a view may keep them; [`watch`] that the disk answers, [`scrub`] that
+//! it kept what it was given; [`engine`] the three threads that do it all; [`directory`] what a database directory is.
 
 pub mod block;
 pub mod block_store;
@@ -56,6 +57,7 @@ pub mod frame;
 pub mod hot;
 pub mod judge;
 pub mod keys;
+pub mod lease;
 pub mod level;
 pub mod levels;
 pub mod memory;
@@ -63,6 +65,7 @@ pub mod memtable;
 pub mod merge;
 pub mod rows;
 pub mod scan;
+pub mod scrub;
 pub mod seal;
 pub mod sealed;
 pub mod sled;
@@ -70,4 +73,5 @@ pub mod state;
 pub mod stream;
 pub mod view;
 pub mod wal;
+pub mod watch;
 pub mod weave;

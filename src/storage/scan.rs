@@ -121,6 +121,7 @@ impl Scanner {
     /// may be taken from that, unless the statement has conditions that zones do not decide.
     pub fn next_summary(&mut self) -> Result<Option<ScanItem>> {
         self.summarised = None;
+        self.wanted.view.check_lease()?;
         loop {
             if self.output.rows() >= self.wanted.batch_rows {
                 return self.hand_out();

@@ -93,6 +93,8 @@ pub struct WriteReport {
     pub blocks_copied: u64,
     /// Bytes of the files written.
     pub bytes: u64,
+    /// Rows left out because they had expired.
+    pub rows_expired: u64,
 }
 
 /// Writes files of a run.
@@ -208,6 +210,7 @@ impl<'a> RunWriter<'a> {
         self.close_file(to)?;
         self.target.files.sync_dir(self.target.directory)?;
         self.is_complete = true;
+        self.report.rows_expired = self.judge.rows_expired();
         Ok((std::mem::take(&mut self.finished), self.report.clone()))
     }
 

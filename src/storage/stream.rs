@@ -131,7 +131,10 @@ impl<'a> Stream<'a> {
         let Some((entry, rest)) = input.entries.split_first() else { return Ok(None) };
         input.entries = rest;
         match self.judge.block(entry) {
-            Verdict::Drop => Ok(None),
+            Verdict::Drop => {
+                self.judge.count_dropped(entry);
+                Ok(None)
+            }
             Verdict::Keep => Ok(Some(Piece::Block { input: least, entry: entry.clone() })),
             Verdict::Look => Ok(Some(Piece::Rows(self.decode(least, entry)?))),
         }

@@ -15,6 +15,7 @@
 //! * A range delete is a tombstone of every key in its range for what was written before it.
 //! * An expired row is not there, but still shadows what it replaced. Scans are told when rows expire; point reads
 //!   return the stamp, and the caller judges.
+//! * A statement's view ends with its lease ([`crate::storage::lease`]); apply's and the content hash's have none.
 //! * A view of blocks needs no version check: what is in a block was applied before any view of it was published.
 
 mod derive;
@@ -29,6 +30,7 @@ use crate::sql::catalog::{Catalog, Layout};
 use crate::sql::value::Value;
 use crate::storage::cache::Cache;
 use crate::storage::keys::KeyRange;
+use crate::storage::lease::Lease;
 use crate::storage::levels::Levels;
 use crate::storage::rows::{Metadata, Stamp};
 use std::sync::Arc;
@@ -50,6 +52,8 @@ pub struct View {
     pub levels: Arc<Levels>,
     /// Decoded parts of blocks, shared by all views.
     pub cache: Arc<Cache>,
+    /// How long it may be read; without one for as long as it takes.
+    pub lease: Option<Arc<Lease>>,
 }
 
 /// A necessary condition on one column: a block whose zone cannot meet it holds no row that is wanted. NULL never
@@ -122,6 +126,11 @@ impl View {
     /// ranges and filters rule the key out.
     pub fn head(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Head>> {
         point::head_of(self, keyspace, key, None)
+    }
+
+    /// An error once the view is too old to be read (72000).
+    pub(in crate::storage) fn check_lease(&self) -> Result<()> {
+        self.lease.as_ref().map_or(Ok(()), |lease| lease.check())
     }
 
     /// How a keyspace is stored in this view.

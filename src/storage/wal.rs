@@ -140,6 +140,15 @@ pub struct Recovered {
     pub last: Position,
 }
 
+/// The part of a segment that is durable: its file, and the bytes of it that count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes from its beginning.
+    pub bytes: u64,
+}
+
 /// Counts since the log was opened, and sizes now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -251,12 +260,13 @@ impl Wal {
             assert!(first.index <= last.next(), "the log has a gap: {} does not follow {last}", first.index);
             let follows = |pair: &[Entry]| pair[0].index.next() == pair[1].index && pair[0].term <= pair[1].term;
             assert!(entries.windows(2).all(follows), "entries are not in order after {}", first.index);
+            let index = first.index.previous();
+            let term = self.term(index).ok_or_else(|| Error::internal(format!("no term at {index}")))?;
+            assert!(first.term >= term, "the term falls at {}", first.index);
             if first.index <= last {
-                let index = first.index.previous();
-                let term = self.term(index).ok_or_else(|| Error::internal(format!("no term at {index}")))?;
+                self.check_truncation(first.index, hard_state);
                 self.begin_segment(Position { index, term }, roll::Continuity::Truncate, hard_state.take())?;
             }
-            assert!(first.term >= self.log.last().term, "the term falls at {}", first.index);
         }
         let mut rest = entries;
         while hard_state.is_some() || !rest.is_empty() {
@@ -269,6 +279,24 @@ impl Wal {
             rest = later;
         }
         Ok(())
+    }
+
+    /// Only a leader of a later term takes entries out, and the hard state says its term by then: a leader's own log
+    /// never shrinks. Whoever has not heard of the last entry's term knows nothing of what it would remove.
+    fn check_truncation(&self, at: LogIndex, hard_state: Option<&HardState>) {
+        let (known, last) = (self.log.hard_state.as_ref(), self.log.last());
+        if let (Some(new), Some(known)) = (hard_state, known) {
+            assert!(new.term >= known.term, "the hard state's term falls from {} to {}", known.term, new.term);
+        }
+        if let Some(current) = hard_state.or(known) {
+            assert!(
+                current.term > last.term,
+                "entry {at} would take the place of entries up to {} of term {}, and the term is {}",
+                last.index,
+                last.term,
+                current.term
+            );
+        }
     }
 
     /// Writes the batch in the buffer.
@@ -313,6 +341,11 @@ impl Wal {
         active.durable_end = segment.end;
         self.statistics.fdatasyncs += 1;
         Ok(())
+    }
+
+    /// The files that hold the log, oldest first, each with the bytes of it that count.
+    pub fn extents(&self) -> Vec<Extent> {
+        self.log.segments.iter().map(|segment| Extent { path: segment.path.clone(), bytes: segment.end }).collect()
     }
 
     /// The position before the first entry.

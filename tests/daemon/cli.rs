@@ -261,6 +261,7 @@ fn a_header_that_does_not_fit_is_refused_until_columns_are_named() {
     let refused = import(inside.path(), &["o.txt"]);
     assert_eq!((refused.code, refused.err.as_str()), (1, "header names 2 columns, line 2 has 3\n"));
     let ran = import(inside.path(), &["o.txt", "--columns", "id,date,temperature"]);
+    assert!(ran.err.contains("line 1 is taken for a header"), "{}", ran.err);
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(query(inside.path(), "SELECT COUNT(*) AS n, MAX(temperature) AS t FROM o"), "n,t\n2,23.18\n");
 }
@@ -330,4 +331,66 @@ fn a_damaged_snapshot_is_refused_before_anything_is_touched() {
     let restored = run_in(inside.path(), &["snapshot", "restore", "--data-dir", "other", "--input", "s.snap"]);
     assert_eq!(restored.code, 1);
     assert!(!inside.path().join("other").exists());
+}
+
+/// Runs a command with something on its standard input.
+fn run_with(directory: &Path, arguments: &[&str], input: &[u8]) -> Ran {
+    let mut command = command(arguments, directory);
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut stdin = child.stdin.take().expect("piped");
+    let writer = {
+        let input = input.to_vec();
+        // A command that refuses its arguments reads nothing.
+        std::thread::spawn(move || drop(stdin.write_all(&input)))
+    };
+    let output = child.wait_with_output().expect("ends");
+    writer.join().expect("writes");
+    ran(output)
+}
+
+#[test]
+fn standard_input_is_imported_also_beyond_what_is_kept_of_it() {
+    let directory = directory();
+    let data = ["--data-dir", "data"];
+    // Three MiB; only at the end a value that the beginning does not let expect, and one that fits.
+    let rows: Vec<String> = (0..100_000).map(|i| format!("{i},\"name, {i}\",{}", i * 10)).collect();
+    let csv = format!("id,name,v\n{}\n100000,last,later\n100001,end,7\n", rows.join("\n"));
+    assert!(csv.len() > 2 << 20);
+    let all = [&["import", "-", "--table", "t", "--reject", "bad.csv"][..], &data].concat();
+    let imported = run_with(directory.path(), &all, csv.as_bytes());
+    assert_eq!(imported.code, 0, "{}", imported.err);
+    assert!(imported.out.contains("imported 100001 rows") && imported.out.contains("1 rejected"), "{}", imported.out);
+    let bad = std::fs::read_to_string(directory.path().join("bad.csv")).expect("rejected rows");
+    assert!(bad.contains("100002,") && bad.contains("100000,last,later"), "{bad}");
+    let few = [&["import", "-", "--table", "few"][..], &data].concat();
+    assert_eq!(run_with(directory.path(), &few, b"a,b\n1,x\n2,y").code, 0);
+    let asked = [&["single-node", "--format", "csv", "-e", "SELECT SUM(v) FROM t; SELECT b FROM few"][..], &data];
+    let counted = run_in(directory.path(), &asked.concat());
+    assert!(counted.out.contains("49999500007") && counted.out.contains("x\ny\n"), "{}", counted.out);
+    let nameless = run_with(directory.path(), &[&["import", "-"][..], &data].concat(), b"a\n1\n");
+    assert!(nameless.code == 2 && nameless.err.contains("--table"), "{}", nameless.err);
+}
+
+#[test]
+fn an_import_that_is_refused_leaves_no_database_behind() {
+    let directory = directory();
+    let at = |path: &str| directory.path().join(path);
+    std::fs::write(at("short.csv"), "a,b\n1,2,3\n").expect("writes");
+    std::fs::write(at("fine.csv"), "a,b\n1,2\n").expect("writes");
+    let refused: [&[&str]; 3] = [
+        &["import", "short.csv", "--data-dir", "data"],
+        &["import", "fine.csv", "--data-dir", "data", "--primary-key", "c"],
+        &["import", "fine.csv", "--data-dir", "data/deep", "--id", "x", "--types", "INT"],
+    ];
+    for arguments in refused {
+        let run = run_in(directory.path(), arguments);
+        assert_ne!(run.code, 0, "{arguments:?}");
+        assert!(!at("data/local").exists() && !at("data/deep").exists(), "{arguments:?}: {}", run.err);
+    }
+    assert!(!at("data").exists() || std::fs::read_dir(at("data")).expect("reads").next().is_none());
+    // One that was there stays.
+    assert_eq!(run_in(directory.path(), &["import", "fine.csv", "--data-dir", "data"]).code, 0);
+    assert_ne!(run_in(directory.path(), &["import", "short.csv", "--data-dir", "data"]).code, 0);
+    assert!(at("data/local/CLUSTER").exists());
 }

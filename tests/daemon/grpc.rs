@@ -146,9 +146,12 @@ fn the_standard_services_answer() {
         let _serves = node.client().await;
         let channel = Channel::from_shared(format!("http://{}", node.grpc)).unwrap().connect().await.unwrap();
         let mut health = tonic_health::pb::health_client::HealthClient::new(channel.clone());
-        let asked = tonic_health::pb::HealthCheckRequest { service: "raft.SqlService".into() };
         let serving = tonic_health::pb::health_check_response::ServingStatus::Serving as i32;
-        while health.check(asked.clone()).await.map_or(0, |answer| answer.into_inner().status) != serving {}
+        let services = ["Admin", "Health", "Sql", "Sync", "SyncStatus"].map(|name| format!("raft.{name}Service"));
+        for service in services.into_iter().chain([String::new()]) {
+            let asked = tonic_health::pb::HealthCheckRequest { service };
+            while health.check(asked.clone()).await.map_or(0, |answer| answer.into_inner().status) != serving {}
+        }
         let mut connectivity = wire::health_service_client::HealthServiceClient::new(channel.clone());
         let state = connectivity.get_connectivity(wire::HealthRequest {}).await.unwrap().into_inner().state;
         assert_eq!(state, "Connected");

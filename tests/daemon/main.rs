@@ -3,7 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod cli;
+mod cli_hostile;
 mod crash;
 mod grpc;
+mod hostile;
 mod http;
+mod operations;
 mod process;
+mod prompt;
+mod snapshot;

@@ -1,9 +1,12 @@
 //! A node as a process of its own, and a client for each of its doors.
 
+use chronos::clock::{Clock, SystemClock};
+use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 /// The client generated from the proto, as any user of it has one.
 pub mod wire {
@@ -42,7 +45,14 @@ impl Node {
 
     /// The same with settings from the environment.
     pub fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Node {
-        let mut child = command(directory, FREE).envs(settings.iter().copied()).spawn().unwrap();
+        let mut command = command(directory, FREE);
+        command.envs(settings.iter().copied());
+        Node::spawn(command, directory)
+    }
+
+    /// The same with a command of the test's own.
+    pub fn spawn(mut command: Command, directory: &Path) -> Node {
+        let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         while !line.starts_with("connect with") {
@@ -66,10 +76,25 @@ impl Node {
     }
 
     /// SIGTERM, and the end that follows.
-    pub fn terminate(mut self) -> ExitStatus {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        self.child.wait().unwrap()
+    pub fn terminate(self) -> ExitStatus {
+        self.terminate_timed().0
+    }
+
+    /// The same, with how long it took.
+    pub fn terminate_timed(mut self) -> (ExitStatus, Duration) {
+        let began = SystemClock.monotonic();
+        self.signal(Signal::TERM);
+        let status = self.child.wait().unwrap();
+        (status, SystemClock.monotonic().saturating_sub(began))
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// A gRPC client, once the node serves statements.

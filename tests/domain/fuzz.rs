@@ -17,6 +17,8 @@
 //! row_image      layout | length of the key | key | image
 //! ```
 
+// The path holds from here and from the fuzz crate, which mounts this file.
+#[path = "fuzz/repair.rs"]
 mod repair;
 
 use chronos::error::Kind;
@@ -28,6 +30,7 @@ use chronos::sql::bind::{BindContext, Bound, bind, prepare};
 use chronos::sql::catalog::{Catalog, Layout, LayoutColumn};
 use chronos::sql::explain;
 use chronos::sql::insert::bind_literal_insert;
+use chronos::sql::point::PointQuery;
 use chronos::sql::translate::{ParseLimits, parse, split};
 use chronos::sql::value::{DataType, Value};
 use chronos::storage::block::Block;
@@ -94,7 +97,7 @@ pub fn sql_text(data: &[u8]) -> bool {
     let bytes = pieces.statements.iter().map(|piece| piece.len()).sum::<usize>() + pieces.rest.len();
     assert!(bytes <= text.len(), "pieces are parts of the text");
     let bound = prepare(&text, &limits, &context);
-    if let Some(Ok(fast)) = bind_literal_insert(&text, &context) {
+    if let Some(fast) = bind_literal_insert(&text, &context) {
         let general = parse(&text, &limits).and_then(|statement| bind(&statement, &context));
         let Ok(Bound::Insert(general)) = general else { panic!("only the short way takes it: {text}") };
         assert!(fast.rows == general.rows, "{text}");
@@ -103,6 +106,11 @@ pub fn sql_text(data: &[u8]) -> bool {
                 assert!(is_same(&fast.value(row), &general.value(row)), "{text}");
             }
         }
+    }
+    if let Some(short) = PointQuery::bind(&text, context.catalog) {
+        let general = parse(&text, &limits).and_then(|statement| bind(&statement, &context));
+        let Ok(Bound::Query { columns, .. }) = general else { panic!("only the short way takes it: {text}") };
+        assert!(short.columns() == columns, "{text}");
     }
     match bound {
         Ok(bound) => {

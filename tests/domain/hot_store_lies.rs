@@ -45,6 +45,7 @@ fn open(path: &Path, boot_id: &str) -> Result<Database, Error> {
             segment_bytes: 16 << 10,
             commit_linger: Duration::ZERO,
             disk_reserve_bytes: 0,
+            ..Limits::default()
         },
     };
     Database::open_on(path, &Options::default(), &engine)

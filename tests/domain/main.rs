@@ -3,9 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks the case it is about")]
 
+mod embedded;
+mod engine_failures;
+mod engine_limits;
+mod engine_threads;
+mod flipped_bits;
 mod fuzz;
 mod fuzz_driver;
 mod hot_store_lies;
+mod point_queries;
+mod postgres;
 mod power_cut;
 mod sql_exec;
 mod sql_front;

@@ -27,6 +27,13 @@ impl Random {
 }
 
 fn open(disk: &Disk) -> chronos::Result<Database> {
+    let mut options = Options::default();
+    // The larger half of the history's updates is staged.
+    options.statements.slice_bytes_max = 32 << 10;
+    open_with(disk, &options)
+}
+
+fn open_with(disk: &Disk, options: &Options) -> chronos::Result<Database> {
     let engine = engine::Options {
         files: Arc::new(disk.clone()),
         clock: Arc::new(SystemClock),
@@ -39,9 +46,10 @@ fn open(disk: &Disk) -> chronos::Result<Database> {
             segment_bytes: 16 << 10,
             commit_linger: Duration::ZERO,
             disk_reserve_bytes: 0,
+            ..Limits::default()
         },
     };
-    Database::open_on("/data", &Options::default(), &engine)
+    Database::open_on("/data", options, &engine)
 }
 
 type Model = BTreeMap<i64, i64>;
@@ -155,6 +163,56 @@ fn every_answered_row_survives_a_power_cut_at_any_boundary() {
             assert_eq!(content(&open(&after).unwrap()), found, "cut {at}, {mode:?}: a restart changed the state");
         }
     }
+}
+
+/// An UPDATE of every row, in several slices, each of them larger than a memtable.
+fn update_all(disk: &Disk) -> (chronos::Result<u64>, u64) {
+    let mut options = Options::default();
+    options.statements.slice_bytes_max = 8 << 10;
+    let database = match open_with(disk, &options) {
+        Ok(database) => database,
+        Err(error) => return (Err(error), 0),
+    };
+    let done = database.execute("UPDATE t SET v = v + 1").map(|done| done.affected);
+    let large = database.group().handle().unwrap().counters().large_commands.load(Ordering::Relaxed);
+    (done, large)
+}
+
+#[test]
+fn a_command_larger_than_all_memory_survives_a_power_cut_whole_or_not_at_all() {
+    // One sealed block and a part of one: as many slices, since whole blocks pass through.
+    let rows = 2500;
+    let base = Disk::new();
+    let database = open(&base).unwrap();
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL, note TEXT)").unwrap();
+    let tuples: Vec<String> = (0..rows).map(|id| format!("({id}, 0, 'row {id}')")).collect();
+    database.execute(&format!("INSERT INTO t VALUES {}", tuples.join(", "))).unwrap();
+    database.close().unwrap();
+    let before: Model = (0..rows).map(|id| (id, 0)).collect();
+    let after: Model = (0..rows).map(|id| (id, 1)).collect();
+    let whole = base.crash(0, Crash::Keep);
+    let (done, large) = update_all(&whole);
+    assert_eq!((done.unwrap(), large), (rows as u64, 1), "the command is applied in parts");
+    let operations = whole.operations();
+    let cuts = std::env::var("CHRONOS_POWER_CUTS").ok().and_then(|cuts| cuts.parse().ok()).unwrap_or(24u64);
+    let cuts = cuts.min(operations);
+    let mut found_both = [false; 2];
+    for cut in 0..cuts {
+        let at = cut * operations / cuts;
+        let disk = base.crash(0, Crash::Keep);
+        disk.stop_at(at);
+        let (answer, _) = update_all(&disk);
+        let mode = Crash::ALL[cut as usize % Crash::ALL.len()];
+        let database = open(&disk.crash(at, mode)).unwrap_or_else(|error| panic!("cut {at}, {mode:?}: {error}"));
+        let found = content(&database).unwrap();
+        assert!(found == before || found == after, "cut {at}, {mode:?}: a part of the command is there");
+        assert!(answer.is_err() || found == after, "cut {at}, {mode:?}: it was answered and is not there");
+        found_both[usize::from(found == after)] = true;
+        // It goes on from there: nothing of a stage is in the way.
+        database.execute("UPDATE t SET v = 2 WHERE id < 10").unwrap();
+        assert_eq!(content(&database).unwrap().values().filter(|v| **v == 2).count(), 10);
+    }
+    assert_eq!(found_both, [true, true], "the cuts lie before and behind the command");
 }
 
 #[test]

@@ -3,10 +3,16 @@
 //! Each fact is checked on the running database, and where it is about what is kept, after a clean restart and after an
 //! abandoned one too.
 
+mod backups;
 mod batches;
+mod counters;
 mod definitions;
 mod indexes;
+mod large;
+mod latches;
 mod requests;
 mod staged;
-mod support;
+pub(crate) mod support;
 mod writes;
+
+pub(crate) use support::fresh;

@@ -103,7 +103,12 @@ fn a_flush_that_fails_leaves_no_file() {
         let frozen = std::mem::take(&mut ground.memtable);
         let mut draft = Draft::new(&ground.hot);
         draft.absorb(&ground.hot, &frozen, &ground.state, &[]).unwrap();
+        assert_eq!(ground.hot_files().len(), before.len() + 1);
         draft.absorb(&ground.hot, &frozen, &ground.state, &[]).unwrap();
+        assert_eq!(ground.hot_files().len(), before.len() + 1, "what the second takes the place of is gone at once");
+        fill(&mut ground, "b", 0, 2000, round);
+        let other = std::mem::take(&mut ground.memtable);
+        draft.absorb(&ground.hot, &other, &ground.state, &[]).unwrap();
         assert_eq!(ground.hot_files().len(), before.len() + 2, "each memtable has a file of its own");
         ground.hot.discard(draft).unwrap();
         assert_eq!(ground.hot_files(), before);

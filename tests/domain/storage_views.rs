@@ -268,6 +268,7 @@ fn a_reader_sees_whole_commands_while_the_writer_goes_on() {
         catalog: catalog.clone(),
         levels: levels.clone(),
         cache: Arc::new(Cache::new(0)),
+        lease: None,
     };
     std::thread::scope(|scope| {
         scope.spawn(|| {

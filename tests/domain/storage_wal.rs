@@ -135,12 +135,13 @@ impl Model {
 /// One random operation on log and model alike. The model learns of it first: a crash may come in between.
 fn step(wal: &mut Wal, model: &mut Model, random: &mut Random) -> chronos::Result<()> {
     let last = model.now.entries.len() as u64;
-    let term = model.now.entries.last().map_or(1, |entry| entry.term.0);
+    let known = model.now.hard_state.as_ref().map_or(1, |state| state.term.0);
+    let term = model.now.entries.last().map_or(1, |entry| entry.term.0).max(known);
     match random.below(20) {
         0..=9 => {
             let count = random.below(6);
             let new: Vec<Entry> = (1..=count).map(|i| random_entry(last + i, term, random)).collect();
-            let state = (random.below(5) == 0).then(|| random_state(random));
+            let state = (random.below(5) == 0).then(|| random_state(term, random));
             model.append(&new, state.as_ref());
             wal.append(&new, state.as_ref())
         }
@@ -148,7 +149,7 @@ fn step(wal: &mut Wal, model: &mut Model, random: &mut Random) -> chronos::Resul
             let from = model.kept_from.max(1) + random.below(last - model.kept_from);
             let new: Vec<Entry> =
                 (from..=from + random.below(4)).map(|index| random_entry(index, term + 1, random)).collect();
-            let state = HardState { term: Term(term + 1), ..random_state(random) };
+            let state = random_state(term + 1, random);
             model.append(&new, Some(&state));
             wal.append(&new, Some(&state))
         }
@@ -171,14 +172,9 @@ fn random_entry(index: u64, term: u64, random: &mut Random) -> Entry {
     entry(index, term, &vec![fill; length as usize])
 }
 
-fn random_state(random: &mut Random) -> HardState {
+fn random_state(term: u64, random: &mut Random) -> HardState {
     let vote = (random.below(2) == 0).then(|| random.next());
-    HardState {
-        term: Term(random.below(100)),
-        vote,
-        membership: vec![7; random.below(60) as usize],
-        ..HardState::default()
-    }
+    HardState { term: Term(term), vote, membership: vec![7; random.below(60) as usize], ..HardState::default() }
 }
 
 /// Runs `steps` operations from a seed, with a crash at operation `stop` of the disk; then recovers, and goes on.
@@ -298,6 +294,26 @@ fn appending_an_index_again_truncates() {
     assert_eq!((wal.term(LogIndex(9)), wal.term(LogIndex(12))), (Some(Term(1)), None));
     let recovered = open(&disk.crash(0, Crash::Lose)).unwrap();
     assert_eq!(content(&recovered.wal).unwrap(), expected);
+}
+
+/// What a leader that was taken for dead would do: its successor's entries are acknowledged by then.
+#[test]
+fn entries_of_the_present_term_are_not_truncated_and_stay_on_the_disk() {
+    let state = |term| HardState { term: Term(term), ..HardState::default() };
+    let late: [(Vec<Entry>, Option<HardState>); 3] =
+        [(entries(10..=12, 1), None), (entries(11..=12, 2), None), (entries(10..=12, 1), Some(state(1)))];
+    for (entries_late, state_late) in late {
+        let disk = Disk::new();
+        let mut wal = create(&disk);
+        wal.append(&entries(1..=9, 1), Some(&state(1))).unwrap();
+        wal.append(&entries(10..=12, 2), Some(&state(2))).unwrap();
+        wal.sync().unwrap();
+        let append = std::panic::AssertUnwindSafe(|| wal.append(&entries_late, state_late.as_ref()));
+        std::panic::catch_unwind(append).expect_err("an assertion");
+        let recovered = open(&disk.crash(0, Crash::Keep)).unwrap();
+        let expected: Vec<Entry> = entries(1..=9, 1).into_iter().chain(entries(10..=12, 2)).collect();
+        assert_eq!(content(&recovered.wal).unwrap(), expected);
+    }
 }
 
 #[test]

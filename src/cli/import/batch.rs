@@ -154,8 +154,9 @@ mod tests {
         let path = directory.path().join("x.csv");
         std::fs::write(&path, text).expect("writes");
         let given = Given { delimiter: b',', ..Given::default() };
-        let shape = Shape::find(&path, &given, "x", None).expect("fits");
-        let source = Source::open(&path, b',').expect("opens");
+        let input = super::super::input::Input::File(path);
+        let shape = Shape::find(&input, &given, "x", None).expect("fits");
+        let source = Source::new(input.bytes().expect("opens"), b',');
         let batches = Batches::new(source, shape, given, rows_max).expect("reads");
         batches.map(|batch| batch.expect("reads")).collect()
     }

@@ -256,8 +256,9 @@ mod tests {
         let text: String = std::iter::once("a\n".to_owned()).chain((0..rows).map(|i| format!("{i}\n"))).collect();
         std::fs::write(&path, text).expect("writes");
         let given = Given { delimiter: b',', ..Given::default() };
-        let shape = Shape::find(&path, &given, "x", None).expect("fits");
-        let source = Source::open(&path, b',').expect("opens");
+        let input = super::super::input::Input::File(path);
+        let shape = Shape::find(&input, &given, "x", None).expect("fits");
+        let source = Source::new(input.bytes().expect("opens"), b',');
         super::super::batch::Batches::new(source, shape, given, 100).expect("reads").collect()
     }
 

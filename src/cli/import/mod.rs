@@ -1,6 +1,7 @@
 //! `chronos import`: a CSV file into a table.
 //!
 //! ```text
+//! input ──> a file, or standard input of which the beginning is kept
 //! shape ──> names and types        (the whole file is read once, where types are to be found)
 //! batch ──> INSERT statements      (bad rows set aside)
 //! load  ──> a node, or a directory (several statements in flight)
@@ -11,6 +12,7 @@
 
 mod batch;
 mod infer;
+mod input;
 mod load;
 mod shape;
 mod source;
@@ -24,9 +26,12 @@ use super::session::{Session, Table, fetch, quote_name};
 use super::{Environment, Stop};
 use batch::{Batches, Rejected};
 use chronos::clock::{Clock, SystemClock};
+use chronos::embedded::Options;
 use chronos::error::SqlState;
-use chronos::storage::directory::Create;
+use chronos::storage::directory::{Create, clean, is_database, resolve};
+use chronos::storage::files::SystemFiles;
 use indicatif::{ProgressBar, ProgressStyle};
+use input::Input;
 use load::{Done, Door, load};
 pub use shape::typed_name;
 use shape::{Given, Shape, Target, tidy_name};
@@ -43,16 +48,17 @@ Examples:
   chronos import old.csv --types id=TEXT,ts=TIMESTAMP --primary-key id --reject bad.csv
   chronos import readings.csv --timestamp-format '%d.%m.%Y %H:%M'
   chronos import readings.csv --data-dir data                 # without a daemon
+  zcat old.csv.gz | chronos import - --table old              # standard input
 
 A field that is empty, or NULL without quotes, is NULL; \"\" is an empty string. Types are found by reading the file
-once. Rows that do not fit are counted, or kept with their reason in the file of --reject. Each statement is durable by
+once; of standard input, from its first MiB. Rows that do not fit are counted, or kept with their reason in the file of --reject. Each statement is durable by
 itself: after a failure the rows before it are in.";
 
 /// What `import` takes.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
-    /// The CSV file
+    /// The CSV file; - is standard input, which needs --table
     file: PathBuf,
     #[command(flatten)]
     leader: Leader,
@@ -133,23 +139,46 @@ impl Arguments {
 
 /// Imports the file.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
-    // What is wrong with the file itself is said before any node is asked.
-    Source::open(&arguments.file, arguments.delimiter)?;
+    if arguments.table.is_none() && arguments.file == Path::new("-") {
+        return Err(Stop::Usage("standard input has no name: say which table with --table".to_owned()));
+    }
+    let input = Input::open(&arguments.file)?;
     if let Some(directory) = &arguments.data_dir {
-        let mut session = Embedded::open(directory, arguments.id.clone(), Create::Allowed, environment)?;
-        let outcome =
-            prepare(arguments, &mut session).and_then(|shape| bring_in(arguments, shape, Door::Local(&mut session)));
-        session.close()?;
-        return outcome;
+        return run_here(arguments, &input, directory, environment);
     }
     let target = arguments.leader.target(&environment)?;
     let mut session = Remote::open(target.clone(), false)?;
-    let shape = prepare(arguments, &mut session)?;
-    bring_in(arguments, shape, Door::Remote(target))
+    let shape = prepare(arguments, &input, &mut session)?;
+    bring_in(arguments, &input, shape, Door::Remote(target))
+}
+
+/// Imports into a database of this process. One that was made for it, and then got no table, is removed again.
+fn run_here(arguments: &Arguments, input: &Input, directory: &Path, environment: Environment) -> Result<(), Stop> {
+    let id = arguments.id.as_deref();
+    let path = resolve(&SystemFiles, directory, id, &Options::default().default_id, Create::Allowed)?;
+    let (is_new, makes_directory) = (!is_database(&SystemFiles, &path), !directory.exists());
+    let mut session = Embedded::open(directory, arguments.id.clone(), Create::Allowed, environment)?;
+    let shape = match prepare(arguments, input, &mut session) {
+        Ok(shape) => shape,
+        Err(stop) => {
+            session.close()?;
+            if is_new {
+                clean(&SystemFiles, &path)?;
+            }
+            if makes_directory {
+                // Only where nothing else is in it.
+                let _ = std::fs::remove_dir(directory);
+            }
+            return Err(stop);
+        }
+    };
+    let outcome = bring_in(arguments, input, shape, Door::Local(&mut session));
+    session.close()?;
+    outcome
 }
 
 /// Finds the shape, and makes the table where it is not there.
-fn prepare(arguments: &Arguments, session: &mut dyn Session) -> Result<Shape, Stop> {
+fn prepare(arguments: &Arguments, input: &Input, session: &mut dyn Session) -> Result<Shape, Stop> {
     let name = arguments.table();
     let table = columns_of(session, &name)?;
     if table.is_some() && arguments.create {
@@ -158,7 +187,11 @@ fn prepare(arguments: &Arguments, session: &mut dyn Session) -> Result<Shape, St
     if table.is_some() && (arguments.types.is_some() || !arguments.primary_key.is_empty()) {
         return Err(Stop::Usage(format!("table {name:?} exists: --types and --primary-key are for a new one")));
     }
-    let shape = Shape::find(&arguments.file, &arguments.given(), &name, table.as_deref())?;
+    let shape = Shape::find(input, &arguments.given(), &name, table.as_deref())?;
+    if arguments.columns.is_some() && shape.skip_header {
+        // Said, since a file without a header would lose its first row.
+        eprintln!("line 1 is taken for a header; --no-header makes it a row");
+    }
     if table.is_none() {
         let key: Vec<String> = arguments.primary_key.iter().map(|name| typed_name(name)).collect();
         let create = shape.create(&name, &key)?;
@@ -185,11 +218,11 @@ fn columns_of(session: &mut dyn Session, table: &str) -> Result<Option<Vec<Targe
     }
 }
 
-fn bring_in(arguments: &Arguments, shape: Shape, door: Door) -> Result<(), Stop> {
+fn bring_in(arguments: &Arguments, input: &Input, shape: Shape, door: Door) -> Result<(), Stop> {
     let clock = SystemClock;
     let begin = clock.monotonic();
     let insert = shape.insert(&arguments.table());
-    let source = Source::open(&arguments.file, arguments.delimiter)?;
+    let source = Source::new(input.all_bytes()?, arguments.delimiter);
     let mut progress = Progress::new(source.size());
     let mut rejects = Rejects::new(arguments.reject.clone(), &shape);
     let batches = Batches::new(source, shape, arguments.given(), arguments.batch_rows as usize)?;
@@ -227,10 +260,13 @@ fn closing(rows: u64, table: &str, took: Duration, rejected: u64) -> String {
 struct Progress(ProgressBar);
 
 impl Progress {
-    fn new(size: u64) -> Progress {
+    fn new(size: Option<u64>) -> Progress {
         // Draws to standard error, and only where that is a terminal.
-        let bar = ProgressBar::new(size);
-        let template = "{bar:30} {percent:>3} %  {msg}  {binary_bytes_per_sec}  ETA {eta}";
+        let bar = size.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+        let template = match size {
+            Some(_) => "{bar:30} {percent:>3} %  {msg}  {binary_bytes_per_sec}  ETA {eta}",
+            None => "{spinner} {binary_bytes}  {msg}  {binary_bytes_per_sec}",
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

@@ -11,10 +11,10 @@ use super::super::Stop;
 use super::super::remote::data_type;
 use super::super::session::quote_name;
 use super::infer::Guess;
+use super::input::Input;
 use super::source::Source;
 use chronos::config::did_you_mean;
 use chronos::sql::value::DataType;
-use std::path::Path;
 
 /// A column to fill.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,9 +79,9 @@ pub fn typed_name(text: &str) -> String {
 }
 
 /// The names of the file's fields, and how many lines of the file to skip.
-fn field_names(path: &Path, given: &Given, table: Option<&[Target]>) -> Result<(Vec<String>, bool), Stop> {
-    let mut source = Source::open(path, given.delimiter)?;
-    let empty = || Stop::Message(format!("{} has no rows", path.display()));
+fn field_names(input: &Input, given: &Given, table: Option<&[Target]>) -> Result<(Vec<String>, bool), Stop> {
+    let mut source = Source::new(input.bytes()?, given.delimiter);
+    let empty = || Stop::Message(format!("{} has no rows", input.name()));
     let mut what = "header".to_owned();
     let mut names: Option<Vec<String>> = given.columns.as_ref().map(|columns| {
         "--columns".clone_into(&mut what);
@@ -133,11 +133,11 @@ pub struct Shape {
 
 impl Shape {
     /// The shape of an import into an existing table, or into a new one where `table` is none.
-    pub fn find(path: &Path, given: &Given, name: &str, table: Option<&[Target]>) -> Result<Shape, Stop> {
-        let (names, skip_header) = field_names(path, given, table)?;
+    pub fn find(input: &Input, given: &Given, name: &str, table: Option<&[Target]>) -> Result<Shape, Stop> {
+        let (names, skip_header) = field_names(input, given, table)?;
         let columns = match table {
             Some(table) => existing(names, name, table)?,
-            None => inferred(path, given, names, skip_header)?,
+            None => inferred(input, given, names, skip_header)?,
         };
         Ok(Shape { columns, skip_header })
     }
@@ -179,11 +179,11 @@ fn existing(names: Vec<String>, table_name: &str, table: &[Target]) -> Result<Ve
 }
 
 /// Types from `--types`, and from the file where they are silent.
-fn inferred(path: &Path, given: &Given, names: Vec<String>, skip_header: bool) -> Result<Vec<Target>, Stop> {
+fn inferred(input: &Input, given: &Given, names: Vec<String>, skip_header: bool) -> Result<Vec<Target>, Stop> {
     let declared = declared(given.types.as_deref().unwrap_or(&[]), &names)?;
     let mut guesses = vec![Guess::default(); names.len()];
     if declared.contains(&None) {
-        let mut source = Source::open(path, given.delimiter)?;
+        let mut source = Source::new(input.bytes()?, given.delimiter);
         if skip_header {
             source.next()?;
         }
@@ -256,7 +256,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("x.csv");
         std::fs::write(&path, text).expect("writes");
-        Shape::find(&path, given, "t", None).map_err(|stop| match stop {
+        Shape::find(&Input::File(path), given, "t", None).map_err(|stop| match stop {
             Stop::Message(text) | Stop::Usage(text) => text,
             Stop::Failed(_) | Stop::Quit | Stop::Exit(_) => panic!("unexpected"),
         })

@@ -11,17 +11,16 @@
 //! * Lines are counted from 1, as editors do, also inside quoted fields.
 
 use super::super::Stop;
+use super::input::Bytes;
 use csv::ByteRecord;
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 
 /// Largest record. A quote left open would otherwise swallow the rest of the file into memory.
 const RECORD_BYTES_MAX: usize = 16 << 20;
 
 /// Passes a file on and keeps what was read since the last record began.
 struct Tee {
-    file: File,
+    file: Box<dyn Read + Send>,
     kept: Vec<u8>,
     /// Offset in the file of `kept[0]`.
     begin: u64,
@@ -48,7 +47,9 @@ pub struct Source {
     line: u64,
     /// Bytes of `kept` that belong to records before the present one.
     done: usize,
-    size: u64,
+    size: Option<u64>,
+    /// Where the bytes break off; a record that ends there may not be whole.
+    breaks_off: Option<u64>,
 }
 
 /// One record.
@@ -63,25 +64,20 @@ pub struct Record<'a> {
 }
 
 impl Source {
-    /// Opens a file.
-    pub fn open(path: &Path, delimiter: u8) -> Result<Source, Stop> {
-        let failed = |error: io::Error| Stop::Usage(format!("cannot read {}: {error}", path.display()));
-        let file = File::open(path).map_err(failed)?;
-        let metadata = file.metadata().map_err(failed)?;
-        if metadata.is_dir() {
-            return Err(Stop::Usage(format!("{} is a directory", path.display())));
-        }
+    /// Reads records from these bytes.
+    pub fn new(bytes: Bytes, delimiter: u8) -> Source {
+        let Bytes { reader: file, size, breaks_off } = bytes;
         let reader = csv::ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
             .delimiter(delimiter)
             .buffer_capacity(64 << 10)
             .from_reader(Tee { file, kept: Vec::new(), begin: 0 });
-        Ok(Source { reader, record: ByteRecord::new(), delimiter, line: 1, done: 0, size: metadata.len() })
+        Source { reader, record: ByteRecord::new(), delimiter, line: 1, done: 0, size, breaks_off }
     }
 
-    /// Bytes of the file.
-    pub fn size(&self) -> u64 {
+    /// How many bytes there are, where that is known.
+    pub fn size(&self) -> Option<u64> {
         self.size
     }
 
@@ -105,6 +101,9 @@ impl Source {
             return Ok(None);
         }
         let end = self.reader.position().byte();
+        if self.breaks_off.is_some_and(|at| end >= at) {
+            return Ok(None);
+        }
         let tee = self.reader.get_ref();
         self.done = (end - tee.begin) as usize;
         let taken = &tee.kept[..self.done];
@@ -161,11 +160,20 @@ impl Record<'_> {
 mod tests {
     use super::*;
 
+    fn source(bytes: &[u8], breaks_off: Option<u64>) -> Source {
+        let reader = Box::new(io::Cursor::new(bytes.to_vec()));
+        Source::new(Bytes { reader, size: None, breaks_off }, b',')
+    }
+
+    #[test]
+    fn a_record_where_the_bytes_break_off_does_not_count() {
+        let mut cut = source(b"a,b\n1,2\n3,\"x\ny", Some(14));
+        assert!(cut.next().expect("reads").is_some() && cut.next().expect("reads").is_some());
+        assert!(cut.next().expect("reads").is_none(), "more of it may follow");
+    }
+
     fn records(bytes: &[u8]) -> Vec<(u64, Vec<String>, String)> {
-        let directory = tempfile::tempdir().expect("a temporary directory");
-        let path = directory.path().join("x.csv");
-        std::fs::write(&path, bytes).expect("writes");
-        let mut source = Source::open(&path, b',').expect("opens");
+        let mut source = source(bytes, None);
         let mut all = Vec::new();
         while let Some(record) = source.next().expect("reads") {
             let fields = record.fields.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect();

@@ -81,9 +81,20 @@ impl<R: Read> Summed<R> {
     }
 }
 
+/// What of a database's directory is packed. CLUSTER comes last: without it the rest is no database.
+pub const ENTRIES: [&str; 3] = ["raft", "state", "CLUSTER"];
+
 /// Packs the named entries of `directory` and syncs the file.
 pub fn pack(directory: &Path, id: &str, entries: &[&str], output: &Path) -> io::Result<Content> {
-    let mut out = Summed { inner: BufWriter::new(File::create(output)?), crc: 0 };
+    let mut out = BufWriter::new(File::create(output)?);
+    let content = pack_into(directory, id, entries, &mut out)?;
+    out.get_ref().sync_all()?;
+    Ok(content)
+}
+
+/// Packs the named entries of `directory` into whatever takes bytes.
+pub fn pack_into<W: Write>(directory: &Path, id: &str, entries: &[&str], output: W) -> io::Result<Content> {
+    let mut out = Summed { inner: output, crc: 0 };
     out.put(MAGIC)?;
     out.put(&VERSION.to_le_bytes())?;
     put_text(&mut out, id)?;
@@ -97,7 +108,6 @@ pub fn pack(directory: &Path, id: &str, entries: &[&str], output: &Path) -> io::
     let crc = out.crc;
     out.put(&crc.to_le_bytes())?;
     out.inner.flush()?;
-    out.inner.get_ref().sync_all()?;
     Ok(content)
 }
 

@@ -1,7 +1,8 @@
-//! `chronos snapshot`: a stopped database as one checked file, and back.
+//! `chronos snapshot`: a database as one checked file, and back.
 //!
 //! ```text
-//! create:  recover and seal ──> lock ──> pack into F.partial ──> sync ──> rename to F
+//! create:  stopped: recover and seal ──> lock ──> pack into F.partial ──> sync ──> rename to F
+//!          running: stream of the node ──> F.partial ──> sync ──> read again and check ──> rename to F
 //! restore: check and unpack into DIR/.restore-ID ──> sync ──> rename to DIR/ID
 //! verify:  check, unpack beside F, open it as a database, count every table, remove it
 //! ```
@@ -9,12 +10,14 @@
 //! * Nothing that exists is overwritten without `--force`.
 //! * A half-made snapshot or restore never looks like a whole one.
 
-mod archive;
+pub mod archive;
+mod online;
 
+use super::client::Leader;
 use super::embedded::Embedded;
 use super::session::{fetch, names, quote_name};
 use super::{Environment, Stop};
-use archive::{Content, pack, unpack};
+use archive::{Content, ENTRIES, pack, unpack};
 use chronos::Error;
 use chronos::sql::value::Value;
 use chronos::storage::directory::{self, Create, Database};
@@ -25,7 +28,8 @@ use std::sync::Arc;
 
 const EXAMPLES: &str = "\
 Examples:
-  chronos snapshot create --data-dir data --id node1 --output node1.snap    # of a stopped node
+  chronos snapshot create --leader 127.0.0.1:8000 --output node1.snap       # of a running node
+  chronos snapshot create --data-dir data --id node1 --output node1.snap    # of a stopped one
   chronos snapshot verify --input node1.snap                                # proves that it can be restored
   chronos snapshot restore --data-dir elsewhere --input node1.snap";
 
@@ -39,12 +43,18 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Write the database of a stopped node to a file
-    #[command(after_help = "Example:\n  chronos snapshot create --data-dir data --output node1.snap")]
+    /// Write the database of a running or a stopped node to a file
+    #[command(
+        after_help = "Examples:\n  chronos snapshot create --leader 127.0.0.1:8000 --output node1.snap\n  chronos snapshot create --data-dir data --output node1.snap",
+        group(clap::ArgGroup::new("source").required(true).args(["leader", "data_dir"]))
+    )]
     Create {
-        /// Directory of the databases
+        /// The running node
+        #[arg(long, value_name = "HOST:PORT,...", conflicts_with = "id")]
+        leader: Option<String>,
+        /// Directory of the databases, of a stopped node
         #[arg(long, value_name = "DIR")]
-        data_dir: PathBuf,
+        data_dir: Option<PathBuf>,
         /// Which database of the directory [default: the only one]
         #[arg(long)]
         id: Option<String>,
@@ -80,13 +90,20 @@ enum Command {
     },
 }
 
-/// What of a database's directory is packed. CLUSTER comes last: without it the rest is no database.
-const ENTRIES: [&str; 3] = ["raft", "state", "CLUSTER"];
-
 /// Runs one of them.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     match &arguments.command {
-        Command::Create { data_dir, id, output, force } => create(data_dir, id.as_ref(), output, *force, environment),
+        Command::Create { output, force: false, .. } if output.exists() => {
+            Err(Stop::Message(format!("{} exists: --force overwrites it", output.display())))
+        }
+        Command::Create { leader: Some(leader), output, .. } => {
+            let target = Leader { leader: leader.clone() }.target(&environment)?;
+            finish(output, |partial| online::download(&target, partial))
+        }
+        Command::Create { data_dir, id, output, .. } => {
+            let data_dir = data_dir.as_deref().unwrap_or(Path::new("data"));
+            finish(output, |partial| offline(data_dir, id.as_ref(), partial, environment))
+        }
         Command::Restore { data_dir, input, force } => restore(data_dir, input, *force),
         Command::Verify { input, scratch } => verify(input, scratch.as_deref(), environment),
     }
@@ -117,24 +134,10 @@ fn sync_parent(path: &Path) -> std::io::Result<()> {
     File::open(parent)?.sync_all()
 }
 
-fn create(
-    data_dir: &Path,
-    id: Option<&String>,
-    output: &Path,
-    force: bool,
-    environment: Environment,
-) -> Result<(), Stop> {
-    if output.exists() && !force {
-        return Err(Stop::Message(format!("{} exists: --force overwrites it", output.display())));
-    }
-    let path = directory::resolve(&SystemFiles, data_dir, id.map(String::as_str), "node1", Create::Refused)?;
-    // Recovers what a killed process left, and seals, so that the copy is small and opens at once.
-    Embedded::open(data_dir, id.cloned(), Create::Refused, environment)?.close()?;
-    let locked = Database::open(Arc::new(SystemFiles), &path)?;
+/// Makes a snapshot beside its final name, and gives it that name once it is whole.
+fn finish(output: &Path, make: impl FnOnce(&Path) -> Result<Content, Stop>) -> Result<(), Stop> {
     let partial = beside(output, ".partial");
-    let packed = pack(&path, &locked.identity.node_id, &ENTRIES, &partial);
-    drop(locked);
-    let content = packed.map_err(io(format!("write {}", partial.display()))).inspect_err(|_| {
+    let content = make(&partial).inspect_err(|_| {
         // The half of it is of no use to anybody.
         let _ = std::fs::remove_file(&partial);
     })?;
@@ -142,6 +145,15 @@ fn create(
     renamed.map_err(io(format!("rename {}", partial.display())))?;
     println!("{}", line("wrote", output, &content));
     Ok(())
+}
+
+/// Packs the database of a node that does not run.
+fn offline(data_dir: &Path, id: Option<&String>, partial: &Path, environment: Environment) -> Result<Content, Stop> {
+    let path = directory::resolve(&SystemFiles, data_dir, id.map(String::as_str), "node1", Create::Refused)?;
+    // Recovers what a killed process left, and seals, so that the copy is small and opens at once.
+    Embedded::open(data_dir, id.cloned(), Create::Refused, environment)?.close()?;
+    let locked = Database::open(Arc::new(SystemFiles), &path)?;
+    pack(&path, &locked.identity.node_id, &ENTRIES, partial).map_err(io(format!("write {}", partial.display())))
 }
 
 fn line(did: &str, path: &Path, content: &Content) -> String {

@@ -107,7 +107,12 @@ pub(super) fn binary(operator: BinaryOperator, left: Typed, right: Typed, positi
         Ok(data_type) if !(left.untyped && right.untyped && is_arithmetic(operator)) => Some(data_type),
         Ok(_) | Err(_) => None,
     };
-    let Some(data_type) = data_type else { return Err(no_operator(symbol(operator), &left, &right, position)) };
+    let Some(data_type) = data_type else {
+        if left.untyped && right.untyped {
+            return Err(not_unique(&format!("unknown {} unknown", symbol(operator)), position));
+        }
+        return Err(no_operator(symbol(operator), &left, &right, position));
+    };
     let allowed = match operator {
         BinaryOperator::Add
         | BinaryOperator::Subtract
@@ -158,6 +163,12 @@ fn concatenated(left: &Typed, right: &Typed) -> Option<DataType> {
 pub(super) fn no_operator(symbol: &str, left: &Typed, right: &Typed, position: u32) -> Error {
     let message = format!("operator does not exist: {} {symbol} {}", left.type_name(), right.type_name());
     place(Error::invalid(SqlState::UNDEFINED_FUNCTION, message), position)
+        .hint("you might need to add explicit type casts")
+}
+
+/// The error of an operator between values of no type yet: several types would do.
+pub(super) fn not_unique(what: &str, position: u32) -> Error {
+    place(Error::invalid(SqlState::AMBIGUOUS_FUNCTION, format!("operator is not unique: {what}")), position)
         .hint("you might need to add explicit type casts")
 }
 

@@ -45,7 +45,7 @@ pub(super) fn create_table(create: &CreateTable, context: &BindContext<'_>) -> R
     }
     let primary_key = match create.primary_keys.as_slice() {
         [] => Vec::new(),
-        [key] => primary_key(key, &mut columns, create)?,
+        [key] => primary_key(key, &mut columns)?,
         [_, _, ..] => {
             return definition_error(format!("multiple primary keys for table \"{}\" are not allowed", name.text));
         }
@@ -87,7 +87,7 @@ fn column(
 }
 
 /// Finds the key's columns, which are NOT NULL from here on.
-fn primary_key(key: &[Name], columns: &mut [ColumnDefinition], create: &CreateTable) -> Result<Vec<ColumnId>> {
+fn primary_key(key: &[Name], columns: &mut [ColumnDefinition]) -> Result<Vec<ColumnId>> {
     check_key_length(key)?;
     let mut ids: Vec<ColumnId> = Vec::with_capacity(key.len());
     for name in key {
@@ -99,13 +99,6 @@ fn primary_key(key: &[Name], columns: &mut [ColumnDefinition], create: &CreateTa
                 None => error,
             });
         };
-        if create.columns[index].null {
-            let message = format!(
-                "conflicting NULL/NOT NULL declarations for column \"{}\" of table \"{}\"",
-                name.text, create.name.text
-            );
-            return Err(place(Error::invalid(SqlState::SYNTAX_ERROR, message), name.position));
-        }
         if ids.contains(&columns[index].id) {
             let message = format!("column \"{}\" appears twice in primary key constraint", name.text);
             return Err(place(Error::invalid(SqlState::DUPLICATE_COLUMN, message), name.position));

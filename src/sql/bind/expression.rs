@@ -1,11 +1,11 @@
 //! Expressions: names become columns, literals get types, operators get casts.
 
 use super::BindContext;
-use super::coercion::{Typed, binary, common, no_operator, symbol, unify};
+use super::coercion::{Typed, binary, common, no_operator, not_unique, symbol, unify};
 use super::constant::{evaluate, is_constant, place};
 use super::source::Source;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::expression::{BinaryOperator, Expression, UnaryOperator, can_cast};
+use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator, can_cast};
 use crate::sql::plan::Aggregate;
 use crate::sql::statement::{Expr, Literal, Node, Test};
 use crate::sql::suggest;
@@ -94,12 +94,11 @@ impl<'a> Binder<'a> {
             }
             Node::Cast { input, to } => {
                 let input = self.expression(input)?;
-                // A VARCHAR(n) would have to cut, which no expression here does.
-                if to.length_max.is_some() {
-                    return Err(place(Error::unsupported(format_args!("a cast to {} is", to.declared)), position)
-                        .hint("cast to TEXT"));
-                }
-                Self::cast(input, to.data_type, position)
+                let cast = Self::cast(input, to.data_type, position)?;
+                Ok(match to.length_max {
+                    Some(length_max) => cut(cast, length_max),
+                    None => cast,
+                })
             }
             Node::Call(call) => self.call(call, position),
         }
@@ -121,7 +120,10 @@ impl<'a> Binder<'a> {
         let input = match operator {
             UnaryOperator::Not => input.into_condition("NOT")?,
             UnaryOperator::Negate => {
-                if input.untyped || !matches!(input.data_type(), DataType::Int | DataType::Float) {
+                if input.untyped {
+                    return Err(not_unique("- unknown", position));
+                }
+                if !matches!(input.data_type(), DataType::Int | DataType::Float) {
                     let message = format!("operator does not exist: - {}", input.type_name());
                     return Err(place(Error::invalid(SqlState::UNDEFINED_FUNCTION, message), position));
                 }
@@ -230,7 +232,9 @@ impl<'a> Binder<'a> {
         otherwise: Option<&Expr>,
         position: u32,
     ) -> Result<Typed> {
+        // Each WHEN is compared by itself, so a literal operand cannot wait for one of them to give it a type.
         let operand = operand.map(|operand| self.expression(operand)).transpose()?;
+        let operand = operand.map(|operand| Typed { untyped: false, ..operand });
         let (mut conditions, mut results) = (Vec::new(), Vec::new());
         for (when, then) in branches {
             conditions.push(match &operand {
@@ -251,6 +255,14 @@ impl<'a> Binder<'a> {
         let branches = conditions.into_iter().zip(results).collect();
         Ok(Typed::new(Expression::Case { branches, otherwise, data_type }, position))
     }
+}
+
+/// A cast to `VARCHAR(n)` cuts what is longer, and says nothing of it: so the standard wants it.
+fn cut(text: Typed, length_max: u32) -> Typed {
+    let length = Expression::Constant { value: Value::Int(i64::from(length_max)), data_type: DataType::Int };
+    let arguments = vec![text.expression, length];
+    let expression = Expression::Call { function: Function::Left, arguments, data_type: DataType::Text };
+    Typed::new(expression, text.position)
 }
 
 fn literal_value(literal: &Literal, position: u32) -> Typed {

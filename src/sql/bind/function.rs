@@ -103,6 +103,12 @@ impl Binder<'_> {
             let aggregate = Aggregate { function, argument: None, distinct: false, data_type: DataType::Int };
             return self.collect(aggregate, name, position);
         }
+        if arguments.is_empty() && !call.star {
+            let message = format!("{name}(*) must be used to call a parameterless aggregate function");
+            let known = function == AggregateFunction::Count;
+            let error = || place(Error::invalid(SqlState::WRONG_OBJECT_TYPE, message), position);
+            return Err(if known { error() } else { unknown(name, &arguments, position) });
+        }
         let argument = match <[Typed; 1]>::try_from(arguments) {
             Ok([argument]) if !call.star => argument,
             Ok([argument]) => return Err(unknown(name, &[argument], position)),
@@ -116,6 +122,11 @@ impl Binder<'_> {
                 AggregateFunction::Min | AggregateFunction::Max,
                 data_type @ (DataType::Int | DataType::Float | DataType::Text | DataType::Blob | DataType::Timestamp),
             ) => data_type,
+            (AggregateFunction::Sum | AggregateFunction::Avg, _) if argument.untyped => {
+                let message = format!("function {name}(unknown) is not unique");
+                return Err(place(Error::invalid(SqlState::AMBIGUOUS_FUNCTION, message), position)
+                    .hint("cast the argument to a type"));
+            }
             (AggregateFunction::Sum | AggregateFunction::Avg | AggregateFunction::Min | AggregateFunction::Max, _) => {
                 return Err(unknown(name, &[argument], position));
             }

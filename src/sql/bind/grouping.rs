@@ -42,7 +42,15 @@ impl Groups {
         if let Some(group) = self.expressions.iter().position(|group| group == expression) {
             let name = match expression {
                 Expression::Column { name, .. } => name.clone(),
-                _ => format!("group {}", group + 1),
+                Expression::Constant { .. }
+                | Expression::Unary { .. }
+                | Expression::Binary { .. }
+                | Expression::IsNull { .. }
+                | Expression::Like { .. }
+                | Expression::InList { .. }
+                | Expression::Case { .. }
+                | Expression::Cast { .. }
+                | Expression::Call { .. } => format!("group {}", group + 1),
             };
             *expression = Expression::Column { index: group, data_type: expression.data_type(), name };
             return Ok(());

@@ -137,7 +137,15 @@ fn ordered(input: Plan, outputs: Vec<Output<'_>>, keys: Vec<(SortKey, u32)>, dis
         let data_type = key.expression.data_type();
         let name = match &key.expression {
             Expression::Column { name, .. } => name.clone(),
-            _ => "sort key".to_owned(),
+            Expression::Constant { .. }
+            | Expression::Unary { .. }
+            | Expression::Binary { .. }
+            | Expression::IsNull { .. }
+            | Expression::Like { .. }
+            | Expression::InList { .. }
+            | Expression::Case { .. }
+            | Expression::Cast { .. }
+            | Expression::Call { .. } => "sort key".to_owned(),
         };
         let index = known.unwrap_or_else(|| {
             expressions.push(key.expression);
@@ -200,7 +208,19 @@ fn output_name(written: &Expr) -> String {
     strong_name(written).unwrap_or_else(|| match &written.node {
         Node::Cast { to, .. } => to.data_type.to_string().to_lowercase(),
         Node::Case { .. } => "case".to_owned(),
-        _ => "?column?".to_owned(),
+        Node::Literal(_)
+        | Node::Interval(_)
+        | Node::Column { .. }
+        | Node::Default
+        | Node::Unary { .. }
+        | Node::Binary { .. }
+        | Node::And(_)
+        | Node::Or(_)
+        | Node::Is { .. }
+        | Node::Between { .. }
+        | Node::InList { .. }
+        | Node::Like { .. }
+        | Node::Call(_) => "?column?".to_owned(),
     })
 }
 
@@ -210,7 +230,18 @@ fn strong_name(written: &Expr) -> Option<String> {
         Node::Call(call) => Some(call.name.text.clone()),
         Node::Cast { input, .. } => strong_name(input),
         Node::Case { otherwise: Some(otherwise), .. } => strong_name(otherwise),
-        _ => None,
+        Node::Literal(_)
+        | Node::Interval(_)
+        | Node::Default
+        | Node::Unary { .. }
+        | Node::Binary { .. }
+        | Node::And(_)
+        | Node::Or(_)
+        | Node::Is { .. }
+        | Node::Between { .. }
+        | Node::InList { .. }
+        | Node::Like { .. }
+        | Node::Case { otherwise: None, .. } => None,
     }
 }
 
@@ -224,8 +255,7 @@ fn ordinal(literal: &Literal, clause: &str, outputs: usize, position: u32) -> Re
                 Err(place(Error::invalid(SqlState::INVALID_COLUMN_REFERENCE, message), position))
             }
         },
-        Literal::Null => Ok(None),
-        Literal::Bool(_) | Literal::Float(_) | Literal::Quoted(_) | Literal::Blob(_) => {
+        Literal::Null | Literal::Bool(_) | Literal::Float(_) | Literal::Quoted(_) | Literal::Blob(_) => {
             let message = format!("non-integer constant in {clause}");
             Err(place(Error::invalid(SqlState::SYNTAX_ERROR, message), position))
         }

@@ -174,7 +174,13 @@ fn check_value(definition: &ColumnDefinition, table: &Table, value: &Value) -> R
         Value::Text(text) if definition.length_max.is_some_and(|max| is_longer(text.as_bytes(), max)) => {
             Err(too_long_for(definition))
         }
-        _ => Ok(()),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Int(_)
+        | Value::Float(_)
+        | Value::Text(_)
+        | Value::Blob(_)
+        | Value::Timestamp(_) => Ok(()),
     }
 }
 

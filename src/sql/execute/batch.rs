@@ -73,18 +73,16 @@ impl Draft {
                 if let (true, Effect::Insert { rows, .. }) = (has_row_id, &mut write.effect)
                     && rows.column(ROW_ID_COLUMNS[0]).is_none()
                 {
-                    {
-                        let constant = |value| Arc::new(Column::constant(Value::Int(value), DataType::Int, rows.rows));
-                        let ordinals = (0..rows.rows)
-                            .map(|_| DRAWN_ORDINAL | i64::from(NEXT_ORDINAL.fetch_add(1, Ordering::Relaxed)))
-                            .collect();
-                        let drawn = [
-                            constant(self.instant.0 as i64),
-                            constant(self.origin.0 as i64),
-                            Arc::new(Column::new(Values::Int(ordinals))),
-                        ];
-                        rows.columns.extend(ROW_ID_COLUMNS.into_iter().zip(drawn));
-                    }
+                    let constant = |value| Arc::new(Column::constant(Value::Int(value), DataType::Int, rows.rows));
+                    let ordinals = (0..rows.rows)
+                        .map(|_| DRAWN_ORDINAL | i64::from(NEXT_ORDINAL.fetch_add(1, Ordering::Relaxed)))
+                        .collect();
+                    let drawn = [
+                        constant(self.instant.0 as i64),
+                        constant(self.origin.0 as i64),
+                        Arc::new(Column::new(Values::Int(ordinals))),
+                    ];
+                    rows.columns.extend(ROW_ID_COLUMNS.into_iter().zip(drawn));
                 }
             }
             Part::CreateTable(_) | Part::DropTable { .. } | Part::CreateIndex(_) | Part::DropIndex { .. } => {}
@@ -122,9 +120,17 @@ impl Executor {
         }
         let has_written = draft.parts.iter().any(|part| matches!(part, Part::Write(_)));
         let by_range = if has_written { ByRange::Never } else { ByRange::Older };
-        let effects = self.evaluate(&bound, &view, draft.instant, task, by_range)?;
+        let effects = self.evaluation(&view, draft.instant, task, by_range).run(&bound)?;
         let affected = effects.affected;
         draft.add(effects)?;
+        // Its statements see each other, here and on every replica, so all of it must be in memory at once.
+        if draft.scratch.bytes() > self.limits.whole_bytes_max {
+            let message = format!(
+                "the batch writes more than {} bytes of memory hold: send it in parts, or its statements one by one",
+                self.limits.whole_bytes_max
+            );
+            return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
+        }
         Ok(Answer::Done { affected })
     }
 

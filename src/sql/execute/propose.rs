@@ -1,13 +1,22 @@
 //! From effects to an outcome: one command, or staged parts where it would be too large.
 
 use super::{Executor, Group, Task};
-use crate::machine::{Body, Command, Effect, Outcome, Part, Request, Transaction};
+use crate::error::Kind;
+use crate::machine::{Body, Command, Effect, Outcome, Part, Request, Transaction, push_frame};
 use crate::sql::bind::Bound;
 use crate::sql::catalog::IndexState;
-use crate::sql::evaluate::{self, Effects};
+use crate::sql::evaluate::{self, Effects, Slices};
 use crate::storage::view::View;
 use crate::{Error, Result, clock};
+use std::sync::{Mutex, PoisonError};
 use tokio::sync::oneshot;
+
+/// Bytes of one staged part: enough that its fdatasync is small beside writing it, little enough that the copies which
+/// it needs on its way (command, log, memtable) do not matter.
+const PART_BYTES: usize = 1 << 20;
+
+/// Stages that wait to be abandoned. What is beyond ends when a new term begins.
+const ABANDONED_MAX: usize = 1024;
 
 /// Rows that one command adds to an index: a few milliseconds of apply, during which nothing else is applied.
 const BACKFILL_ROWS: u32 = 4000;
@@ -42,37 +51,76 @@ impl Executor {
             return Err(evaluate::too_much(self.limits.effects_bytes_max, effects.affected));
         }
         drop(encoded);
-        let stage = clock::random_u128()?;
         let Body::Transaction(transaction) = &command.body else { unreachable!("it was built above") };
-        let bytes = postcard::to_stdvec(transaction).expect("a transaction has a plain encoding");
-        let mut parts = 0;
-        for chunk in bytes.chunks(self.limits.command_bytes_max / 2) {
-            let part = Command {
-                request: None,
-                origin: group.origin(),
-                affected: 0,
-                body: Body::Stage { stage, part: parts, bytes: chunk.to_vec() },
-            };
-            if let Err(error) = outcome(group.propose(part.encode())).await {
-                abandon(group, stage);
-                return Err(error);
+        let mut staging = self.staging(group)?;
+        staging.push(transaction).await?;
+        command.body = staging.finish().await?;
+        let affected = outcome(group.propose(command.encode())).await?.affected;
+        staging.settle();
+        Ok(affected)
+    }
+
+    /// Proposes effects slice by slice, as one command, and waits for their outcome.
+    pub(super) async fn write_slices(
+        &self,
+        group: &dyn Group,
+        mut slices: Slices<'_>,
+        view: &View,
+        request: Option<&Request>,
+    ) -> Result<u64> {
+        let first = slices.next_slice()?.unwrap_or_default();
+        let Some(second) = slices.next_slice()? else {
+            return self.write(group, (first, view.clone()), request).await;
+        };
+        if first.parts.iter().any(grows) {
+            group.check_space()?;
+        }
+        let mut staging = self.staging(group)?;
+        let mut affected = 0;
+        let mut taken = [first, second].into_iter();
+        while let Some(slice) = taken.next().map_or_else(|| slices.next_slice(), |slice| Ok(Some(slice)))? {
+            affected += slice.affected;
+            staging.push(&Transaction { read_index: view.version, parts: slice.parts }).await?;
+            if staging.bytes > self.limits.effects_bytes_max {
+                return Err(evaluate::too_much(self.limits.effects_bytes_max, affected));
             }
-            parts += 1;
         }
-        command.body = Body::Commit { stage, parts };
-        let settled = outcome(group.propose(command.encode())).await;
-        if settled.is_err() {
-            abandon(group, stage);
-        }
-        Ok(settled?.affected)
+        let body = staging.finish().await?;
+        let command = Command { request: request.cloned(), origin: group.origin(), affected, body };
+        let affected = outcome(group.propose(command.encode())).await?.affected;
+        staging.settle();
+        Ok(affected)
+    }
+
+    fn staging<'a>(&'a self, group: &'a dyn Group) -> Result<Staging<'a>> {
+        let left = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
+        left.into_iter().for_each(|stage| abandon(group, stage, &self.abandoned));
+        Ok(Staging {
+            group,
+            stage: clock::random_u128()?,
+            part_bytes: PART_BYTES.min(self.limits.command_bytes_max / 2),
+            parts: 0,
+            pending: Vec::new(),
+            bytes: 0,
+            settled: false,
+            abandoned: &self.abandoned,
+        })
     }
 
     /// Fills the index that a statement has made, step by step.
     pub(super) async fn build_indexes(&self, group: &dyn Group, bound: &Bound, task: &Task) -> Result<()> {
         let Bound::CreateIndex(create) = bound else { return Ok(()) };
+        // The definition has been committed: what keeps the rest from being done is no failure of the statement.
+        let unfinished = |error: Error| match error.kind() {
+            Kind::Unavailable | Kind::Overloaded | Kind::Limit => Error::in_doubt(format!(
+                "in doubt: index \"{}\" is defined and will be built in the background: {error}",
+                create.name
+            )),
+            Kind::Invalid | Kind::Conflict | Kind::InDoubt | Kind::Damaged | Kind::Io | Kind::Internal => error,
+        };
         loop {
-            (task.check)()?;
-            let catalog = group.view()?.catalog.clone();
+            (task.check)().map_err(unfinished)?;
+            let catalog = group.view().map_err(unfinished)?.catalog.clone();
             let Some((_, index)) = catalog.index(&create.name) else {
                 return Err(Error::conflict(format!("index \"{}\" was dropped while it was built", create.name)));
             };
@@ -80,9 +128,9 @@ impl Executor {
             let command = Command { request: None, origin: group.origin(), affected: 0, body };
             match outcome(group.propose(command.encode())).await {
                 // Someone else took this step.
-                Err(error) if error.is_retryable() => {}
+                Err(error) if error.kind() == Kind::Conflict => {}
                 settled => {
-                    settled?;
+                    settled.map_err(unfinished)?;
                 }
             }
         }
@@ -101,10 +149,82 @@ fn grows(part: &Part) -> bool {
     }
 }
 
-/// Forgets the parts of a command that will not be. Nobody waits for it.
-fn abandon(group: &dyn Group, stage: u128) {
-    let body = Body::Abandon { stage };
-    drop(group.propose(Command { request: None, origin: group.origin(), affected: 0, body }.encode()));
+/// A statement on its way into a stage. Dropped before it is settled, by an error or because nobody waits for the
+/// statement any more, it is abandoned.
+struct Staging<'a> {
+    group: &'a dyn Group,
+    stage: u128,
+    part_bytes: usize,
+    /// Parts proposed.
+    parts: u32,
+    /// Frames that are not proposed yet.
+    pending: Vec<u8>,
+    /// Bytes of all frames.
+    bytes: usize,
+    settled: bool,
+    /// Where a stage goes that could not be abandoned at once.
+    abandoned: &'a Mutex<Vec<u128>>,
+}
+
+/// Forgets the parts of a stage. Nobody waits for it; where it is refused at once, the next stage asks again.
+fn abandon(group: &dyn Group, stage: u128, again: &Mutex<Vec<u128>>) {
+    let command = Command { request: None, origin: group.origin(), affected: 0, body: Body::Abandon { stage } };
+    if let Ok(Err(_)) = group.propose(command.encode()).try_recv() {
+        let mut again = again.lock().unwrap_or_else(PoisonError::into_inner);
+        if again.len() < ABANDONED_MAX {
+            again.push(stage);
+        }
+    }
+}
+
+impl Staging<'_> {
+    /// Adds one slice, or the whole of a transaction.
+    async fn push(&mut self, transaction: &Transaction) -> Result<()> {
+        let before = self.pending.len();
+        push_frame(&mut self.pending, transaction);
+        self.bytes += self.pending.len() - before;
+        while self.pending.len() >= self.part_bytes {
+            let rest = self.pending.split_off(self.part_bytes);
+            let part = std::mem::replace(&mut self.pending, rest);
+            self.propose(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Proposes what is left; gives what commits the stage.
+    async fn finish(&mut self) -> Result<Body> {
+        let rest = std::mem::take(&mut self.pending);
+        if !rest.is_empty() {
+            self.propose(rest).await?;
+        }
+        Ok(Body::Commit { stage: self.stage, parts: self.parts })
+    }
+
+    /// The commit was applied: nothing is left of the stage.
+    fn settle(mut self) {
+        self.settled = true;
+    }
+
+    async fn propose(&mut self, bytes: Vec<u8>) -> Result<()> {
+        let body = Body::Stage { stage: self.stage, part: self.parts, bytes };
+        let part = Command { request: None, origin: self.group.origin(), affected: 0, body }.encode();
+        self.parts += 1;
+        match outcome(self.group.propose(part)).await {
+            // Without its commit a part is nothing.
+            Err(error) if error.kind() == Kind::InDoubt => Err(Error::unavailable(
+                "the node stopped while the statement was on its way: nothing took effect, retry",
+            )),
+            settled => settled.map(|_| ()),
+        }
+    }
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        if !self.settled && self.parts > 0 {
+            abandon(self.group, self.stage, self.abandoned);
+        }
+    }
 }
 
 /// The next step of an index that is being built; also what a new leader goes on with.

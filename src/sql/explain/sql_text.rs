@@ -86,6 +86,7 @@ fn name_of(function: Function) -> &'static str {
         Function::NullIf => "nullif",
         Function::Abs => "abs",
         Function::Length => "length",
+        Function::Left => "left",
         Function::Lower => "lower",
         Function::Upper => "upper",
         Function::Round => "round",

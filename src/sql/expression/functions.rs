@@ -26,6 +26,7 @@ pub(super) fn may_fail(function: Function) -> bool {
         Function::Coalesce
         | Function::NullIf
         | Function::Length
+        | Function::Left
         | Function::Lower
         | Function::Upper
         | Function::Round
@@ -58,6 +59,7 @@ pub(super) fn call(
         Function::Coalesce | Function::NullIf => return Err(Error::internal("not a function of values alone")),
         Function::Abs => absolute(first)?,
         Function::Length => length(first)?,
+        Function::Left => return left(first, argument(1)?, rows),
         Function::Lower => Values::Text(map_strings(strings(first)?, append_lower)),
         Function::Upper => Values::Text(map_strings(strings(first)?, append_upper)),
         Function::Round => match arguments.get(1) {
@@ -180,6 +182,22 @@ fn length(input: &Column) -> Result<Values> {
     let begins = |byte: &&u8| **byte & 0xC0 != 0x80;
     let of = |string: &[u8]| if is_blob { string.len() } else { string.iter().filter(begins).count() } as i64;
     Ok(Values::Int((0..side.len()).map(|i| of(side.get(i))).collect()))
+}
+
+/// The first characters of each TEXT; none where fewer than one are asked for.
+fn left(input: &Column, count: &Column, rows: usize) -> Result<Arc<Column>> {
+    let nulls = union(mask(input), mask(count));
+    let constant = is_constant(input) && is_constant(count);
+    let (texts, counts) = (strings(input)?, ints(count)?);
+    let mut out = Strings::default();
+    for i in 0..if constant { 1 } else { rows } {
+        let text = texts.get(i);
+        let wanted = usize::try_from(counts.get(i)).unwrap_or(0);
+        let begins = text.iter().enumerate().filter(|(_, byte)| **byte & 0xC0 != 0x80);
+        let end = begins.map(|(at, _)| at).nth(wanted).unwrap_or(text.len());
+        out.push(&text[..end]);
+    }
+    Ok(finish(Values::Text(out), nulls, constant, rows))
 }
 
 /// Applies a function that appends its result, through one buffer.

@@ -133,8 +133,7 @@ impl Translator {
                     primary_keys.push(vec![name.clone()]);
                 }
                 ColumnOption::Unique(_) => {
-                    return Err(place(Error::unsupported("UNIQUE constraints are"), name.position)
-                        .hint("CREATE UNIQUE INDEX does the same"));
+                    return refuse("UNIQUE constraints are");
                 }
                 ColumnOption::ForeignKey(_) => return refuse("foreign keys are"),
                 ColumnOption::Check(_) => return refuse("CHECK constraints are"),
@@ -155,8 +154,7 @@ impl Translator {
                 self.check_key(&key, table.position)?;
                 key.columns.into_iter().map(|column| self.index_column(column)).collect()
             }
-            TableConstraint::Unique(_) => Err(place(Error::unsupported("UNIQUE constraints are"), table.position)
-                .hint("CREATE UNIQUE INDEX does the same")),
+            TableConstraint::Unique(_) => refuse("UNIQUE constraints are"),
             TableConstraint::ForeignKey(_) => refuse("foreign keys are"),
             TableConstraint::Check(_) => refuse("CHECK constraints are"),
             TableConstraint::Exclude(_) => refuse("EXCLUDE constraints are"),

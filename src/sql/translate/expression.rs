@@ -5,7 +5,7 @@
 use super::{Translator, guard, place};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::expression::{BinaryOperator, UnaryOperator};
-use crate::sql::statement::{Call, Expr, Literal, Name, Node, Test};
+use crate::sql::statement::{Expr, Literal, Node, Test};
 use sqlparser::ast::{self, Spanned};
 
 impl Translator {
@@ -26,7 +26,7 @@ impl Translator {
     }
 
     /// One node. `depth` is that of its parent.
-    fn node(&self, mut expression: ast::Expr, mut depth: usize) -> Result<Expr> {
+    pub(super) fn node(&self, mut expression: ast::Expr, mut depth: usize) -> Result<Expr> {
         depth += 1;
         if depth > self.depth_max {
             return Err(guard::too_deep(self.depth_max));
@@ -126,71 +126,6 @@ impl Translator {
         }
     }
 
-    /// A value; `negative` where a minus stands before it.
-    fn value(&self, value: ast::ValueWithSpan, negative: bool) -> Result<Expr> {
-        let position = self.position(value.span);
-        let width = value.span.end.column.saturating_sub(value.span.start.column);
-        let literal = match value.value {
-            ast::Value::Null => Literal::Null,
-            ast::Value::Boolean(value) => Literal::Bool(value),
-            ast::Value::Number(digits, false) => number(&digits, negative).map_err(|error| place(error, position))?,
-            ast::Value::SingleQuotedString(text)
-            | ast::Value::EscapedStringLiteral(text)
-            | ast::Value::UnicodeStringLiteral(text) => Literal::Quoted(text),
-            ast::Value::DollarQuotedString(text) => Literal::Quoted(text.value),
-            // `0x1F` arrives as the same token as `X'1F'`, one character shorter.
-            ast::Value::HexStringLiteral(digits) if width == digits.len() as u64 + 2 => {
-                return Err(place(Error::unsupported("hexadecimal integers are"), position));
-            }
-            ast::Value::HexStringLiteral(digits) => Literal::Blob(bytes_of_hex(&digits).ok_or_else(|| {
-                let message = format!("X'{digits}' is not pairs of hexadecimal digits");
-                place(Error::invalid(SqlState::INVALID_TEXT, message), position)
-            })?),
-            ast::Value::Placeholder(name) => {
-                return Err(place(Error::unsupported(format_args!("parameters ({name}) are")), position));
-            }
-            ast::Value::SingleQuotedByteStringLiteral(_) => {
-                return Err(place(Error::unsupported("bit strings are"), position));
-            }
-            ast::Value::NationalStringLiteral(_) => {
-                return Err(place(Error::unsupported("national strings (N'...') are"), position));
-            }
-            other => return Err(place(Error::unsupported(format_args!("literals like {other} are")), position)),
-        };
-        Ok(Expr { node: Node::Literal(literal), position })
-    }
-
-    fn typed_string(&self, typed: ast::TypedString) -> Result<Expr> {
-        let position = self.position(typed.value.span);
-        if typed.uses_odbc_syntax {
-            return Err(place(Error::unsupported("ODBC literals are"), position));
-        }
-        let to = self.type_name(&typed.data_type, position)?;
-        let input = Box::new(self.value(typed.value, false)?);
-        Ok(Expr { node: Node::Cast { input, to }, position })
-    }
-
-    fn interval(&self, interval: ast::Interval) -> Result<Expr> {
-        let position = self.position(interval.value.span());
-        let refuse = || place(Error::unsupported("this form of INTERVAL is"), position);
-        let ast::Interval {
-            value,
-            leading_field,
-            leading_precision: None,
-            last_field: None,
-            fractional_seconds_precision: None,
-        } = interval
-        else {
-            return Err(refuse());
-        };
-        let ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(text), .. }) = *value else {
-            return Err(refuse());
-        };
-        let text = leading_field.map_or(text.clone(), |field| format!("{text} {field}"));
-        let duration = super::parse_duration(&text).map_err(|error| place(error, position))?;
-        Ok(Expr { node: Node::Interval(duration.as_micros() as i64), position })
-    }
-
     fn unary(&self, operator: ast::UnaryOperator, input: Box<ast::Expr>, depth: usize) -> Result<Expr> {
         let operator = match operator {
             // A minus belongs to its number, so that the least integer can be written.
@@ -281,13 +216,21 @@ impl Translator {
         depth: usize,
     ) -> Result<Expr> {
         let input = Box::new(self.node(input, depth)?);
-        let pattern = Box::new(self.node(pattern, depth)?);
+        let mut pattern = Box::new(self.node(pattern, depth)?);
         let escape = match escape {
             None => Some('\\'),
             Some(escape) => {
                 let escape = self.node(*escape, depth)?;
                 let invalid =
                     Error::invalid(SqlState::INVALID_ESCAPE, "the escape string must be empty or one character");
+                if escape.node == Node::Literal(Literal::Null) {
+                    // Of an unknown escape the answer is unknown, as of an unknown pattern.
+                    pattern.node = Node::Literal(Literal::Null);
+                    return Ok(Expr {
+                        position: input.position,
+                        node: Node::Like { input, pattern, escape: None, case_insensitive, negated },
+                    });
+                }
                 let Node::Literal(Literal::Quoted(text)) = &escape.node else {
                     return Err(place(invalid, escape.position));
                 };
@@ -302,125 +245,8 @@ impl Translator {
         Ok(Expr { position, node: Node::Like { input, pattern, escape, case_insensitive, negated } })
     }
 
-    fn rounding(&self, name: &str, input: ast::Expr, field: &ast::CeilFloorKind, depth: usize) -> Result<Expr> {
-        let input = self.node(input, depth)?;
-        let plain = ast::CeilFloorKind::DateTimeField(ast::DateTimeField::NoDateTime);
-        if *field != plain {
-            return Err(place(Error::unsupported(format_args!("{name} with a scale or a unit is")), input.position));
-        }
-        // The parser does not keep the place of these two names; the argument's is near enough.
-        let name = Name { text: name.to_owned(), position: input.position };
-        let position = input.position;
-        Ok(Expr { position, node: Node::Call(Call { name, distinct: false, star: false, arguments: vec![input] }) })
-    }
-
-    fn function(&self, function: ast::Function, depth: usize) -> Result<Expr> {
-        let ast::Function { name, uses_odbc_syntax, parameters, args, within_group, filter, null_treatment, over } =
-            function;
-        let name = self.object(name)?;
-        let refuse = |what: &str| Err(place(Error::unsupported(what), name.position));
-        if over.is_some() {
-            return refuse("window functions are");
-        }
-        if filter.is_some() {
-            return refuse("FILTER on aggregates is");
-        }
-        if !within_group.is_empty() {
-            return refuse("WITHIN GROUP is");
-        }
-        if null_treatment.is_some() {
-            return refuse("IGNORE NULLS and RESPECT NULLS are");
-        }
-        if uses_odbc_syntax || parameters != ast::FunctionArguments::None {
-            return refuse("this form of function call is");
-        }
-        let (mut distinct, mut star, mut arguments) = (false, false, Vec::new());
-        match args {
-            ast::FunctionArguments::None => {}
-            ast::FunctionArguments::Subquery(_) => return refuse("subqueries are"),
-            ast::FunctionArguments::List(list) => {
-                if !list.clauses.is_empty() {
-                    return refuse("clauses within a function call (ORDER BY, LIMIT, SEPARATOR) are");
-                }
-                distinct = list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct);
-                for argument in list.args {
-                    match argument {
-                        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument)) => {
-                            arguments.push(self.node(argument, depth)?);
-                        }
-                        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard) => star = true,
-                        ast::FunctionArg::Unnamed(_) => return refuse("t.* as an argument is"),
-                        ast::FunctionArg::Named { .. } | ast::FunctionArg::ExprNamed { .. } => {
-                            return refuse("named arguments are");
-                        }
-                    }
-                }
-            }
-        }
-        if star && (distinct || !arguments.is_empty()) {
-            return Err(place(Error::invalid(SqlState::SYNTAX_ERROR, "* stands alone in count(*)"), name.position));
-        }
-        let position = name.position;
-        Ok(Expr { position, node: Node::Call(Call { name, distinct, star, arguments }) })
-    }
-
-    fn refused_expression(&self, expression: &ast::Expr) -> Error {
-        let what = match expression {
-            ast::Expr::Subquery(_) | ast::Expr::Exists { .. } | ast::Expr::InSubquery { .. } => "subqueries are",
-            ast::Expr::AnyOp { .. } | ast::Expr::AllOp { .. } => "ANY and ALL are",
-            ast::Expr::Like { .. } | ast::Expr::ILike { .. } => "LIKE ANY is",
-            ast::Expr::SimilarTo { .. } => "SIMILAR TO is",
-            ast::Expr::RLike { .. } => "RLIKE is",
-            ast::Expr::Extract { .. } => "EXTRACT is",
-            ast::Expr::Position { .. } => "POSITION is",
-            ast::Expr::Substring { .. } => "SUBSTRING is",
-            ast::Expr::Trim { .. } => "TRIM is",
-            ast::Expr::Overlay { .. } => "OVERLAY is",
-            ast::Expr::Collate { .. } => "COLLATE is",
-            ast::Expr::AtTimeZone { .. } => "AT TIME ZONE is",
-            ast::Expr::Tuple(_) | ast::Expr::Struct { .. } => "rows as values are",
-            ast::Expr::Array(_) => "arrays are",
-            ast::Expr::CompoundFieldAccess { .. } | ast::Expr::JsonAccess { .. } => "access to parts of a value is",
-            ast::Expr::GroupingSets(_) | ast::Expr::Cube(_) | ast::Expr::Rollup(_) => {
-                "GROUPING SETS, CUBE and ROLLUP are"
-            }
-            ast::Expr::Cast { .. } | ast::Expr::Convert { .. } => "this form of cast is",
-            ast::Expr::IsJson { .. } => "IS JSON is",
-            ast::Expr::IsNormalized { .. } => "IS NORMALIZED is",
-            _ => "this form of expression is",
-        };
-        self.refuse(what, expression.span())
-    }
-
     /// A number of rows or the like where the parser gives an expression.
     pub(super) fn optional(&self, expression: Option<ast::Expr>) -> Result<Option<Expr>> {
         expression.map(|expression| self.expression(expression)).transpose()
     }
-}
-
-/// Reads a number: without a point and an exponent it is an INT.
-fn number(digits: &str, negative: bool) -> Result<Literal> {
-    let mut text = String::with_capacity(digits.len() + 1);
-    if negative {
-        text.push('-');
-    }
-    text.extend(digits.chars().filter(|&char| char != '_'));
-    let out_of_range = |data_type: &str| {
-        Error::invalid(SqlState::NUMERIC_OUT_OF_RANGE, format!("value \"{text}\" is out of range for type {data_type}"))
-    };
-    if digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_') {
-        return text.parse().map(Literal::Int).map_err(|_| out_of_range("INT"));
-    }
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(Literal::Float(value)),
-        _ => Err(out_of_range("FLOAT")),
-    }
-}
-
-fn bytes_of_hex(digits: &str) -> Option<Vec<u8>> {
-    let digit = |byte: &u8| char::from(*byte).to_digit(16).map(|digit| digit as u8);
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits.as_bytes().chunks(2).map(|pair| Some(digit(&pair[0])? << 4 | digit(&pair[1])?)).collect()
 }

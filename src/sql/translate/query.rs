@@ -142,6 +142,12 @@ impl Translator {
                 Ok(SelectItem::Expression { expression: self.expression(expression)?, alias: None })
             }
             ast::SelectItem::ExprWithAlias { expr, alias } => {
+                // The parser takes a string for a name; nothing in the dialect does.
+                if alias.quote_style == Some('\'') {
+                    let message = format!("syntax error at or near \"'{}'\"", alias.value);
+                    let error = Error::invalid(SqlState::SYNTAX_ERROR, message).hint("a name is quoted with \"");
+                    return Err(place(error, self.position(alias.span)));
+                }
                 Ok(SelectItem::Expression { expression: self.expression(expr)?, alias: Some(self.name(alias)?) })
             }
             ast::SelectItem::ExprWithAliases { expr, .. } => {

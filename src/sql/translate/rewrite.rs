@@ -5,6 +5,9 @@
 //! WITH TTL = INTERVAL '7 days'   -> WITH (TTL = '7 days')
 //! WITH (ttl = 7d)                -> WITH (ttl = '7d')
 //! x>-1                           -> x > - 1
+//! x ISNULL                       -> x IS NULL
+//! 'a'                            -> 'ab'
+//! 'b'
 //! ```
 //!
 //! Of the TTL, only tokens directly after `WITH` or `WITH (` change, and only in a `CREATE TABLE`: nothing else can mean that.
@@ -59,6 +62,42 @@ fn without_signs(operator: &str) -> Option<Vec<(Token, u64)>> {
     let signs = operator[head.len()..].chars();
     let signs = signs.map(|sign| (if sign == '-' { Token::Minus } else { Token::Plus }, 1));
     Some(std::iter::once((token, head.len() as u64)).chain(signs).collect())
+}
+
+/// `ISNULL` behind an operand, which the parser takes for an alias. It is a reserved word: only behind `AS` or a point
+/// it may be a name.
+pub(super) fn null_tests(tokens: &mut Vec<TokenWithSpan>) {
+    let mut at = 1;
+    while at < tokens.len() {
+        let named = word(tokens, at - 1) == "AS" || tokens[at - 1].token == Token::Period;
+        if word(tokens, at) == "ISNULL" && !named {
+            let span = tokens[at].span;
+            let words = ["IS", "NULL"].map(|word| made(Token::make_keyword(word), span));
+            tokens.splice(at..=at, words);
+        }
+        at += 1;
+    }
+}
+
+/// Joins string literals that only blanks with a line break part, as the standard says. Two on one line are an error,
+/// which names the second: the parser would take it for an alias.
+pub(super) fn join_strings(tokens: &mut Vec<TokenWithSpan>) -> std::result::Result<(), TokenWithSpan> {
+    let mut at = 1;
+    while at < tokens.len() {
+        if let Token::SingleQuotedString(second) = &tokens[at].token
+            && let Token::SingleQuotedString(first) = &tokens[at - 1].token
+        {
+            if tokens[at].span.start.line == tokens[at - 1].span.end.line {
+                return Err(tokens[at].clone());
+            }
+            let joined = Token::SingleQuotedString(format!("{first}{second}"));
+            let span = Span { start: tokens[at - 1].span.start, end: tokens[at].span.end };
+            tokens.splice(at - 1..=at, [made(joined, span)]);
+        } else {
+            at += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Rewrites the TTL clause of a CREATE TABLE, if it has one.

@@ -1,7 +1,7 @@
 //! INSERT, UPDATE and DELETE.
 
 use super::{Translator, place};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, SqlState};
 use crate::sql::statement::{Delete, Expr, Insert, InsertSource, Name, Statement, Update};
 use sqlparser::ast::{self, SetExpr};
 
@@ -12,8 +12,7 @@ impl Translator {
             optimizer_hints: _,
             or,
             ignore,
-            // `INTO` says nothing.
-            into: _,
+            into,
             table,
             table_alias,
             columns,
@@ -38,6 +37,10 @@ impl Translator {
         } = insert;
         let span = insert_token.0.span;
         let refuse = |what: &str| Err(self.refuse(what, span));
+        if !into {
+            let message = "syntax error: INSERT without INTO";
+            return Err(self.at(Error::invalid(SqlState::SYNTAX_ERROR, message), span.start));
+        }
         if on.is_some() {
             return refuse("ON CONFLICT is");
         }

@@ -5,30 +5,43 @@
 //! switched durably, levels swapped, inputs let go.
 //!
 //! * At most one frozen hot store awaits its seal; while it does, the next one is not frozen.
-//! * A failed seal or merge is tried again at the next tick; a failed flush ends the process, since memory would grow.
+//! * A failed flush ends the engine, wherever it was made room for: the next one would publish a position above rows that
+//!   are in no block, and a restart would take them for applied.
+//! * A failed seal or merge is tried again after a pause, each by itself: a disk too full for a seal may have room again
+//!   after a merge. From the moment that `CURRENT` is written a failure ends the engine: nobody knows what it says.
 
+mod backoff;
+mod disk;
+mod large;
+mod seal;
+
+use super::backup::Backup;
+use super::counters::Counters;
 use super::log::{Control, LogRequest};
-use super::open::create_hot;
-use super::shared::{Counters, Shared};
-use super::{Event, Events, HotEngine, Options};
+use super::shared::Shared;
+use super::{Event, Events, Options};
+use crate::clock::Monotonic;
 use crate::ids::LogIndex;
-use crate::storage::current::{self, Current};
+use crate::sql::catalog::Catalog;
+use crate::storage::current::Current;
+use crate::storage::draft::{Draft, FlushWork};
 use crate::storage::hot::HotStore;
 use crate::storage::level::Level;
 use crate::storage::levels::Edit;
 use crate::storage::memtable::Memtable;
-use crate::storage::merge;
-use crate::storage::seal::{self, Target};
+use crate::storage::merge::{self, RUNS_MAX};
 use crate::storage::sealed::SealedRun;
 use crate::storage::state::StateRecord;
 use crate::storage::wal::Pool;
+use crate::storage::watch::Watch;
 use crate::{Error, Result};
-use std::cell::RefCell;
+use backoff::Backoff;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// How often an idle background thread looks at the disk and for something to merge.
 const TICK: Duration = Duration::from_secs(5);
@@ -53,14 +66,42 @@ pub(super) enum Job {
         /// Bytes of log written by then.
         log_mark: u64,
     },
+    /// Write a part of a large command into blocks that nobody sees yet.
+    Absorb {
+        /// The part, to which nobody writes any more.
+        part: Arc<Memtable>,
+        /// The state before the command.
+        before: Arc<StateRecord>,
+        /// Told once the part is written; dropped where it is not.
+        done: Sender<()>,
+    },
+    /// Make visible what was absorbed, together with the position of its command.
+    Publish {
+        /// The state after the command.
+        state: Box<StateRecord>,
+        /// Its catalog.
+        catalog: Arc<Catalog>,
+        /// Bytes of log written by then.
+        log_mark: u64,
+        /// Told once readers see it.
+        done: Sender<()>,
+    },
     /// Seal the hot store, whatever its size.
     Seal(Sender<Result<()>>),
+    /// Write a backup.
+    Backup {
+        /// A directory that is not there yet.
+        to: PathBuf,
+        /// Who waits for it.
+        done: oneshot::Sender<Result<()>>,
+    },
     /// Stop.
     Stop,
 }
 
 pub(super) struct Background {
     options: Options,
+    watch: Arc<Watch>,
     directory: PathBuf,
     current: Current,
     hot: HotStore,
@@ -74,8 +115,13 @@ pub(super) struct Background {
     flush_mark: u64,
     /// A hot store that is frozen and not yet sealed.
     frozen: Option<Frozen>,
+    /// What was written of a large command that is not complete.
+    draft: Option<Draft>,
     /// Jobs that came while a seal or merge gave way.
     deferred: Vec<Job>,
+    seal_backoff: Backoff,
+    merge_backoff: Backoff,
+    spare_backoff: Backoff,
     stopping: bool,
 }
 
@@ -88,6 +134,7 @@ impl Background {
     #[expect(clippy::too_many_arguments, reason = "it is built in one place, from what opening has found")]
     pub fn new(
         options: &Options,
+        watch: &Arc<Watch>,
         directory: &Path,
         current: Current,
         hot: HotStore,
@@ -97,8 +144,9 @@ impl Background {
         log_bytes: u64,
     ) -> Background {
         shared.counters.log_bytes.store(log_bytes, Ordering::Relaxed);
-        Background {
+        let background = Background {
             options: options.clone(),
+            watch: watch.clone(),
             directory: directory.to_path_buf(),
             current,
             hot,
@@ -110,13 +158,36 @@ impl Background {
             birth_mark: 0,
             flush_mark: 0,
             frozen: None,
+            draft: None,
             deferred: Vec::new(),
+            seal_backoff: Backoff::default(),
+            merge_backoff: Backoff::default(),
+            spare_backoff: Backoff::default(),
             stopping: false,
-        }
+        };
+        background.note_runs();
+        background
     }
 
     pub fn with(self, log: Sender<LogRequest>, events: Events) -> Background {
-        Background { log: Some(log), events, ..self }
+        let background = Background { log: Some(log), events, ..self };
+        background.watch_over(&background.hot);
+        background
+    }
+
+    /// Ends the engine once a block of this store is found damaged, by whoever reads it.
+    fn watch_over(&self, hot: &HotStore) {
+        // Weak: the levels that hold the store are held by what it tells.
+        let (shared, events) = (Arc::downgrade(&self.shared), Arc::downgrade(&self.events));
+        hot.on_damage(Box::new(move |error| {
+            // Told first: what the threads then report is a consequence of it.
+            if let Some(events) = events.upgrade() {
+                events(Event::Distrusted(error.clone()));
+            }
+            if let Some(shared) = shared.upgrade() {
+                shared.fail();
+            }
+        }));
     }
 
     /// Position from which the log is needed.
@@ -124,10 +195,10 @@ impl Background {
         self.current.birth
     }
 
-    /// Runs until it is asked to stop or a flush fails; gives itself back for the last seal.
+    /// Runs until it is asked to stop or the engine fails; gives itself back for the last seal.
     pub fn run(mut self, jobs: &Receiver<Job>) -> Background {
         self.measure();
-        while !self.stopping && !self.shared.has_failed() {
+        while !self.is_ending() {
             let job = match self.deferred.pop() {
                 Some(job) => Some(job),
                 None => match jobs.recv_timeout(TICK) {
@@ -136,77 +207,157 @@ impl Background {
                     Err(RecvTimeoutError::Disconnected) => break,
                 },
             };
-            if let Some(job) = job
-                && let Err(error) = self.perform(job)
-            {
-                self.shared.fail();
-                (self.events)(Event::Failed(error.context("flush")));
-                break;
+            if let Some(job) = job {
+                self.perform(job, jobs);
             }
-            if let Err(error) = self.tidy(jobs)
-                && !self.stopping
-            {
-                tracing::warn!(%error, "seal or merge failed and will be tried again");
+            if !self.is_ending() {
+                self.tidy(jobs);
             }
         }
+        // Whoever waits for one of these learns that nobody does it any more.
+        self.deferred.clear();
         self
     }
 
-    fn perform(&mut self, job: Job) -> Result<()> {
+    fn is_ending(&self) -> bool {
+        self.stopping || self.shared.has_failed()
+    }
+
+    fn perform(&mut self, job: Job, jobs: &Receiver<Job>) {
         match job {
-            Job::Flush { frozen, state, log_mark } => self.flush(&frozen, *state, log_mark),
+            Job::Flush { frozen, state, log_mark } => {
+                let flushed = self.flush(&frozen, *state, log_mark);
+                // The error has been told.
+                let _ = self.must("flush", flushed);
+            }
+            Job::Absorb { part, before, done } => {
+                let absorbed = self.absorb(&part, &before);
+                drop(part);
+                if self.must("flush of a large command", absorbed).is_ok() {
+                    // A state thread that has gone needs no answer.
+                    let _ = done.send(());
+                }
+            }
+            Job::Publish { state, catalog, log_mark, done } => {
+                let published = self.publish(*state, catalog, log_mark);
+                if self.must("publishing a large command", published).is_ok() {
+                    let _ = done.send(());
+                }
+            }
             Job::Seal(done) => {
                 let sealed = self.seal(&|_| Ok(()));
+                if sealed.is_ok() {
+                    self.seal_backoff.note(self.options.clock.monotonic(), "a seal", &sealed);
+                }
                 // Whoever asked and has gone does not need the answer.
                 let _ = done.send(sealed);
-                Ok(())
             }
-            Job::Stop => {
-                self.stopping = true;
-                Ok(())
+            Job::Backup { to, done } => {
+                let _ = done.send(self.backup(&to, jobs));
             }
+            Job::Stop => self.stopping = true,
         }
     }
 
+    /// Ends the engine where this failed. The error is told here; what is given back says no more than that there was
+    /// one, so that nobody takes it for an error of its own and tries again.
+    fn must<T>(&self, what: &str, done: Result<T>) -> Result<T> {
+        done.map_err(|error| {
+            let error = error.context(what);
+            let told = Error::unavailable(format!("storage has failed: {error}"));
+            (self.events)(Event::Failed(error));
+            self.shared.fail();
+            told
+        })
+    }
+
     fn flush(&mut self, frozen: &Arc<Memtable>, state: StateRecord, log_mark: u64) -> Result<()> {
+        if self.draft.is_some() {
+            return Err(Error::internal("a memtable is to be flushed while a large command is under way"));
+        }
+        // One above it would publish a position beyond rows that are only in memory.
+        if !self.shared.levels().memtables.last().is_some_and(|oldest| Arc::ptr_eq(oldest, frozen)) {
+            return Err(Error::internal("a memtable is to be flushed before an older one"));
+        }
         let before = self.hot.level();
-        let sealing = self.frozen.iter().map(|frozen| Level::clone(&frozen.hot.level()));
-        let older: Vec<Level> = sealing.chain(self.runs.iter().map(|run| run.level.clone())).collect();
-        let report = self.hot.flush(&**frozen, state, &older)?;
+        let report = self.hot.flush(&**frozen, state, &self.below_hot())?;
         let edit = Edit { take_memtables: vec![frozen.clone()], take_blocks: vec![before], put: vec![report.level] };
         self.swap(&edit)?;
         self.flush_mark = log_mark;
         self.shared.note_flushed();
-        Counters::add(&self.shared.counters.flushes, 1);
-        Counters::add(&self.shared.counters.flush_bytes, report.work.bytes_written);
+        self.count(report.work);
         Ok(())
+    }
+
+    /// The levels below the hot store, newest first.
+    fn below_hot(&self) -> Vec<Level> {
+        let sealing = self.frozen.iter().map(|frozen| Level::clone(&frozen.hot.level()));
+        sealing.chain(self.runs.iter().map(|run| run.level.clone())).collect()
+    }
+
+    fn count(&self, work: FlushWork) {
+        Counters::add(&self.shared.counters.flushes, 1);
+        Counters::add(&self.shared.counters.flush_bytes, work.bytes_written);
+        Counters::add(&self.shared.counters.rows_expired, work.rows_expired);
     }
 
     /// Applies an edit to the present levels. Only this thread takes levels out, so the inputs are there.
     fn swap(&self, edit: &Edit) -> Result<()> {
-        self.shared.publish(|published| {
-            let next = published.levels.edit(edit);
-            let next = next.ok_or_else(|| Error::internal("a level was taken out by someone else"))?;
-            published.levels = Arc::new(next);
-            Ok(())
-        })
+        self.shared.publish(|published| published.exchange(edit))
     }
 
-    /// What can be done when no flush waits.
-    fn tidy(&mut self, jobs: &Receiver<Job>) -> Result<()> {
+    /// What can be done when no flush waits. Each by itself: what fails is left alone for a while, and keeps nothing
+    /// else from being done.
+    fn tidy(&mut self, jobs: &Receiver<Job>) {
         // What flushes superseded goes once readers have let go of it.
         if let Err(error) = self.hot.collect() {
             tracing::warn!(%error, "cannot remove a superseded file of hot blocks");
         }
         self.measure();
-        if self.is_seal_due() || self.frozen.is_some() {
-            self.seal(&|background| background.give_way(jobs))?;
+        loop {
+            self.try_seal(jobs);
+            if !self.try_merge(jobs) {
+                break;
+            }
         }
-        while let Some(pick) = merge::pick(&self.current, &self.runs, &self.birth_state()) {
-            self.merge(&pick, jobs)?;
+        if self.spare_backoff.is_over(self.now()) {
+            let prepared = self.pool.prepare_spare();
+            self.spare_backoff.note(self.now(), "a spare segment of the log", &prepared);
         }
-        self.pool.prepare_spare()?;
-        Ok(())
+        let overdue = self.is_next_due() && (self.seal_backoff.is_failing() || self.runs.len() >= RUNS_MAX);
+        self.shared.counters.seal_overdue.store(overdue, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Monotonic {
+        self.options.clock.monotonic()
+    }
+
+    /// Seals what is due, unless a merge must come first.
+    fn try_seal(&mut self, jobs: &Receiver<Job>) {
+        let is_due = self.is_seal_due() || self.frozen.is_some();
+        if !is_due || self.is_ending() || self.runs.len() >= RUNS_MAX || !self.seal_backoff.is_over(self.now()) {
+            return;
+        }
+        let sealed = self.seal(&|background| {
+            // Once the next one is due as well, writers wait for this one: else they would outrun it.
+            if background.is_next_due() { background.check_ending() } else { background.give_way(jobs) }
+        });
+        if !self.is_ending() {
+            self.seal_backoff.note(self.options.clock.monotonic(), "a seal", &sealed);
+        }
+    }
+
+    /// Makes one step of a merge; false where there is none to make.
+    fn try_merge(&mut self, jobs: &Receiver<Job>) -> bool {
+        if self.is_ending() || !self.merge_backoff.is_over(self.now()) {
+            return false;
+        }
+        let Some(pick) = merge::pick(&self.current, &self.runs, &self.birth_state()) else { return false };
+        let merged = self.merge(&pick, jobs);
+        if !self.is_ending() {
+            self.merge_backoff.note(self.options.clock.monotonic(), "a merge", &merged);
+        }
+        merged.is_ok()
     }
 
     /// True where the log since the hot store's birth is long enough; earlier where its blocks are rewritten faster
@@ -216,154 +367,46 @@ impl Background {
             || (self.hot.amplification() > SEAL_AMPLIFICATION && self.hot.rows() >= EARLY_SEAL_ROWS)
     }
 
+    /// True where the hot store above the one that is to be sealed should be sealed as well.
+    fn is_next_due(&self) -> bool {
+        let step = self.options.limits.seal_wal_bytes;
+        let begins = self.frozen.as_ref().map_or(self.birth_mark.saturating_add(step), |frozen| frozen.log_mark);
+        self.flush_mark.saturating_sub(begins) >= step
+    }
+
     /// Runs the flushes that have come; other jobs wait.
     fn give_way(&mut self, jobs: &Receiver<Job>) -> Result<()> {
-        while let Ok(job) = jobs.try_recv() {
+        while !self.shared.has_failed()
+            && let Ok(job) = jobs.try_recv()
+        {
             match job {
-                Job::Flush { .. } => self.perform(job)?,
-                Job::Seal(_) => self.deferred.push(job),
+                Job::Flush { .. } | Job::Absorb { .. } | Job::Publish { .. } => self.perform(job, jobs),
+                Job::Seal(_) | Job::Backup { .. } => self.deferred.push(job),
                 Job::Stop => self.stopping = true,
             }
         }
-        if self.stopping || self.shared.has_failed() {
-            return Err(Error::unavailable("storage is stopping"));
-        }
-        Ok(())
+        self.check_ending()
     }
 
-    fn birth_state(&self) -> StateRecord {
-        self.runs.first().map_or_else(StateRecord::default, |run| run.state.clone())
+    fn check_ending(&self) -> Result<()> {
+        if self.is_ending() { Err(Error::unavailable("storage is stopping")) } else { Ok(()) }
     }
 
-    /// Freezes the hot store, unless one waits already, and writes it as the newest sealed run.
-    fn seal(&mut self, pause: &dyn Fn(&mut Background) -> Result<()>) -> Result<()> {
-        if self.frozen.is_none() {
-            if self.hot.state().applied == self.current.birth {
-                return Ok(());
-            }
-            self.freeze()?;
-        }
-        let Some(frozen) = &self.frozen else { return Ok(()) };
-        let (level, state) = (frozen.hot.level(), frozen.hot.state().clone());
-        let older: Vec<Level> = self.runs.iter().map(|run| run.level.clone()).collect();
-        let (files, directory) = (self.options.files.clone(), self.directory.clone());
-        let first_number = self.current.next_number;
-        let written = {
-            let background = RefCell::new(&mut *self);
-            let target = Target {
-                files: &*files,
-                directory: &directory,
-                first_number,
-                limits: seal::Limits::default(),
-                pause: &|| pause(&mut background.borrow_mut()),
-            };
-            seal::seal(target, &level, &older, &state)
-        };
-        let (names, _) = written?;
-        let Some(frozen) = self.frozen.take() else { return Ok(()) };
-        self.current = self.current.sealed(names, self.current.hot + 1, state.applied, state.applied_term);
-        self.current.store(&*self.options.files, &self.directory)?;
-        let run = SealedRun::open(&files, &directory, &self.current.runs[0], &self.runs)?;
-        let edit = Edit { take_memtables: vec![], take_blocks: vec![level], put: vec![Arc::new(run.level.clone())] };
-        self.swap(&edit)?;
-        self.runs.insert(0, run);
-        self.birth_mark = frozen.log_mark;
-        let hot = current::hot_path(&directory, self.current.hot - 1);
-        frozen.hot.retire(Box::new(move || {
-            // A failure here costs space until the next start, which removes what CURRENT does not name.
-            if files.exists(&hot) {
-                let _ = files.remove_dir(&hot);
-            }
-        }));
-        if let Some(log) = &self.log {
-            // A log thread that has stopped trims when the engine is opened again.
-            let _ = log.send(LogRequest::Control(Control::Trim(self.current.birth.next())));
-        }
-        Counters::add(&self.shared.counters.seals, 1);
-        Ok(())
-    }
-
-    /// Puts a fresh hot store above the present one. `CURRENT` still names the old one: until the seal is done, a
-    /// restart goes on from there.
-    fn freeze(&mut self) -> Result<()> {
-        let state = self.hot.state().clone();
-        let fresh = create_hot(&self.options, &self.directory, self.current.hot + 1, &state)?;
-        self.swap(&Edit { take_memtables: vec![], take_blocks: vec![], put: vec![fresh.level()] })?;
-        let hot = std::mem::replace(&mut self.hot, fresh);
-        self.frozen = Some(Frozen { hot, log_mark: self.flush_mark });
-        Ok(())
-    }
-
-    fn merge(&mut self, pick: &merge::Pick, jobs: &Receiver<Job>) -> Result<()> {
-        let (files, directory) = (self.options.files.clone(), self.directory.clone());
-        let (current, runs, birth) = (self.current.clone(), self.runs.clone(), self.birth_state());
-        let step = {
-            let background = RefCell::new(&mut *self);
-            let target = Target {
-                files: &*files,
-                directory: &directory,
-                first_number: current.next_number,
-                limits: seal::Limits::default(),
-                pause: &|| background.borrow_mut().give_way(jobs),
-            };
-            merge::merge_step(target, &current, &runs, &birth, pick)?
-        };
-        step.next.store(&*files, &directory)?;
-        let mut opened: Vec<SealedRun> = Vec::with_capacity(step.next.runs.len());
-        for names in &step.next.runs {
-            let mut known = runs.clone();
-            known.extend(opened.iter().cloned());
-            opened.push(SealedRun::open(&files, &directory, names, &known)?);
-        }
-        let before = self.sealed_levels();
-        let put: Vec<Arc<Level>> = opened.iter().map(|run| Arc::new(run.level.clone())).collect();
-        self.swap(&Edit { take_memtables: vec![], take_blocks: before, put })?;
-        for run in &self.runs {
-            run.doom(&step.obsolete);
-        }
-        self.runs = opened;
-        self.current = step.next;
-        Counters::add(&self.shared.counters.merges, 1);
-        Ok(())
-    }
-
-    /// The levels of the sealed runs as they stand in the present list, below the hot stores.
-    fn sealed_levels(&self) -> Vec<Arc<Level>> {
-        let levels = self.shared.levels();
-        levels.blocks[levels.blocks.len() - self.runs.len()..].to_vec()
-    }
-
-    /// Seals what a clean stop leaves in the hot store.
-    pub fn seal_at_stop(&mut self) -> Result<()> {
-        // A hot store that was being sealed when the stop came is sealed first, then the one above it.
-        self.seal(&|_| Ok(()))?;
-        self.seal(&|_| Ok(()))
-    }
-
-    /// Notes the sizes that operators see and writers are refused by.
-    fn measure(&self) {
-        let counters = &self.shared.counters;
-        if self.options.hot == HotEngine::Memory {
-            return;
-        }
-        let database = self.directory.parent().unwrap_or(&self.directory);
-        if let Ok(free) = self.options.files.free_bytes(&self.directory) {
-            counters.free_bytes.store(free, Ordering::Relaxed);
-            counters.disk_low.store(free < self.options.limits.disk_reserve_bytes, Ordering::Relaxed);
-        }
-        counters.disk_bytes.store(bytes_below(database), Ordering::Relaxed);
-    }
-}
-
-/// Bytes of the files in a directory and those below it; what vanishes meanwhile counts as nothing.
-fn bytes_below(directory: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => bytes_below(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
+    /// See [`super::backup`]. Where it fails, what was written of it is removed.
+    fn backup(&mut self, to: &Path, jobs: &Receiver<Job>) -> Result<()> {
+        self.seal(&|background| background.give_way(jobs))?;
+        let (asked, answer) = channel();
+        let log = self.log.as_ref().ok_or_else(|| Error::internal("the background thread knows no log"))?;
+        let stopped = || Error::unavailable("storage is stopping");
+        log.send(LogRequest::Control(Control::Extents(asked))).map_err(|_| stopped())?;
+        let log = answer.recv().map_err(|_| stopped())?;
+        let (files, state) = (self.options.files.clone(), self.directory.clone());
+        let current = Current { installed: false, ..self.current.clone() };
+        let database = state.parent().unwrap_or(&state);
+        let backup = Backup { files: &*files, database, state: &state, current: &current, log: &log };
+        backup.write(to, &mut || self.give_way(jobs)).inspect_err(|_| {
+            // A failure here costs space until the next start.
+            let _ = files.remove_dir(to);
         })
-        .sum()
+    }
 }

@@ -1,12 +1,13 @@
 //! The log thread: group commit. While one fdatasync runs, the next batch gathers.
 
-use super::shared::{Counters, Shared};
-use super::state::StateRequest;
+use super::counters::Counters;
+use super::shared::Shared;
+use super::state::StateDesk;
 use super::{Append, Event, Events, Waiting};
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::ids::LogIndex;
 use crate::raft::{Entry, HardState, Message};
-use crate::storage::wal::Wal;
+use crate::storage::wal::{Extent, Wal};
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,15 +19,16 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 
 /// What the log thread is asked.
 pub(super) enum LogRequest {
-    /// Make these durable.
-    Append(Append),
+    /// Make these durable; with when they were handed over.
+    Append(Append, Monotonic),
     /// Anything else.
     Control(Control),
 }
 
 /// What is not gathered into a batch.
-#[derive(Clone, Copy)]
 pub(super) enum Control {
+    /// Tell which parts of which files are durable: the whole log. Nobody may trim it until they have been read.
+    Extents(Sender<Vec<Extent>>),
     /// Entries below this are in sealed files.
     Trim(LogIndex),
     /// Stop.
@@ -38,7 +40,7 @@ pub(super) struct LogThread {
     pub linger: Duration,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
-    pub state: Sender<StateRequest>,
+    pub state: Arc<StateDesk>,
     pub events: Events,
 }
 
@@ -49,12 +51,15 @@ struct Batch {
     waiting: Vec<Option<Waiting>>,
     hard_state: Option<HardState>,
     messages: Vec<Message>,
+    /// When each append was handed over.
+    since: Vec<Monotonic>,
     bytes: usize,
     apply: bool,
 }
 
 impl Batch {
-    fn add(&mut self, append: Append) {
+    fn add(&mut self, append: Append, since: Monotonic) {
+        self.since.push(since);
         self.bytes += append.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
         let mut waiting = append.waiting;
         waiting.resize_with(append.entries.len(), || None);
@@ -73,14 +78,15 @@ impl LogThread {
     pub fn run(mut self, requests: &Receiver<LogRequest>) -> Wal {
         while let Ok(request) = requests.recv() {
             let done = match request {
-                LogRequest::Append(append) => self.append(append, requests),
+                LogRequest::Append(append, since) => self.append((append, since), requests),
                 LogRequest::Control(request) => self.control(request),
             };
             match done {
                 Ok(Next::Go) => {}
                 Ok(Next::Stop) => break,
                 Err(error) => {
-                    // What a failed fsync left behind is unknown: nothing more may be written or acknowledged.
+                    // What a failed fsync or a failed apply left behind is unknown: nothing more may be written or
+                    // acknowledged.
                     self.shared.fail();
                     (self.events)(Event::Failed(error));
                     break;
@@ -92,6 +98,11 @@ impl LogThread {
 
     fn control(&mut self, request: Control) -> Result<Next> {
         match request {
+            Control::Extents(asked) => {
+                // Every write was followed by its fdatasync. Whoever asked and has gone needs no answer.
+                let _ = asked.send(self.wal.extents());
+                Ok(Next::Go)
+            }
             Control::Trim(below) => {
                 self.wal.trim(below)?;
                 self.note_segments();
@@ -101,9 +112,9 @@ impl LogThread {
         }
     }
 
-    fn append(&mut self, first: Append, requests: &Receiver<LogRequest>) -> Result<Next> {
+    fn append(&mut self, (first, since): (Append, Monotonic), requests: &Receiver<LogRequest>) -> Result<Next> {
         let mut batch = Batch::default();
-        batch.add(first);
+        batch.add(first, since);
         let control = self.gather(&mut batch, requests);
         self.write(batch)?;
         control.map_or(Ok(Next::Go), |request| self.control(request))
@@ -119,7 +130,7 @@ impl LogThread {
                 requests.recv_timeout(until.saturating_sub(self.clock.monotonic())).ok()
             };
             match next {
-                Some(LogRequest::Append(append)) => batch.add(append),
+                Some(LogRequest::Append(append, since)) => batch.add(append, since),
                 Some(LogRequest::Control(request)) => return Some(request),
                 None => return None,
             }
@@ -135,7 +146,11 @@ impl LogThread {
         let begin = self.clock.monotonic();
         self.wal.sync()?;
         let counters = &self.shared.counters;
-        Counters::add(&counters.sync_micros, self.clock.monotonic().saturating_sub(begin).as_micros() as u64);
+        let now = self.clock.monotonic();
+        let took = now.saturating_sub(begin);
+        batch.since.iter().for_each(|&since| counters.commit_times.record(now.saturating_sub(since)));
+        Counters::add(&counters.sync_micros, took.as_micros() as u64);
+        counters.sync_times.record(took);
         Counters::add(&counters.syncs, 1);
         Counters::add(&counters.entries, batch.entries.len() as u64);
         Counters::add(&counters.log_bytes, batch.bytes as u64);
@@ -143,8 +158,7 @@ impl LogThread {
         let last = batch.entries.last().map(|entry| entry.index);
         if batch.apply && !batch.entries.is_empty() {
             let entries = batch.entries.into_iter().zip(batch.waiting).collect();
-            // A state thread that has failed has said so itself; its waiters learn that the outcome is in doubt.
-            let _ = self.state.send(StateRequest::Apply(entries));
+            self.state.apply(entries, batch.bytes)?;
         }
         // Without messages the news that it is durable travels with the news that it is applied.
         if !batch.messages.is_empty() || !batch.apply {
@@ -155,8 +169,12 @@ impl LogThread {
 
     fn note_segments(&self) {
         let statistics = self.wal.statistics();
-        self.shared.counters.segments.store(statistics.segments as u64, Ordering::Relaxed);
-        self.shared.counters.segments_recycled.store(statistics.recycled, Ordering::Relaxed);
+        let counters = &self.shared.counters;
+        counters.segments.store(statistics.segments as u64, Ordering::Relaxed);
+        counters.segment_bytes.store(statistics.bytes, Ordering::Relaxed);
+        counters.spares.store(statistics.spares as u64, Ordering::Relaxed);
+        counters.segments_recycled.store(statistics.recycled, Ordering::Relaxed);
+        counters.batches.store(statistics.batches, Ordering::Relaxed);
     }
 }
 

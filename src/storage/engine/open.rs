@@ -19,12 +19,14 @@ use crate::storage::block_store::BlockStore;
 use crate::storage::cache::Cache;
 use crate::storage::current::{self, Current};
 use crate::storage::hot::HotStore;
+use crate::storage::lease::Leases;
 use crate::storage::levels::Levels;
 use crate::storage::memory::MemoryStore;
 use crate::storage::sealed::SealedRun;
 use crate::storage::sled::SledStore;
 use crate::storage::state::StateRecord;
 use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::watch::Watch;
 use crate::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
@@ -86,11 +88,12 @@ pub fn format(path: &Path, options: &Options, membership: &Membership, salt: u64
     files.sync_dir(path)
 }
 
-pub(super) fn open(path: &Path, options: &Options, salt: u64) -> Result<Opened> {
+pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> Result<Opened> {
     let directory = state_directory(path);
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
     current::clean(&**files, &directory, &current)?;
+    super::backup::remove_leftovers(&**files, &path.join("snapshots"))?;
     let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
     for names in &current.runs {
         let run = SealedRun::open(files, &directory, names, &runs)?;
@@ -105,7 +108,7 @@ pub(super) fn open(path: &Path, options: &Options, salt: u64) -> Result<Opened> 
             birth.applied
         )));
     }
-    let (hot, rebuilt) = open_hot(options, &directory, &mut current, &birth)?;
+    let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
     let log = Wal::open(files.clone(), &log_directory(path), wal_options(options, salt))?;
     let machine = machine_of(hot.state())?;
     let (applied, term) = machine.applied;
@@ -119,10 +122,11 @@ pub(super) fn open(path: &Path, options: &Options, salt: u64) -> Result<Opened> 
     }
     let blocks = std::iter::once(hot.level()).chain(runs.iter().map(|run| Arc::new(run.level.clone()))).collect();
     let cache = Arc::new(Cache::new(options.limits.cache_bytes_max));
-    let shared = Arc::new(Shared::new(&machine, Levels::new(blocks), cache));
+    let leases = Leases::new(options.clock.clone(), options.limits.leases());
+    let shared = Arc::new(Shared::new(&machine, Levels::new(blocks), cache, leases));
     let log_bytes = log.wal.bytes_since(current.birth.next());
     let background =
-        Background::new(options, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
+        Background::new(options, watch, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
     let hard_state = log.hard_state.unwrap_or_default();
     Ok(Opened { wal: log.wal, machine, shared, background, hard_state, rebuilt })
 }
@@ -134,6 +138,7 @@ fn wal_options(options: &Options, salt: u64) -> WalOptions {
 /// Goes on with the hot store where it can be trusted; otherwise begins a fresh one of the same birth.
 fn open_hot(
     options: &Options,
+    watch: &Arc<Watch>,
     directory: &Path,
     current: &mut Current,
     birth: &StateRecord,
@@ -142,7 +147,8 @@ fn open_hot(
     let path = current::hot_path(directory, current.hot);
     let trusted = options.hot == HotEngine::Sled && current::is_same_boot(files, &path, options.boot_id.as_deref());
     if trusted {
-        match new_store(options.hot, &path).and_then(|store| HotStore::open(store, options.files.clone(), &path)) {
+        match new_store(options.hot, watch, &path).and_then(|store| HotStore::open(store, options.files.clone(), &path))
+        {
             Ok(hot) if hot.birth() == (birth.applied, birth.applied_term) => return Ok((hot, false)),
             Ok(_) => tracing::warn!(path = %path.display(), "the hot store is one of another birth"),
             Err(error) => tracing::warn!(%error, path = %path.display(), "the hot store is not whole"),
@@ -155,24 +161,31 @@ fn open_hot(
         current.store(files, directory)?;
         current::clean(files, directory, current)?;
     }
-    Ok((create_hot(options, directory, current.hot, birth)?, !first))
+    Ok((create_hot(options, watch, directory, current.hot, birth)?, !first))
 }
 
 /// A fresh hot store in a directory of its own.
-pub(super) fn create_hot(options: &Options, directory: &Path, number: u64, birth: &StateRecord) -> Result<HotStore> {
+pub(super) fn create_hot(
+    options: &Options,
+    watch: &Arc<Watch>,
+    directory: &Path,
+    number: u64,
+    birth: &StateRecord,
+) -> Result<HotStore> {
     let path = current::hot_path(directory, number);
     options.files.create_dir(&path)?;
     if options.hot == HotEngine::Sled {
         current::write_boot(&*options.files, &path, options.boot_id.as_deref())?;
     }
-    HotStore::create(new_store(options.hot, &path)?, options.files.clone(), &path, birth)
+    HotStore::create(new_store(options.hot, watch, &path)?, options.files.clone(), &path, birth)
 }
 
-fn new_store(engine: HotEngine, path: &Path) -> Result<Box<dyn BlockStore>> {
-    Ok(match engine {
+fn new_store(engine: HotEngine, watch: &Arc<Watch>, path: &Path) -> Result<Box<dyn BlockStore>> {
+    let store: Box<dyn BlockStore> = match engine {
         HotEngine::Sled => Box::new(SledStore::open(path)?),
         HotEngine::Memory => Box::new(MemoryStore::default()),
-    })
+    };
+    Ok(watch.over_store(store, path))
 }
 
 fn machine_of(state: &StateRecord) -> Result<Machine> {

@@ -3,55 +3,19 @@
 //! The state thread moves the version forward, the background thread exchanges levels. Both do it under one lock, held
 //! for a few copies of pointers, and both end by publishing a new view; readers take it without a lock.
 
+use super::counters::Counters;
 use crate::hlc::Timestamp;
 use crate::ids::{LogIndex, Term};
 use crate::machine::Machine;
 use crate::sql::catalog::Catalog;
 use crate::storage::cache::Cache;
-use crate::storage::levels::Levels;
+use crate::storage::lease::Leases;
+use crate::storage::levels::{Edit, Levels};
 use crate::storage::view::View;
+use crate::{Error, Result};
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-
-/// Counters that the threads keep and anyone may read; they survive no restart.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Entries made durable.
-    pub entries: AtomicU64,
-    /// Calls of fdatasync on the log.
-    pub syncs: AtomicU64,
-    /// Microseconds spent in them.
-    pub sync_micros: AtomicU64,
-    /// Bytes appended to the log.
-    pub log_bytes: AtomicU64,
-    /// Commands applied.
-    pub applied: AtomicU64,
-    /// Memtables flushed.
-    pub flushes: AtomicU64,
-    /// Bytes of blocks written by flushes.
-    pub flush_bytes: AtomicU64,
-    /// Hot stores sealed.
-    pub seals: AtomicU64,
-    /// Merge steps.
-    pub merges: AtomicU64,
-    /// Log segments reused.
-    pub segments_recycled: AtomicU64,
-    /// Log segments on disk.
-    pub segments: AtomicU64,
-    /// Bytes of the database directory, as last measured.
-    pub disk_bytes: AtomicU64,
-    /// Bytes free on its file system, as last measured.
-    pub free_bytes: AtomicU64,
-    /// Set while free space is below the reserve: writes that grow are refused.
-    pub disk_low: AtomicBool,
-}
-
-impl Counters {
-    pub(super) fn add(counter: &AtomicU64, by: u64) {
-        counter.fetch_add(by, Ordering::Relaxed);
-    }
-}
 
 /// What readers see, and what the next view is made from.
 pub(super) struct Published {
@@ -70,13 +34,23 @@ pub(super) struct Shared {
     flushed: Condvar,
     view: ArcSwap<View>,
     pub cache: Arc<Cache>,
+    pub leases: Arc<Leases>,
     pub counters: Arc<Counters>,
     /// Set when a thread has failed: the others stop at their next step.
     pub failed: AtomicBool,
 }
 
+impl Published {
+    /// Exchanges levels. Only the background thread takes any out, so the inputs are there.
+    pub fn exchange(&mut self, edit: &Edit) -> Result<()> {
+        let next = self.levels.edit(edit);
+        self.levels = Arc::new(next.ok_or_else(|| Error::internal("a level was taken out by someone else"))?);
+        Ok(())
+    }
+}
+
 impl Shared {
-    pub fn new(machine: &Machine, levels: Levels, cache: Arc<Cache>) -> Shared {
+    pub fn new(machine: &Machine, levels: Levels, cache: Arc<Cache>, leases: Arc<Leases>) -> Shared {
         let published = Published {
             levels: Arc::new(levels),
             version: machine.applied.0,
@@ -89,8 +63,9 @@ impl Shared {
             view: ArcSwap::from_pointee(view_of(&published, &cache)),
             published: Mutex::new(published),
             flushed: Condvar::new(),
+            leases,
+            counters: Arc::new(Counters::new(cache.lookups())),
             cache,
-            counters: Arc::default(),
             failed: AtomicBool::new(false),
         }
     }
@@ -98,6 +73,12 @@ impl Shared {
     /// The newest view.
     pub fn view(&self) -> View {
         (**self.view.load()).clone()
+    }
+
+    /// The newest view, for as long as a lease lasts.
+    pub fn leased_view(&self) -> View {
+        let view = self.view();
+        View { lease: Some(self.leases.grant(view.levels.clone())), ..view }
     }
 
     /// A view of everything applied, for the state thread itself.
@@ -115,8 +96,16 @@ impl Shared {
     /// Changes what is published and publishes it.
     pub fn publish<T>(&self, edit: impl FnOnce(&mut Published) -> T) -> T {
         let mut published = self.lock();
+        let before = published.levels.clone();
         let value = edit(&mut published);
         self.view.store(Arc::new(view_of(&published, &self.cache)));
+        let present = published.levels.clone();
+        drop(published);
+        // What is no longer present may be kept by readers, within bounds.
+        if !Arc::ptr_eq(&before, &present) {
+            let revoked = self.leases.settle(&present);
+            Counters::add(&self.counters.views_revoked, revoked as u64);
+        }
         value
     }
 
@@ -134,6 +123,11 @@ impl Shared {
     pub fn note_flushed(&self) {
         self.lock().frozen -= 1;
         self.flushed.notify_all();
+    }
+
+    /// Memtables frozen and not yet flushed.
+    pub fn frozen(&self) -> usize {
+        self.lock().frozen
     }
 
     /// Waits until at most `frozen_max` frozen memtables are left, or a thread has failed.
@@ -167,5 +161,6 @@ fn view_of(published: &Published, cache: &Arc<Cache>) -> View {
         catalog: published.catalog.clone(),
         levels: published.levels.clone(),
         cache: cache.clone(),
+        lease: None,
     }
 }

@@ -1,7 +1,7 @@
 //! What the simulated disk promises, since the tests that rest on it prove no more than it does.
 
 use super::*;
-use crate::storage::files::{read, replace};
+use crate::storage::files::{File, Files, Open, read, replace};
 
 const A: &str = "/a";
 

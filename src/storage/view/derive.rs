@@ -30,6 +30,17 @@ impl View {
         View { catalog, ..self.clone() }
     }
 
+    /// About how many rows these ranges hold: those of all blocks that may have keys of them. Nothing is read; what is in
+    /// memory alone is not counted.
+    pub fn rows_in_blocks(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> u64 {
+        let blocks = self
+            .levels
+            .blocks
+            .iter()
+            .flat_map(|level| ranges.iter().flat_map(move |range| level.manifest.overlapping(keyspace, range)));
+        blocks.map(|entry| u64::from(entry.summary.rows)).sum()
+    }
+
     /// True where a key of `range` was written or deleted after `since`. Blocks whose newest change is older are not
     /// read.
     pub fn changed_since(&self, keyspace: KeyspaceId, range: &KeyRange, since: LogIndex) -> Result<bool> {

@@ -54,6 +54,7 @@ impl PointReader {
 
     /// The newest version of a key, tombstones included; none where no level knows the key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Found>> {
+        self.view.check_lease()?;
         let from_image = |image: &[u8]| {
             let mut columns = self.decoder.builders(1);
             self.decoder.decode(key, Some(image), &mut columns)?;

@@ -80,6 +80,7 @@ fn view_of(map: &Map, catalog: Catalog) -> View {
         catalog: Arc::new(catalog),
         levels: Arc::new(levels.edit(&edit).unwrap()),
         cache: Arc::new(Cache::new(1 << 20)),
+        lease: None,
     }
 }
 

@@ -6,7 +6,7 @@ use chronos::embedded::Database;
 use chronos::error::{Error, SqlState};
 use chronos::hlc::Timestamp;
 use chronos::ids::{LogIndex, OriginUid, Term};
-use chronos::machine::{Body, Command, Machine, Request, RequestId, SESSIONS_MAX, Transaction};
+use chronos::machine::{Body, Command, Machine, REQUESTS_MAX, Request, RequestId, SESSIONS_MAX, Transaction};
 use chronos::raft::{Entry, Membership, Payload};
 use chronos::sql::execute::{Answer, Executor, Group, Limits, Task};
 use chronos::sql::memory::Pool;
@@ -257,17 +257,17 @@ fn apply(machine: &mut Machine, view: &View, body: Body, request: Option<Request
         hlc: machine.hlc.next(),
         payload: Payload::Command(&command).encode(),
     };
-    machine.apply(&entry, view, &view.levels.memtables[0]).unwrap().map(drop)
+    machine.apply(&entry, view, &*view.levels.memtables[0]).unwrap().map(drop)
 }
 
-#[test]
-fn sessions_have_a_ceiling_and_eviction_makes_room() {
-    let mut machine = Machine {
+/// A machine with these counters, before its second command, and the empty levels it reads.
+fn machine(counters: &[(&str, u64)]) -> (Machine, View) {
+    let machine = Machine {
         catalog: Arc::default(),
         membership: Membership::default(),
         applied: (LogIndex(1), Term(1)),
         hlc: Timestamp::at(Wall(BEGIN_MS)),
-        counters: [("sessions".to_string(), SESSIONS_MAX - 2)].into(),
+        counters: counters.iter().map(|(name, count)| ((*name).to_string(), *count)).collect(),
     };
     let view = View {
         version: LogIndex(u64::MAX),
@@ -275,7 +275,48 @@ fn sessions_have_a_ceiling_and_eviction_makes_room() {
         catalog: machine.catalog.clone(),
         levels: Arc::new(Levels::new(Vec::new())),
         cache: Arc::new(Cache::new(0)),
+        lease: None,
     };
+    (machine, view)
+}
+
+#[test]
+fn bare_ids_have_a_ceiling_above_which_the_oldest_are_refused_and_never_executed_again() {
+    let (mut machine, view) = machine(&[("requests", REQUESTS_MAX - 3)]);
+    let body = || Body::Transaction(Transaction::default());
+    let of = |ms: u64, random| Request { id: bare(ms, random), fingerprint: 1, counts: Vec::new() };
+    for (ms, random) in [(BEGIN_MS - 50, 1), (BEGIN_MS - 40, 2), (BEGIN_MS - 30, 3)] {
+        apply(&mut machine, &view, body(), Some(of(ms, random))).unwrap();
+    }
+    apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 50, 1))).expect("its outcome is known");
+    assert_eq!((machine.counters["requests"], machine.counters.get("requests_floor_ms")), (REQUESTS_MAX, None));
+    apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 10, 4))).expect("a new one takes the place of old ones");
+    assert_eq!(machine.counters["requests"], REQUESTS_MAX - 2, "three are forgotten at once");
+    for (ms, random) in [(BEGIN_MS - 50, 1), (BEGIN_MS - 30, 3), (BEGIN_MS - 30, 99)] {
+        let refused = apply(&mut machine, &view, body(), Some(of(ms, random))).unwrap_err();
+        assert!(refused.message().contains("it was not executed"), "{refused}");
+    }
+    apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 29, 5))).expect("one above those is executed");
+    apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 10, 4))).expect("its outcome is known");
+}
+
+#[test]
+fn a_long_error_is_remembered_by_its_beginning() {
+    let db = fresh();
+    run(&db, "CREATE TABLE t (name TEXT PRIMARY KEY)");
+    let insert = format!("INSERT INTO t VALUES ('{}')", "ü".repeat(100_000));
+    run(&db, &insert);
+    let id = bare(BEGIN_MS, 5);
+    let first = named(&db, id.clone(), &insert).unwrap_err();
+    let again = named(&db, id, &insert).unwrap_err();
+    assert_eq!((first.sqlstate(), again.sqlstate()), (SqlState::UNIQUE_VIOLATION, SqlState::UNIQUE_VIOLATION));
+    assert!(again.message().len() < 600 && again.message().ends_with("..."), "{again}");
+    assert!(first.message().starts_with(again.message().trim_end_matches("...")), "{again}");
+}
+
+#[test]
+fn sessions_have_a_ceiling_and_eviction_makes_room() {
+    let (mut machine, view) = machine(&[("sessions", SESSIONS_MAX - 2)]);
     let body = || Body::Transaction(Transaction::default());
     let of = |client: &str, sequence| {
         let id = RequestId::Session { client: client.to_string(), sequence };

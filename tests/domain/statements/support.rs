@@ -30,6 +30,7 @@ impl World {
             segment_bytes: 64 << 10,
             commit_linger: Duration::ZERO,
             disk_reserve_bytes: 0,
+            ..Limits::default()
         };
         World {
             disk: Disk::new(),

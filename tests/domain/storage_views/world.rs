@@ -109,6 +109,7 @@ impl World {
             catalog: self.catalog.clone(),
             levels: Arc::new(self.levels.clone()),
             cache: self.cache.clone(),
+            lease: None,
         }
     }
 

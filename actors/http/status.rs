@@ -1,0 +1,102 @@
+//! The JSON of `/status`: everything an operator may want to see, under names that stay.
+
+use crate::actors::messages::{CeilingReport, Content, LevelReport, StatusReport};
+use crate::actors::published::role_name;
+use serde_json::{Map, Value as Json, json};
+
+/// The whole of it; the content hash is missing where the database is too large to be hashed in time.
+pub fn json_of(report: &StatusReport, content: Option<Content>) -> Json {
+    let actors = report
+        .actors
+        .iter()
+        .map(|actor| json!({ "name": actor.name, "waiting": actor.waiting, "restarts": actor.restarts }))
+        .collect::<Vec<Json>>();
+    json!({
+        "id": report.id,
+        "address": report.address,
+        "version": env!("CARGO_PKG_VERSION"),
+        "started_ms": report.started_ms,
+        "status": if report.health.degraded.is_some() { "degraded" } else { "ok" },
+        "reason": report.health.degraded,
+        "members": members(report),
+        "raft": raft(report),
+        "storage": storage(report),
+        "limits": limits(&report.ceilings),
+        "content": content.map(|content| {
+            json!({ "index": content.index.0, "hash": format!("{:032x}", content.hash) })
+        }),
+        "sync": {
+            "last_sync_ms": report.sync.last_sync_ms, "last_applied": report.sync.last_applied,
+            "pending": report.sync.pending, "last_error": report.sync.last_error,
+            "oldest_ms": report.sync.oldest.as_millis() as u64, "errors": report.sync.errors,
+            "dead_letters": report.sync.dead_letters,
+        },
+        "actors": actors,
+    })
+}
+
+/// The group. This version runs groups of one, of which the node itself is all.
+fn members(report: &StatusReport) -> Vec<Json> {
+    let raft = &report.raft.status;
+    let member = |id: &str| {
+        let is_self = id == report.id;
+        json!({
+            "id": id,
+            "voter": true,
+            "address": is_self.then_some(&report.address),
+            "role": is_self.then(|| role_name(raft.role)),
+            "applied": is_self.then_some(raft.applied.0),
+        })
+    };
+    raft.membership.voters.iter().map(|voter| member(&voter.0)).collect()
+}
+
+fn raft(report: &StatusReport) -> Json {
+    let raft = &report.raft.status;
+    let voters: Vec<&str> = raft.membership.voters.iter().map(|voter| voter.0.as_str()).collect();
+    json!({
+        "role": role_name(raft.role), "term": raft.term.0, "committed": raft.committed.0, "applied": raft.applied.0,
+        "last": raft.last.0, "proposals_bytes": raft.proposals_bytes, "voters": voters, "serves": report.raft.serves,
+    })
+}
+
+fn storage(report: &StatusReport) -> Json {
+    let (storage, scrub) = (&report.storage, &report.scrub);
+    let totals = &storage.totals;
+    let level = |level: &LevelReport| json!({ "blocks": level.blocks, "rows": level.rows, "bytes": level.bytes });
+    json!({
+        "fsync": report.fsync,
+        "size_bytes": storage.size_bytes,
+        "disk_free_bytes": storage.disk_free_bytes,
+        "disk_full": storage.disk_full,
+        "memtables": { "count": storage.memtables, "bytes": storage.memtable_bytes },
+        "levels": report.levels.iter().map(level).collect::<Vec<Json>>(),
+        "sealed": { "runs": storage.runs, "bytes": storage.sealed_bytes },
+        "wal": {
+            "birth": storage.log.birth, "bytes": storage.log.bytes, "segments": storage.log.segments,
+            "spares": storage.log.spares, "recycled": totals.recycled, "entries": totals.entries,
+            "fsyncs": totals.syncs.count,
+        },
+        "cache": { "bytes": storage.cache_bytes, "hits": totals.cache_hits, "misses": totals.cache_misses },
+        "flushes": totals.flushes,
+        "seals": totals.seals,
+        "merges": totals.merges,
+        "rows_expired": totals.rows_expired,
+        "scrub": {
+            "passes": scrub.passes, "running": scrub.running, "blocks": scrub.blocks, "bytes": scrub.bytes,
+            "damaged": scrub.damaged,
+        },
+    })
+}
+
+/// By name: `max` in bytes, milliseconds or a count, `set` as the configuration writes it, `now` where it is measured.
+fn limits(ceilings: &[CeilingReport]) -> Json {
+    let named = ceilings.iter().map(|report| {
+        let mut limit = json!({ "max": report.ceiling.number, "set": report.ceiling.text });
+        if let Some(now) = report.now {
+            limit["now"] = now.into();
+        }
+        (report.ceiling.name.clone(), limit)
+    });
+    Json::Object(named.collect::<Map<String, Json>>())
+}

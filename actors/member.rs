@@ -1,0 +1,164 @@
+//! What a statement sees of its node: the view it reads, the way its command goes, the time it has.
+//!
+//! Statements run on executors and, where they are brief, on a door's own thread; both run them through this.
+//!
+//! * A panic in a statement is that statement's error, and nobody else's.
+//! * A deadline that passes leaves a write in doubt once it has been proposed, and not before.
+//! * In a group of one, what is acknowledged is in the published view: a leader that serves reads it.
+
+use crate::actors::messages::{Consistency, Propose, Terms};
+use crate::actors::published::Published;
+use crate::actors::raft::Raft;
+use crate::actors::route::{Effect, Route, late};
+use crate::actors::storage::{Lent, Parts};
+use chronos::clock::Clock;
+use chronos::error::{Error, Result, SqlState};
+use chronos::hlc::Timestamp;
+use chronos::ids::OriginUid;
+use chronos::machine::Outcome;
+use chronos::sql::execute::{Executor as Library, Group, Task};
+use chronos::sql::memory::Pool;
+use chronos::storage::view::View;
+use futures_util::FutureExt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::error;
+
+/// Characters of a statement in the log line about its panic.
+const LOGGED_CHARS_MAX: usize = 500;
+
+/// What all that run statements share.
+pub struct Seed {
+    /// Runs statements.
+    pub library: Arc<Library>,
+    /// Memory of queries, shared by all of them.
+    pub pool: Arc<Pool>,
+    /// What storage left for the others.
+    pub parts: Arc<Parts>,
+    /// Where the consensus stands.
+    pub published: Arc<Published>,
+    /// Orders writes.
+    pub raft: Route<Raft>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Bytes of rows that an answer in one piece may have.
+    pub response_bytes_max: usize,
+    /// How long a step of a streamed answer may take: as long as a whole statement.
+    pub step_max: Duration,
+    /// How long the reader of a streamed answer may take nothing.
+    pub stall_max: Duration,
+}
+
+/// A statement's connection to its group.
+pub struct Member {
+    /// What all share.
+    pub seed: Arc<Seed>,
+    lent: Lent,
+    consistency: Consistency,
+    /// Set with the first command that leaves for the log.
+    has_proposed: AtomicBool,
+}
+
+impl Member {
+    /// For one statement, on an engine that storage has lent.
+    pub fn new(seed: &Arc<Seed>, lent: Lent, consistency: Consistency) -> Member {
+        Member { seed: seed.clone(), lent, consistency, has_proposed: AtomicBool::new(false) }
+    }
+
+    /// The deadline came before the statement's answer.
+    pub fn late(&self) -> Error {
+        if self.has_proposed.load(Ordering::Acquire) { late(Effect::Write) } else { canceled() }
+    }
+}
+
+impl Group for Member {
+    fn view(&self) -> Result<View> {
+        let raft = self.seed.published.raft();
+        match self.consistency {
+            Consistency::Stale => Ok(self.lent.handle.view()),
+            Consistency::Lease | Consistency::Linearizable if raft.serves => Ok(self.lent.handle.view()),
+            Consistency::Lease | Consistency::Linearizable => {
+                Err(Error::unavailable(format!("no leader (term {})", raft.status.term)))
+            }
+        }
+    }
+
+    fn instant(&self) -> Timestamp {
+        // Only looked at, so it needs no lease.
+        self.lent.handle.lasting_view().hlc.max(Timestamp::at(self.seed.clock.wall()))
+    }
+
+    fn origin(&self) -> OriginUid {
+        self.lent.origin
+    }
+
+    fn check_space(&self) -> Result<()> {
+        self.lent.handle.check_space()
+    }
+
+    fn propose(&self, command: Vec<u8>) -> oneshot::Receiver<Result<Outcome>> {
+        self.has_proposed.store(true, Ordering::Release);
+        self.seed.raft.ask_now(Propose { command })
+    }
+}
+
+/// What the library asks between steps.
+pub fn task(terms: &Terms) -> Task {
+    let deadline = terms.deadline;
+    let check = move || if deadline.left().is_zero() { Err(canceled()) } else { Ok(()) };
+    Task { request: terms.request.clone(), check: Arc::new(check) }
+}
+
+/// The deadline came first.
+pub fn canceled() -> Error {
+    Error::limit(SqlState::QUERY_CANCELED, "the statement's deadline has passed")
+}
+
+/// Runs a statement's work; a panic in it is the statement's error, and nobody else's.
+pub async fn guarded<T>(sql: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+        let statement: String = sql.chars().take(LOGGED_CHARS_MAX).collect();
+        error!(statement, "a statement panicked");
+        Err(Error::internal("the statement ran into an error of the program, see the server's log"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::actors::route::route;
+    use crate::actors::tests::node::{Running, on_a_system};
+    use chronos::clock::SystemClock;
+    use chronos::error::Kind;
+
+    #[test]
+    fn a_deadline_leaves_in_doubt_only_what_was_proposed() {
+        let directory = tempfile::tempdir().unwrap();
+        on_a_system(async {
+            let node = Running::start(directory.path()).await;
+            let (pool, clock) = (Pool::new(1 << 20), Arc::new(SystemClock));
+            let seed = Arc::new(Seed {
+                library: Arc::new(Library::new(chronos::sql::execute::Limits::default(), pool.clone(), clock.clone())),
+                pool,
+                parts: node.parts.clone(),
+                published: node.published.clone(),
+                raft: route("raft").1,
+                clock,
+                response_bytes_max: 1 << 20,
+                step_max: Duration::from_secs(1),
+                stall_max: Duration::from_secs(1),
+            });
+            let member = Member::new(&seed, node.parts.lent().unwrap(), Consistency::default());
+            member.view().unwrap();
+            assert_eq!(member.late().sqlstate(), SqlState::QUERY_CANCELED);
+            let _answer = member.propose(Vec::new());
+            assert_eq!(member.late().kind(), Kind::InDoubt);
+            drop(member);
+            node.stop().await;
+        });
+    }
+}

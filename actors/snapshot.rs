@@ -1,0 +1,212 @@
+//! Snapshots of a running node, streamed to whoever asked.
+//!
+//! ```text
+//! CreateSnapshot ──> storage: a backup beside the database ──> thread: pack ──(4 chunks)──> task ──(1)──> gRPC stream
+//!                       the end, or the client gone: removed ──┘    └── how it ended ────────┴── stalled ───┘
+//! ```
+//!
+//! * Memory is a handful of chunks, whatever the size; the bytes come from files that no write touches.
+//! * One at a time: a backup holds the disk space of what is merged away meanwhile. A second one is told to wait, also
+//!   while the backup of a client that has gone away is still being made.
+//! * A client that takes nothing for [`STALL_MAX`] is given up, for the same reason.
+//! * A stream without an end is an error: see `rows.rs`.
+//! * The thread waits for nothing but its channel, which closes with the door: it needs no runtime, and outlives none.
+
+use crate::actors::grpc;
+use crate::actors::messages::BackupDirectory;
+use crate::actors::proto::wire;
+use crate::actors::route::Deadline;
+use crate::actors::router::Router;
+use crate::actors::rows::STALL_MAX;
+use crate::cli::archive::{ENTRIES, pack_into};
+use chronos::error::Error;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tonic::{Request, Response, Status};
+use wire::admin_service_server::{AdminService, AdminServiceServer};
+
+/// Bytes of a message: far below the 4 MiB that any client accepts, far above a frame.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// Chunks between disk and network. One is being read while one is being sent; the others even out.
+const CHUNKS_AHEAD: usize = 4;
+
+/// How long making the backup may take: a seal of some 64 MiB of log, and copying what came meanwhile.
+const BACKUP_WAIT: Duration = Duration::from_mins(2);
+
+struct Door {
+    router: Router,
+    /// One permit: see above.
+    permit: Arc<Semaphore>,
+}
+
+/// The service, to be added to the gRPC door.
+pub fn service(router: Router) -> AdminServiceServer<impl AdminService> {
+    AdminServiceServer::new(Door { router, permit: Arc::new(Semaphore::new(1)) })
+}
+
+#[tonic::async_trait]
+impl AdminService for Door {
+    type CreateSnapshotStream = BoxStream<'static, Result<wire::SnapshotChunk, Status>>;
+
+    async fn create_snapshot(
+        &self,
+        _: Request<wire::SnapshotRequest>,
+    ) -> Result<Response<Self::CreateSnapshotStream>, Status> {
+        let permit = self.permit.clone().try_acquire_owned();
+        let permit = permit.map_err(|_| Status::resource_exhausted("another snapshot is being made: try later"))?;
+        let backup = self.router.backup(permit, Deadline::after(BACKUP_WAIT)).await;
+        let backup = backup.map_err(|error| grpc::status(&error))?;
+        let (chunks, packed) = mpsc::channel(CHUNKS_AHEAD);
+        let (end, ended) = oneshot::channel();
+        let send = move || {
+            let outcome = pack(&backup, Chunks { sender: chunks, buffer: Vec::new() });
+            if let Err(error) = &outcome {
+                tracing::warn!(%error, "a snapshot was not sent to its end");
+            }
+            // A client that has gone away needs no reason.
+            let _ = end.send(outcome);
+        };
+        // Ends with the file, or when the client is gone or stalls.
+        std::thread::Builder::new()
+            .name("snapshot".to_string())
+            .spawn(send)
+            .map_err(|error| grpc::status(&Error::io("start the snapshot thread", &error)))?;
+        Ok(Response::new(paced(packed, ended, STALL_MAX).boxed()))
+    }
+}
+
+/// What is packed, at the client's pace, and how it ended. Where nothing is taken for `stall_max`, both ends are let go,
+/// the thread's by closing its channel.
+fn paced(
+    mut packed: mpsc::Receiver<Vec<u8>>,
+    ended: oneshot::Receiver<io::Result<()>>,
+    stall_max: Duration,
+) -> impl Stream<Item = Result<wire::SnapshotChunk, Status>> + Send {
+    let (out, taken) = mpsc::channel(1);
+    let (tell, told) = oneshot::channel();
+    tokio::spawn(async move {
+        while let Some(data) = packed.recv().await {
+            match tokio::time::timeout(stall_max, out.send(wire::SnapshotChunk { data })).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    let _ = tell.send(Err(format!("nothing of it was taken for {stall_max:?}")));
+                    return;
+                }
+            }
+        }
+        let lost = || Err(io::Error::other("its thread ended"));
+        let end = ended.await.unwrap_or_else(|_| lost());
+        let _ = tell.send(end.map_err(|error| error.to_string()));
+    });
+    stream::unfold((taken, Some(told)), |(mut taken, told)| async {
+        if let Some(chunk) = taken.recv().await {
+            return Some((Ok(chunk), (taken, told)));
+        }
+        let end = told?.await.unwrap_or_else(|_| Err("the node is stopping".to_string()));
+        let error = end.err()?;
+        Some((Err(Status::data_loss(format!("the snapshot broke off: {error}"))), (taken, None)))
+    })
+}
+
+fn pack(backup: &BackupDirectory, out: Chunks) -> io::Result<()> {
+    pack_into(&backup.path, &backup.id, &ENTRIES, out).map(drop)
+}
+
+/// What is written becomes messages.
+struct Chunks {
+    sender: mpsc::Sender<Vec<u8>>,
+    buffer: Vec<u8>,
+}
+
+impl Chunks {
+    fn send(&mut self) -> io::Result<()> {
+        let data = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone away, or took nothing");
+        self.sender.blocking_send(data).map_err(gone)
+    }
+}
+
+impl io::Write for Chunks {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK_BYTES - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        if self.buffer.len() == CHUNK_BYTES {
+            self.send()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() { Ok(()) } else { self.send() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_millis(20);
+
+    fn on_a_runtime<F: Future>(work: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    /// How many chunks came, and whether they were all.
+    async fn read(stream: impl Stream<Item = Result<wire::SnapshotChunk, Status>>) -> (usize, Option<Status>) {
+        let read: Vec<_> = stream.collect().await;
+        let count = read.iter().filter(|item| item.is_ok()).count();
+        (count, read.into_iter().find_map(Result::err))
+    }
+
+    #[test]
+    fn only_a_snapshot_that_is_complete_ends_well() {
+        on_a_runtime(async {
+            let ends: [Option<io::Result<()>>; 3] = [Some(Ok(())), Some(Err(io::Error::other("disk"))), None];
+            for (at, end) in ends.into_iter().enumerate() {
+                let (chunks, packed) = mpsc::channel(CHUNKS_AHEAD);
+                let (tell, ended) = oneshot::channel();
+                chunks.send(vec![1]).await.unwrap();
+                drop(chunks);
+                match end {
+                    Some(end) => tell.send(end).unwrap(),
+                    None => drop(tell),
+                }
+                let (count, error) = read(paced(packed, ended, STALL)).await;
+                assert_eq!((count, error.is_some()), (1, at > 0));
+            }
+        });
+    }
+
+    #[test]
+    fn a_client_that_stalls_is_given_up_and_told_so() {
+        on_a_runtime(async {
+            let (chunks, packed) = mpsc::channel(CHUNKS_AHEAD);
+            let (_tell, ended) = oneshot::channel();
+            let stream = paced(packed, ended, STALL);
+            while chunks.send(vec![1]).await.is_ok() {}
+            let (count, error) = read(stream).await;
+            assert!(count > 0);
+            assert_eq!(error.unwrap().code(), tonic::Code::DataLoss);
+        });
+    }
+
+    #[test]
+    fn the_thread_outlives_the_runtime_of_the_door() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (sender, packed) = mpsc::channel(CHUNKS_AHEAD);
+        let (_tell, ended) = oneshot::channel();
+        let stream = runtime.block_on(async { paced(packed, ended, STALL_MAX) });
+        let thread = std::thread::spawn(move || {
+            let (mut chunks, piece) = (Chunks { sender, buffer: Vec::new() }, vec![7; CHUNK_BYTES]);
+            while io::Write::write_all(&mut chunks, &piece).is_ok() {}
+        });
+        runtime.shutdown_background();
+        assert!(thread.join().is_ok(), "it ends, and without a panic");
+        drop(stream);
+    }
+}

@@ -1,0 +1,33 @@
+//! Takes a snapshot of a running node.
+//!
+//! * The stream is written as it comes: memory is one message.
+//! * What has been written is read again and checked, every checksum of it, before it gets its name.
+
+use super::super::Stop;
+use super::super::remote::{self, Target};
+use super::archive::{Content, unpack};
+use super::{io, unusable};
+use crate::actors::proto::wire::SnapshotRequest;
+use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+/// Streams the snapshot of the first node that answers into a file, syncs it and checks it.
+pub fn download(target: &Target, partial: &Path) -> Result<Content, Stop> {
+    remote::runtime()?.block_on(receive(target, partial))?;
+    unpack(partial, None).map_err(|error| unusable(partial, &error))
+}
+
+async fn receive(target: &Target, partial: &Path) -> Result<(), Stop> {
+    let writing = || io(format!("write {}", partial.display()));
+    let mut file = File::create(partial).map_err(writing())?;
+    let (_, channel) = target.channel(0).await?;
+    let mut client = AdminServiceClient::new(channel);
+    let failed = |status: tonic::Status| Stop::Failed(remote::from_status(&status));
+    let mut chunks = client.create_snapshot(target.request(SnapshotRequest {})?).await.map_err(failed)?.into_inner();
+    while let Some(chunk) = chunks.message().await.map_err(failed)? {
+        file.write_all(&chunk.data).map_err(writing())?;
+    }
+    file.sync_all().map_err(writing())
+}

@@ -1,0 +1,174 @@
+//! Effects slice by slice: a statement that touches every row of a table must not hold them all in memory.
+//!
+//! Each slice is what one step of apply takes, and no key is in two of them. So they can be checked and applied one after
+//! another, and the memory of a statement is that of a slice, here and on every replica.
+//!
+//! * What cannot be cut is one slice: definitions, ranges of keys, and an UPDATE of key columns, whose new keys may be
+//!   other rows' old ones. Its size has a limit of its own.
+
+use super::insert::InsertSlices;
+use super::rows::{RowReader, Selection, Step};
+use super::{Effects, Evaluation, ROW_BYTES, too_much, write};
+use crate::Result;
+use crate::error::{Error, SqlState};
+use crate::ids::ColumnId;
+use crate::machine::{Effect, KeySet, RowSet};
+use crate::sql::batch::{Batch, Column, ColumnBuilder};
+use crate::sql::bind::{BoundUpdate, check_column};
+use crate::sql::catalog::{Layout, Table};
+use crate::storage::keys::Key;
+use std::sync::Arc;
+
+/// The effects of one statement, to be taken slice by slice.
+pub struct Slices<'a> {
+    pub(super) evaluation: Evaluation<'a>,
+    pub(super) source: Source<'a>,
+    /// Bytes and rows of the slices taken so far.
+    pub(super) bytes: usize,
+    pub(super) rows: usize,
+}
+
+/// Where slices come from.
+pub(super) enum Source<'a> {
+    Whole(Option<Effects>),
+    Insert(InsertSlices),
+    Update { update: &'a BoundUpdate, rows: RowReader<'a>, moves: bool },
+    Delete { table: Arc<Table>, rows: RowReader<'a> },
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn update(update: &'a BoundUpdate, evaluation: &Evaluation<'a>) -> Result<Source<'a>> {
+        let (table, filter) = (&update.table, update.filter.as_ref());
+        let selection = Selection { table, access: &update.access, bounds: &update.bounds, filter };
+        let rows = RowReader::new(&selection, evaluation.view, evaluation.now_ms)?;
+        let moves = update.assignments.iter().any(|(id, _)| table.primary_key.contains(id));
+        Ok(Source::Update { update, rows, moves })
+    }
+}
+
+impl Slices<'_> {
+    /// The next slice; none at the end. A statement that changes nothing has none.
+    pub fn next_slice(&mut self) -> Result<Option<Effects>> {
+        (self.evaluation.check)()?;
+        let (bytes, rows) = (self.bytes, self.rows);
+        let evaluation = &self.evaluation;
+        match &mut self.source {
+            Source::Whole(effects) => Ok(effects.take()),
+            Source::Insert(insert) => {
+                evaluation.within(insert.bytes(), insert.rows())?;
+                Ok(insert.next())
+            }
+            Source::Update { update, rows: reader, moves } => {
+                let mut written = Written::new(&update.table.layout());
+                while !evaluation.is_full(written.bytes, written.created_ms.len(), *moves)?
+                    && let Some(step) = reader.next(evaluation.check)?
+                {
+                    written.step(update, &step, *moves)?;
+                    evaluation.within(bytes + written.bytes, rows + written.created_ms.len())?;
+                }
+                (self.bytes, self.rows) = (bytes + written.bytes, rows + written.created_ms.len());
+                Ok(written.into_effects(&update.table, *moves))
+            }
+            Source::Delete { table, rows: reader } => {
+                let (mut doomed, mut taken) = (Vec::new(), 0);
+                while !evaluation.is_full(taken, doomed.len(), false)?
+                    && let Some(step) = reader.next(evaluation.check)?
+                {
+                    doomed.extend((0..step.batch.rows).map(|row| Key::new(step.keys.get(row))));
+                    taken += step.keys.byte_len();
+                    evaluation.within(bytes + taken, rows + doomed.len())?;
+                }
+                (self.bytes, self.rows) = (bytes + taken, rows + doomed.len());
+                let affected = doomed.len() as u64;
+                let parts = vec![write(table, Effect::Delete { keys: KeySet(doomed) })];
+                Ok((affected > 0).then_some(Effects { parts, affected }))
+            }
+        }
+    }
+}
+
+impl Evaluation<'_> {
+    /// True where a slice holds enough; an error where it holds too much and cannot be cut.
+    fn is_full(&self, bytes: usize, rows: usize, is_whole: bool) -> Result<bool> {
+        let bytes = bytes + rows * ROW_BYTES;
+        if (is_whole || self.slice_bytes_max == usize::MAX) && bytes > self.whole_bytes_max {
+            let message = format!(
+                "the effects of a batch, or of an UPDATE of key columns, must fit {} bytes of memory ({rows} rows so \
+                 far): split it by key ranges",
+                self.whole_bytes_max
+            );
+            return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
+        }
+        Ok(!is_whole && bytes >= self.slice_bytes_max)
+    }
+
+    /// An error where the statement writes more than any may.
+    fn within(&self, bytes: usize, rows: usize) -> Result<()> {
+        if bytes <= self.effects_bytes_max { Ok(()) } else { Err(too_much(self.effects_bytes_max, rows as u64)) }
+    }
+}
+
+/// New versions of rows, gathered step by step.
+struct Written {
+    columns: Vec<(ColumnId, ColumnBuilder)>,
+    created_ms: Vec<u64>,
+    /// Keys of the versions that end, where the key itself changes.
+    ended: Vec<Key>,
+    bytes: usize,
+}
+
+impl Written {
+    fn new(layout: &Layout) -> Written {
+        let columns = layout.columns.iter().map(|column| (column.id, ColumnBuilder::new(column.data_type, 0)));
+        Written { columns: columns.collect(), created_ms: vec![], ended: vec![], bytes: 0 }
+    }
+
+    fn step(&mut self, update: &BoundUpdate, step: &Step, moves: bool) -> Result<()> {
+        let (table, layout) = (&update.table, update.table.layout());
+        let visible = layout.columns.len() - table.columns.len();
+        let input = Batch::new(step.batch.columns[visible..].to_vec(), step.batch.rows);
+        let mut columns = step.batch.columns.clone();
+        for (id, expression) in &update.assignments {
+            let slot = layout.slot(*id).expect("assignments name columns of their table");
+            let values = expression.evaluate(&input)?;
+            let column = table.column_by_id(*id).expect("assignments name columns of their table");
+            check_column(column, table, &values)?;
+            columns[slot] = values;
+        }
+        self.add(&columns, step, moves);
+        Ok(())
+    }
+
+    fn add(&mut self, columns: &[Arc<Column>], step: &Step, moves: bool) {
+        let rows = step.batch.rows;
+        for ((_, builder), column) in self.columns.iter_mut().zip(columns) {
+            builder.extend(column, 0, rows);
+            self.bytes += column.byte_len();
+        }
+        self.created_ms.extend_from_slice(&step.metadata.created_ms);
+        self.bytes += rows * 8;
+        if moves {
+            self.ended.extend((0..rows).map(|row| Key::new(step.keys.get(row))));
+            self.bytes += step.keys.byte_len();
+        }
+    }
+
+    fn into_effects(self, table: &Table, moves: bool) -> Option<Effects> {
+        let rows = self.created_ms.len();
+        if rows == 0 {
+            return None;
+        }
+        let columns = self.columns.into_iter().map(|(id, builder)| (id, Arc::new(builder.finish()))).collect();
+        let set = RowSet { columns, rows };
+        // A row whose key changes ends under the old key and begins, at its age, under the new one.
+        let parts = if moves {
+            vec![
+                write(table, Effect::Delete { keys: KeySet(self.ended) }),
+                write(table, Effect::Insert { rows: set, created_ms: Some(self.created_ms) }),
+            ]
+        } else {
+            vec![write(table, Effect::Replace { rows: set, created_ms: self.created_ms })]
+        };
+        Some(Effects { parts, affected: rows as u64 })
+    }
+}

@@ -1,0 +1,297 @@
+//! What bounds the engine from outside: old readers, a full disk, a disk that does not answer.
+
+use chronos::clock::{ManualClock, Wall};
+use chronos::embedded::{Database, Options};
+use chronos::error::{Kind, SqlState};
+use chronos::storage::engine::{self, Engine, HotEngine, Limits, Stop};
+use chronos::storage::faults::{Disk, Fault, Operation};
+use chronos::storage::files::Files;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+struct World {
+    disk: Disk,
+    clock: Arc<ManualClock>,
+    limits: Limits,
+}
+
+impl World {
+    fn new() -> World {
+        let limits = Limits {
+            memtable_bytes_max: 256 << 10,
+            cache_bytes_max: 256 << 10,
+            seal_wal_bytes: 256 << 10,
+            segment_bytes: 64 << 10,
+            disk_reserve_bytes: 0,
+            ..Limits::default()
+        };
+        World { disk: Disk::new(), clock: Arc::new(ManualClock::new(Wall(1_700_000_000_000))), limits }
+    }
+
+    fn engine(&self) -> engine::Options {
+        engine::Options {
+            files: Arc::new(self.disk.clone()),
+            clock: self.clock.clone(),
+            hot: HotEngine::Memory,
+            boot_id: None,
+            limits: self.limits.clone(),
+        }
+    }
+
+    fn open(&self) -> Database {
+        Database::open_on("/data", &Options::default(), &self.engine()).unwrap()
+    }
+
+    /// A database with a table of so many rows, all of them in blocks.
+    fn filled(&self, rows: usize) -> Database {
+        let db = self.open();
+        db.execute("CREATE TABLE t (id INT PRIMARY KEY, v INT NOT NULL)").unwrap();
+        let tuples: Vec<String> = (0..rows).map(|id| format!("({id}, {})", id * 7919 % 10_007)).collect();
+        db.execute(&format!("INSERT INTO t VALUES {}", tuples.join(", "))).unwrap();
+        seal(&db);
+        db
+    }
+}
+
+fn seal(db: &Database) {
+    db.group().with_engine(Engine::seal).unwrap();
+}
+
+fn of(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_read_that_takes_too_long_ends_with_snapshot_too_old() {
+    let world = World::new();
+    let db = world.filled(5000);
+    let mut young = db.query("SELECT id FROM t").unwrap();
+    young.next().unwrap().unwrap();
+    world.clock.advance(Duration::from_mins(10));
+    let mut rows = young.by_ref().take(1000);
+    assert!(rows.all(|row| row.is_ok()), "ten minutes are allowed");
+    let mut old = db.query("SELECT id FROM t").unwrap();
+    old.next().unwrap().unwrap();
+    world.clock.advance(Duration::from_millis(600_001));
+    let error = old.find_map(Result::err).expect("a read of more than ten minutes fails");
+    assert_eq!((error.sqlstate(), error.kind()), (SqlState::SNAPSHOT_TOO_OLD, Kind::Limit));
+    assert_eq!(error.sqlstate().as_str(), "72000");
+    assert!(error.message().starts_with("snapshot too old"), "{error}");
+    assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1, "a new read is not concerned");
+    let lasting = db.group().handle().unwrap().lasting_view();
+    world.clock.advance(Duration::from_hours(1));
+    chronos::storage::content_hash::content_hash(&lasting, &|| Ok(())).expect("the content hash is exempt");
+}
+
+/// Reads the first of 1,500 rows, has all of them written anew and merged, and reads on.
+fn read_while_all_is_replaced(pinned_bytes_max: u64) -> Option<chronos::Error> {
+    let mut world = World::new();
+    world.limits.pinned_bytes_max = pinned_bytes_max;
+    let db = world.filled(1500);
+    let counters = db.group().handle().unwrap().counters();
+    let mut reader = db.query("SELECT id, v FROM t").unwrap();
+    reader.next().unwrap().unwrap();
+    let merges = of(&counters.merges);
+    for turn in 0..4 {
+        db.execute(&format!("UPDATE t SET v = v + {turn}")).unwrap();
+        seal(&db);
+    }
+    until(|| of(&counters.merges) > merges);
+    assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1, "a new read is not concerned");
+    let error = reader.find_map(Result::err);
+    assert_eq!(of(&counters.views_revoked) > 0, error.is_some());
+    error
+}
+
+#[test]
+fn a_reader_that_keeps_too_much_on_disk_loses_its_view() {
+    let error = read_while_all_is_replaced(1000).expect("its version of the table is larger than that");
+    assert_eq!(error.sqlstate(), SqlState::SNAPSHOT_TOO_OLD);
+    assert!(error.message().contains("more than 1000 bytes on disk"), "{error}");
+    assert_eq!(read_while_all_is_replaced(1 << 20), None);
+}
+
+#[test]
+fn readers_do_not_keep_flushed_memtables_beyond_their_share() {
+    let world = World::new();
+    let db = world.filled(100);
+    let mut readers = Vec::new();
+    for turn in 0..12 {
+        let tuples: Vec<String> = (0..1500).map(|id| format!("({}, 1)", 1000 + turn * 1500 + id)).collect();
+        db.execute(&format!("INSERT INTO t VALUES {}", tuples.join(", "))).unwrap();
+        let mut rows = db.query("SELECT id FROM t").unwrap();
+        rows.next().unwrap().unwrap();
+        readers.push(rows);
+        seal(&db);
+    }
+    let refused = readers.into_iter().filter_map(|mut rows| rows.find_map(Result::err)).count();
+    assert!((6..12).contains(&refused), "{refused} of 12 readers, of whom each keeps some 75 KB of 256");
+}
+
+/// A place where disk calls wait until they are let through.
+#[derive(Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    closed: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    /// Closes it to the disk calls that `stops` names.
+    fn close(disk: &Disk, stops: fn(Operation, &Path) -> bool) -> Arc<Gate> {
+        let gate = Arc::new(Gate::default());
+        gate.state.lock().unwrap().closed = true;
+        let hook = gate.clone();
+        disk.set_hook(Some(Arc::new(move |operation, path| {
+            if stops(operation, path) {
+                let mut state = hook.state.lock().unwrap();
+                state.waiting += 1;
+                hook.changed.notify_all();
+                drop(hook.changed.wait_while(state, |state| state.closed).unwrap());
+            }
+        })));
+        gate
+    }
+
+    /// Waits until a call waits here.
+    fn wait_for_call(&self) {
+        let state = self.state.lock().unwrap();
+        drop(self.changed.wait_while(state, |state| state.waiting == 0).unwrap());
+    }
+
+    fn open(&self) {
+        self.state.lock().unwrap().closed = false;
+        self.changed.notify_all();
+    }
+}
+
+/// Waits for something that another thread is about to do.
+fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
+fn is_log_sync(operation: Operation, path: &Path) -> bool {
+    operation == Operation::Sync && path.to_string_lossy().contains("/raft/")
+}
+
+#[test]
+fn an_fsync_of_some_seconds_delays_and_harms_nothing() {
+    let world = World::new();
+    let db = world.filled(10);
+    let counters = db.group().handle().unwrap().counters();
+    let gate = Gate::close(&world.disk, is_log_sync);
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| db.execute("INSERT INTO t VALUES (100, 1)").map(|done| done.affected));
+        gate.wait_for_call();
+        world.clock.advance(Duration::from_secs(6));
+        until(|| of(&counters.slow_disk_calls) > 0);
+        gate.open();
+        assert_eq!(write.join().unwrap().unwrap(), 1);
+    });
+    assert_eq!(of(&counters.slow_disk_calls), 1, "one call, one warning");
+    assert!(counters.sync_times.distribution().sum >= Duration::from_secs(5));
+    db.execute("INSERT INTO t VALUES (101, 1)").unwrap();
+    db.group().stop(Stop::Clean).unwrap();
+}
+
+#[test]
+fn a_disk_that_hangs_ends_the_engine_by_name() {
+    let stops: [(&str, fn(Operation, &Path) -> bool); 2] = [
+        ("fdatasync /data/", is_log_sync),
+        // The background thread's file of a seal.
+        ("fsync /data/", |operation, path| {
+            operation == Operation::Sync && path.extension().is_some_and(|end| end == "blk")
+        }),
+    ];
+    for (call, stop) in stops {
+        let world = World::new();
+        let db = world.filled(10);
+        let handle = db.group().handle().unwrap();
+        let gate = Gate::close(&world.disk, stop);
+        std::thread::scope(|scope| {
+            let write = scope.spawn(|| {
+                drop(db.execute("INSERT INTO t VALUES (100, 1)"));
+                drop(db.group().with_engine(Engine::seal));
+            });
+            gate.wait_for_call();
+            world.clock.advance(Duration::from_secs(60));
+            assert!(!handle.has_failed(), "sixty seconds are allowed");
+            world.clock.advance(Duration::from_millis(1));
+            until(|| handle.has_failed());
+            let error = loop {
+                match db.execute("SELECT 1") {
+                    Err(error) => break error,
+                    Ok(_) => std::thread::yield_now(),
+                }
+            };
+            assert!(error.message().contains("the disk hangs") && error.message().contains(call), "{error}");
+            gate.open();
+            write.join().unwrap();
+        });
+        let stopped = db.group().stop(Stop::Clean).unwrap_err();
+        assert!(stopped.message().contains("the disk hangs"), "{stopped}");
+        let again = Database::open_on("/data", &Options::default(), &world.engine()).map(drop).unwrap_err();
+        assert_eq!(again.sqlstate(), SqlState::IN_USE, "nobody opens it beside a thread that may wake up: {again}");
+    }
+}
+
+#[test]
+fn a_failed_fsync_of_the_log_ends_the_engine_and_loses_nothing_acknowledged() {
+    for fault in [Fault::Io, Fault::Full] {
+        let world = World::new();
+        let db = world.filled(10);
+        let counters = db.group().handle().unwrap().counters();
+        let applied = of(&counters.applied);
+        let disk = world.disk.clone();
+        world.disk.set_hook(Some(Arc::new(move |operation, path| {
+            if is_log_sync(operation, path) {
+                disk.fail_at(disk.operations(), fault);
+            }
+        })));
+        let failed = db.execute("INSERT INTO t VALUES (100, 1)").unwrap_err();
+        assert!(matches!(failed.kind(), Kind::InDoubt | Kind::Io), "{failed:?}");
+        assert!(db.execute("INSERT INTO t VALUES (101, 1)").is_err(), "nothing is accepted after it");
+        assert_eq!(of(&counters.applied), applied, "nothing is applied that is not durable");
+        drop(db);
+        world.disk.set_hook(None);
+        world.disk.revive();
+        let db = world.open();
+        let rows = db.execute("SELECT COUNT(*) FROM t WHERE id < 100").unwrap().rows;
+        assert_eq!(rows, [[chronos::sql::value::Value::Int(10)]]);
+        assert_eq!(db.execute("INSERT INTO t VALUES (102, 1)").unwrap().affected, 1);
+    }
+}
+
+#[test]
+fn a_disk_without_room_refuses_writes_and_recovers_by_itself() {
+    let mut world = World::new();
+    world.limits.disk_reserve_bytes = 1 << 20;
+    let db = world.filled(100);
+    let counters = db.group().handle().unwrap().counters();
+    let free = |bytes: u64| {
+        world.disk.set_capacity(Some(1 << 40));
+        let used = (1 << 40) - world.disk.free_bytes(Path::new("/data")).unwrap();
+        world.disk.set_capacity(Some(used + bytes));
+        // The background thread looks at the disk every few seconds, and whenever it has done something.
+        seal(&db);
+        until(|| of(&counters.free_bytes) <= bytes && of(&counters.free_bytes) + (200 << 10) > bytes);
+    };
+    free(700 << 10);
+    let refused = db.execute("INSERT INTO t VALUES (1000, 1)").unwrap_err();
+    assert_eq!(refused.sqlstate(), SqlState::DISK_FULL);
+    assert_eq!(refused.message(), "disk full, 0 MB free");
+    assert!(db.execute("UPDATE t SET v = 1").is_err(), "an update grows too");
+    assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1, "reads go on");
+    assert_eq!(db.execute("DELETE FROM t WHERE id = 50").unwrap().affected, 1, "deletes go on");
+    free(64 << 20);
+    assert_eq!(db.execute("INSERT INTO t VALUES (1000, 1)").unwrap().affected, 1, "it recovers by itself");
+}

@@ -1,0 +1,56 @@
+//! How the engine's threads share the work, and what they leave at a clean stop: sealed rows, and of the log one small
+//! segment.
+
+use chronos::embedded::Database;
+use chronos::sql::value::Value;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+/// Bytes that the log may have after a clean stop.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+fn lengths(directory: &Path) -> Vec<u64> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().metadata().unwrap().len()).collect()
+}
+
+#[test]
+fn a_small_statement_on_a_quiet_node_is_applied_by_the_thread_that_made_it_durable() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = Database::open(directory.path()).unwrap();
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY)").unwrap();
+    let at_once = || database.group().handle().unwrap().counters().applied_at_once.load(Ordering::Relaxed);
+    let before = at_once();
+    database.execute("INSERT INTO t VALUES (1)").unwrap();
+    assert_eq!(at_once(), before + 1);
+    let many: Vec<String> = (2..5000).map(|id| format!("({id})")).collect();
+    database.execute(&format!("INSERT INTO t VALUES {}", many.join(","))).unwrap();
+    assert_eq!(at_once(), before + 1, "the next fdatasync does not wait for this one");
+}
+
+#[test]
+fn a_clean_stop_leaves_one_small_segment_of_the_log() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Database::open(directory.path()).unwrap();
+    let database = open();
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY, text TEXT)").unwrap();
+    let text = "x".repeat(400);
+    for round in 0..8 {
+        let rows: Vec<String> = (0..1000).map(|row| format!("({}, '{text}')", round * 1000 + row)).collect();
+        database.execute(&format!("INSERT INTO t VALUES {}", rows.join(", "))).unwrap();
+    }
+    let log = directory.path().join("local/raft");
+    assert!(lengths(&log).iter().sum::<u64>() > LOG_BYTES_MAX, "the log holds more than may be left");
+    database.close().unwrap();
+    let left = lengths(&log);
+    assert!(left.len() == 1 && left[0] <= LOG_BYTES_MAX, "{left:?}");
+
+    // What is left is enough to go on, twice.
+    for round in 0..2 {
+        let database = open();
+        let count = database.execute("SELECT COUNT(*) FROM t").unwrap();
+        assert_eq!(count.rows, [vec![Value::Int(8000 + round)]]);
+        database.execute(&format!("INSERT INTO t VALUES ({}, '')", 8000 + round)).unwrap();
+        database.close().unwrap();
+    }
+}
