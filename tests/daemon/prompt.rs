@@ -97,7 +97,7 @@ fn rows(count: u32) -> String {
 }
 
 /// Rows of `big` that no pipe and no terminal holds: their output waits until it is read.
-const MANY: u32 = 60_000;
+const MANY: u32 = 200_000;
 
 /// What a person sees, on whichever session.
 fn converse(terminal: &mut Terminal) {
