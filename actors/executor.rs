@@ -17,16 +17,16 @@
 //! Restart: nothing to rebuild.
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::member::{Member, Seed, guarded, task};
+use crate::actors::member::{LOGGED_CHARS_MAX, Member, Seed, guarded, task};
 use crate::actors::messages::{
     BatchFailure, Consistency, Execute, ExecuteBatch, Output, Query, Statement, Streamed, Terms,
 };
 use crate::actors::route::{Ask, Deadline, Reply};
-use crate::actors::rows::{self, Pace};
+use crate::actors::rows::{self, Pace, held_bytes};
 use crate::actors::storage::Lent;
+use crate::actors::transit::{Hold, Side};
 use actix::{Actor, Context, Handler};
 use chronos::error::{Error, Result, SqlState};
-use chronos::sql::batch::Batch;
 use chronos::sql::execute::{Answer, RowStream, Task};
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,7 +88,9 @@ impl Handler<Ask<Execute>> for Executor {
             let work = async {
                 match run(&member, &statement, &terms, &task(&terms)).await? {
                     Answer::Done { affected } => Ok(Output::done(affected)),
-                    Answer::Rows(rows) => collect(rows, member.seed.response_bytes_max).await,
+                    Answer::Rows(rows) => {
+                        collect(rows, member.seed.response_bytes_max, member.seed.transit.answer()).await
+                    }
                 }
             };
             reply.send(guarded(&statement.sql, work).await);
@@ -110,9 +112,12 @@ impl Handler<Ask<Query>> for Executor {
             match guarded(&statement.sql, run(&member, &statement, &terms, &pacing.task(&terms))).await {
                 Ok(Answer::Done { affected }) => reply.send(Ok(Streamed::Whole(Output::done(affected)))),
                 Ok(Answer::Rows(found)) => {
+                    // The whole text may be megabytes, whose room ends where the answer begins.
+                    let begin: String = statement.sql.chars().take(LOGGED_CHARS_MAX).collect();
+                    drop(statement);
                     let (sink, rows) = rows::stream(found.columns.clone());
                     reply.send(Ok(Streamed::Rows(rows)));
-                    let filled = guarded(&statement.sql, sink.fill(found, &pacing)).await;
+                    let filled = guarded(&begin, sink.fill(found, &pacing)).await;
                     sink.end(filled);
                 }
                 Err(error) => reply.send(Err(error)),
@@ -154,7 +159,9 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
     }
     let whole = |error| BatchFailure { statement: 0, error };
     serving(member, terms).await.map_err(whole)?;
-    let texts: Vec<String> = statements.into_iter().map(|statement| statement.sql).collect();
+    let mut hold = room_of_batch(member, &statements, terms).await.map_err(whole)?;
+    let (texts, _room): (Vec<String>, Vec<Hold>) =
+        statements.into_iter().map(|statement| (statement.sql, statement.hold)).unzip();
     let task = task(terms);
     let running = member.seed.library.execute_batch(member, &texts, &task);
     let answers = match tokio::time::timeout_at(terms.deadline.instant(), running).await {
@@ -165,12 +172,29 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
     for (statement, answer) in answers.into_iter().enumerate() {
         outputs.push(match answer {
             Answer::Done { affected } => Output::done(affected),
-            // What a batch answers is bounded where it is evaluated: its commands are in the log by now, and an
-            // error here would say that they are not.
-            Answer::Rows(rows) => collect(rows, usize::MAX).await.map_err(|error| BatchFailure { statement, error })?,
+            // What a batch answers is bounded where it is evaluated, and has its room: its commands are in the log by
+            // now, and an error here would say that they are not.
+            Answer::Rows(rows) => {
+                let collected = collect(rows, usize::MAX, Hold::nothing()).await;
+                collected.map_err(|error| BatchFailure { statement, error })?
+            }
         });
     }
+    hold.shrink_to(outputs.iter().flat_map(|output| &output.batches).map(held_bytes).sum());
+    if let Some(first) = outputs.first_mut() {
+        first.hold = hold;
+    }
     Ok(outputs)
+}
+
+/// Room for what a batch answers: before it begins, since afterwards it cannot fail for want of it any more.
+async fn room_of_batch(member: &Member, statements: &[Statement], terms: &Terms) -> Result<Hold> {
+    let seed = &member.seed;
+    if statements.iter().all(Statement::may_write) {
+        // No statement that writes answers with rows.
+        return Ok(seed.transit.answer());
+    }
+    seed.transit.admit(Side::Answer, seed.response_bytes_max, terms.deadline).await
 }
 
 /// Waits for a leader that serves; a stale read needs none.
@@ -192,24 +216,21 @@ fn check(statement: &Statement) -> Result<()> {
     Ok(())
 }
 
-/// The whole of a result, as long as it is small enough to be sent in one piece.
-async fn collect(mut rows: RowStream, bytes_max: usize) -> Result<Output> {
-    let mut output = Output { columns: rows.columns.clone(), ..Output::default() };
+/// The whole of a result, as long as it is small enough for one message and there is room for it.
+async fn collect(mut rows: RowStream, bytes_max: usize, hold: Hold) -> Result<Output> {
+    let mut output = Output { columns: rows.columns.clone(), hold, ..Output::default() };
     let mut bytes = 0usize;
     while let Some(batch) = rows.next_batch()? {
-        bytes += byte_len(&batch);
+        bytes += held_bytes(&batch);
         if bytes > bytes_max {
             let message = format!("the result is larger than limits.response_bytes_max ({bytes_max})");
             let error = Error::limit(SqlState::LIMIT_EXCEEDED, message);
             return Err(error.hint("ask for fewer rows with LIMIT, or stream it with QuerySql"));
         }
+        output.hold.reach(bytes)?;
         output.batches.push(batch);
         // Others have their turn between batches.
         tokio::task::yield_now().await;
     }
     Ok(output)
-}
-
-fn byte_len(batch: &Batch) -> usize {
-    batch.columns.iter().map(|column| column.byte_len()).sum()
 }

@@ -20,6 +20,8 @@ pub struct StorageStatus {
     pub memtables: u64,
     /// Bytes they hold.
     pub memtable_bytes: u64,
+    /// Bytes of flushed memtables that statements under way keep.
+    pub memtable_kept_bytes: u64,
     /// Bytes the block cache holds.
     pub cache_bytes: u64,
     /// Sealed runs.
@@ -144,6 +146,7 @@ impl StorageStatus {
             disk_full: counters.disk_low.load(Ordering::Relaxed),
             memtables: status.memtables as u64,
             memtable_bytes: status.memtable_bytes as u64,
+            memtable_kept_bytes: status.memtable_kept_bytes,
             cache_bytes: status.cache_bytes as u64,
             runs: load(&counters.runs),
             sealed_bytes: load(&counters.sealed_bytes),

@@ -14,7 +14,9 @@
 
 use crate::actors::member::{Member, Seed, guarded, task};
 use crate::actors::messages::{Output, Statement, Terms};
+use crate::actors::rows::held_bytes;
 use chronos::error::Result;
+use chronos::sql::batch::Batch;
 use chronos::sql::execute::{Answer, BRIEF_BYTES_MAX};
 use std::sync::Arc;
 
@@ -42,19 +44,21 @@ impl Front {
         let running = self.seed.library.execute_brief(&member, &statement.sql, &task);
         let running = guarded(&statement.sql, async { running.await.transpose() });
         match tokio::time::timeout_at(terms.deadline.instant(), running).await {
-            Ok(answer) => answer.and_then(|answer| answer.map(whole).transpose()).transpose(),
+            Ok(answer) => answer.and_then(|answer| answer.map(|one| whole(one, &self.seed)).transpose()).transpose(),
             Err(_) => Some(Err(member.late())),
         }
     }
 }
 
 /// A brief answer has one row at most.
-fn whole(answer: Answer) -> Result<Output> {
+fn whole(answer: Answer, seed: &Seed) -> Result<Output> {
     match answer {
         Answer::Done { affected } => Ok(Output::done(affected)),
         Answer::Rows(mut rows) => {
-            let batches = rows.next_batch()?.into_iter().collect();
-            Ok(Output { columns: rows.columns, batches, affected: 0 })
+            let batches: Vec<Batch> = rows.next_batch()?.into_iter().collect();
+            let mut hold = seed.transit.answer();
+            hold.reach(batches.iter().map(held_bytes).sum())?;
+            Ok(Output { columns: rows.columns, batches, affected: 0, hold })
         }
     }
 }

@@ -8,40 +8,57 @@
 //!   `UNAVAILABLE`, which clients repeat by themselves.
 //! * Messages are bounded both ways; results of any size go through `QuerySql`, in messages of about
 //!   [`STREAM_MESSAGE_BYTES`].
+//! * What is on its way has its room: the services stand behind a gate (gate.rs), and long answers leave in pieces.
 //! * Connections are bounded, and their sockets prepared, in [`Incoming`].
 
+mod status;
+mod streamed;
+
+use crate::actors::format::Format;
+use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
-use crate::actors::messages::{Consistency, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::messages::{Consistency, Output, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::pieces::{PIECE_BYTES, Pieces};
+use crate::actors::proto::message;
 use crate::actors::proto::{self, wire};
 use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
-use crate::actors::rows::Rows;
 use crate::actors::snapshot;
-use chronos::error::{Error, Kind, Result, SqlState};
-use chronos::sql::batch::Batch;
+use crate::actors::transit::{Hold, Transit};
+use chronos::config::ENVELOPE_BYTES_MAX;
+use chronos::error::{Error, Result, SqlState};
 use futures_util::stream::{self, BoxStream, StreamExt};
+pub use status::{failure, status};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
+use streamed::{STREAM_MESSAGE_BYTES, messages_of, stream_rows};
 use tokio::sync::oneshot;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 use wire::health_service_server::{HealthService, HealthServiceServer};
 use wire::sql_service_server::{SqlService, SqlServiceServer};
 use wire::sync_service_server::{SyncService, SyncServiceServer};
 use wire::sync_status_service_server::{SyncStatusService, SyncStatusServiceServer};
 
-/// Size of a message of a streamed result: far below the 4 MiB that clients accept by default, far above a frame.
-const STREAM_MESSAGE_BYTES: usize = 1 << 20;
-
-/// What a message needs beside the statement in it.
-const ENVELOPE_BYTES_MAX: usize = 64 << 10;
-
 /// Statements that one connection may have in flight. A thousand is what a mailbox holds; more would be refused there.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+
+/// What a client may send of a message that is not read yet, for want of room: enough for 10 MB/s at 10 ms.
+const STREAM_WINDOW_BYTES: u32 = 128 << 10;
+
+/// Requests of one connection that may wait for room: twice as many as have room by default with 4 MiB each. Of all
+/// connections together wait no more than transit.rs lets wait, and only who waits is not read; so what lies unread is
+/// bounded there, not by connections times this.
+const WAITING_PER_CONNECTION_MAX: u32 = 15;
+
+/// What a client may send over a connection that is not read yet. Those who wait fill their own windows and leave one
+/// for the others: with less, a few who wait would keep every byte from those who have room, and nobody would come to
+/// an end.
+const CONNECTION_WINDOW_BYTES: u32 = (WAITING_PER_CONNECTION_MAX + 1) * STREAM_WINDOW_BYTES;
 
 /// How often the standard health service is brought up to date.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
@@ -57,10 +74,21 @@ pub struct Limits {
     pub statement_bytes_max: usize,
     /// Bytes of an answer that comes in one message.
     pub response_bytes_max: usize,
+    /// Bytes of all requests and answers on their way.
+    pub in_flight_bytes_max: usize,
     /// How long a request may take that does not say so itself.
     pub request_timeout: Duration,
     /// Connections of each door.
     pub connections: usize,
+    /// How long a client may take nothing of an answer.
+    pub stall_max: Duration,
+}
+
+impl Limits {
+    /// The account of what is on its way.
+    pub fn transit(&self) -> Arc<Transit> {
+        Transit::new(self.in_flight_bytes_max, self.statement_bytes_max, self.response_bytes_max)
+    }
 }
 
 /// The running door.
@@ -113,12 +141,20 @@ async fn serve(
 ) -> Result<()> {
     let listener =
         tokio::net::TcpListener::from_std(listener).map_err(|error| Error::io("use the gRPC listener", &error))?;
-    let incoming = Incoming::new(listener, limits.connections, router.routes().counters.clone());
+    let incoming = Incoming::new(
+        listener,
+        limits.connections,
+        WAITING_PER_CONNECTION_MAX as usize,
+        router.routes().counters.clone(),
+    );
     let door = Door { router, limits };
-    let request_bytes_max = limits.statement_bytes_max + ENVELOPE_BYTES_MAX;
+    let envelope = ENVELOPE_BYTES_MAX as usize;
+    let request_bytes_max = limits.statement_bytes_max + envelope;
+    let transit = &door.router.routes().transit.clone();
     let sql = SqlServiceServer::new(door.clone())
         .max_decoding_message_size(request_bytes_max)
-        .max_encoding_message_size(limits.response_bytes_max.max(2 * STREAM_MESSAGE_BYTES) + ENVELOPE_BYTES_MAX);
+        .max_encoding_message_size(limits.response_bytes_max.max(2 * STREAM_MESSAGE_BYTES) + envelope);
+    let sync = SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, published));
     let reflect = || {
@@ -131,14 +167,21 @@ async fn serve(
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         // A peer that vanished without a word is noticed, and its requests end.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
-        .add_service(sql)
-        .add_service(HealthServiceServer::new(door.clone()).max_decoding_message_size(ENVELOPE_BYTES_MAX))
-        .add_service(snapshot::service(door.router.clone()))
-        .add_service(SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max))
-        .add_service(SyncStatusServiceServer::new(door).max_decoding_message_size(ENVELOPE_BYTES_MAX))
-        .add_service(health)
-        .add_service(reflect().build_v1().map_err(described)?)
-        .add_service(reflect().build_v1alpha().map_err(described)?)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .add_service(Gate::new(sql, transit.clone(), limits, Messages::Statement(request_bytes_max)))
+        .add_service(Gate::new(sync, transit.clone(), limits, Messages::Statement(request_bytes_max)))
+        .add_service(small(HealthServiceServer::new(door.clone()), transit, limits))
+        .add_service(small(snapshot::service(door.router.clone()), transit, limits))
+        .add_service(small(SyncStatusServiceServer::new(door), transit, limits))
+        .add_service(small(health, transit, limits))
+        .add_service(Gate::new(reflect().build_v1().map_err(described)?, transit.clone(), limits, Messages::Questions))
+        .add_service(Gate::new(
+            reflect().build_v1alpha().map_err(described)?,
+            transit.clone(),
+            limits,
+            Messages::Questions,
+        ))
         .serve_with_incoming_shutdown(incoming, async {
             // Asked to, or the daemon is gone.
             let _ = stopped.await;
@@ -146,6 +189,11 @@ async fn serve(
         .await;
     reporting.abort();
     served.map_err(|error| Error::unavailable(format!("gRPC: {error}")))
+}
+
+/// A service that is asked small things, behind the gate.
+fn small<S>(service: S, transit: &Arc<Transit>, limits: Limits) -> Gate<S> {
+    Gate::new(service, transit.clone(), limits, Messages::Question)
 }
 
 /// Keeps `grpc.health.v1` in step with what this node can do.
@@ -197,53 +245,34 @@ impl Door {
         Ok(Terms { deadline, whole, consistency, request })
     }
 
-    fn statement(&self, sql: String) -> Result<Statement> {
+    fn statement(&self, sql: String, hold: Hold) -> Result<Statement> {
         check_length(&sql, self.limits.statement_bytes_max)?;
-        Ok(Statement { sql, parameters: Vec::new() })
+        Ok(Statement { sql, parameters: Vec::new(), hold })
     }
 
     /// A result as one message, where it is small enough for one.
-    fn unary(&self, result: Result<wire::SqlResponse>) -> Result<wire::SqlResponse, Status> {
-        let limited = result.and_then(|response| {
-            let bytes = proto::encoded_bytes(&response);
-            if bytes > self.limits.response_bytes_max {
-                Err(too_large(self.limits.response_bytes_max))
-            } else {
-                Ok(response)
-            }
-        });
-        limited.or_else(|error| failure(&error))
+    fn unary(&self, result: Result<Output>) -> Result<Response<wire::SqlResponse>, Status> {
+        let limit = self.limits.response_bytes_max;
+        let sized = result.map(|output| (message::len(&output), output));
+        match sized.and_then(|(bytes, output)| if bytes > limit { Err(too_large(limit)) } else { Ok((bytes, output)) })
+        {
+            Ok((bytes, output)) if bytes > PIECE_BYTES => Ok(long(bytes, Format::Message, vec![output])),
+            Ok((_, output)) => Ok(Response::new(proto::response(&output))),
+            Err(error) => failure(&error).map(Response::new),
+        }
     }
 }
 
-/// An answer in SQL's own terms, or a status where the statement is not what failed.
-fn failure(error: &Error) -> Result<wire::SqlResponse, Status> {
-    match code(error) {
-        None => Ok(proto::failure(error)),
-        Some(_) => Err(status(error)),
-    }
+/// The room that the gate has taken for a request.
+fn room_of<T>(request: &Request<T>) -> Hold {
+    request.extensions().get().map_or_else(Hold::nothing, Room::take)
 }
 
-/// The status that an error is; none where it is an answer.
-fn code(error: &Error) -> Option<Code> {
-    match (error.kind(), error.sqlstate()) {
-        (_, SqlState::INVALID_AUTHORIZATION) => Some(Code::Unauthenticated),
-        (_, SqlState::INSUFFICIENT_PRIVILEGE) => Some(Code::PermissionDenied),
-        (Kind::Limit, SqlState::QUERY_CANCELED) => Some(Code::DeadlineExceeded),
-        (Kind::Unavailable, _) => Some(Code::Unavailable),
-        (Kind::Overloaded, _) => Some(Code::ResourceExhausted),
-        (Kind::InDoubt, _) => Some(Code::Unknown),
-        (Kind::Invalid | Kind::Conflict | Kind::Limit | Kind::Damaged | Kind::Io | Kind::Internal, _) => None,
-    }
-}
-
-/// An error as a status; its SQLSTATE travels in the metadata.
-pub fn status(error: &Error) -> Status {
-    let mut status = Status::new(code(error).unwrap_or(Code::InvalidArgument), error.to_string());
-    if let Ok(state) = MetadataValue::try_from(error.sqlstate().as_str()) {
-        status.metadata_mut().insert("x-chronos-sqlstate", state);
-    }
-    status
+/// An answer that the gate sends in pieces.
+fn long<M: Default>(bytes: usize, format: Format, outputs: Vec<Output>) -> Response<M> {
+    let mut response = Response::new(M::default());
+    response.extensions_mut().insert(Long::new(bytes, Pieces::new(format, outputs)));
+    response
 }
 
 fn too_large(bytes_max: usize) -> Error {
@@ -282,18 +311,20 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 impl SqlService for Door {
     async fn execute_sql(&self, request: Request<wire::SqlRequest>) -> Result<Response<wire::SqlResponse>, Status> {
         let terms = self.terms(request.metadata())?;
-        let result = match self.statement(request.into_inner().sql) {
+        let hold = room_of(&request);
+        let result = match self.statement(request.into_inner().sql, hold) {
             Ok(statement) => self.router.execute(statement, terms).await,
             Err(error) => Err(error),
         };
-        self.unary(result.map(|output| proto::response(&output))).map(Response::new)
+        self.unary(result)
     }
 
     type QuerySqlStream = BoxStream<'static, Result<wire::SqlResponse, Status>>;
 
     async fn query_sql(&self, request: Request<wire::SqlRequest>) -> Result<Response<Self::QuerySqlStream>, Status> {
         let terms = self.terms(request.metadata())?;
-        let result = match self.statement(request.into_inner().sql) {
+        let hold = room_of(&request);
+        let result = match self.statement(request.into_inner().sql, hold) {
             Ok(statement) => self.router.query(statement, terms).await,
             Err(error) => Err(error),
         };
@@ -301,8 +332,8 @@ impl SqlService for Door {
             Ok(Streamed::Rows(rows)) => stream_rows(rows).boxed(),
             Ok(Streamed::Whole(output)) => {
                 let header = wire::SqlResponse { affected: output.affected, ..proto::header(&output.columns) };
-                let rows = output.batches.into_iter().flat_map(|batch| messages_of(&batch));
-                stream::iter(std::iter::once(header).chain(rows).map(Ok)).boxed()
+                let rows = stream::iter(output.batches).flat_map(messages_of);
+                stream::iter([header]).chain(rows).map(Ok).boxed()
             }
             Err(error) => stream::iter([failure(&error)]).boxed(),
         };
@@ -314,60 +345,28 @@ impl SqlService for Door {
         request: Request<wire::BatchRequest>,
     ) -> Result<Response<wire::BatchResponse>, Status> {
         let terms = self.terms(request.metadata())?;
+        let hold = room_of(&request);
         let texts = request.into_inner().sql;
         if texts.is_empty() {
             return Err(Status::invalid_argument("a batch has at least one statement"));
         }
-        let bytes_max = self.limits.response_bytes_max;
-        let statements = texts.into_iter().map(|sql| Statement { sql, parameters: Vec::new() }).collect();
-        let response = match self.router.batch(statements, terms).await {
-            Ok(outputs) => {
-                let responses: Vec<wire::SqlResponse> = outputs.iter().map(proto::response).collect();
-                wire::BatchResponse { responses, failed: 0 }
-            }
+        let mut outputs = match self.router.batch(Statement::batch(texts, hold), terms).await {
+            Ok(outputs) => outputs,
             Err(batch) => {
                 let responses = vec![failure(&batch.error)?];
-                wire::BatchResponse { responses, failed: batch.statement as u32 }
+                return Ok(Response::new(wire::BatchResponse { responses, failed: batch.statement as u32 }));
             }
         };
-        if proto::encoded_bytes(&response) > bytes_max {
+        let bytes = message::batch_len(&outputs);
+        if bytes > self.limits.response_bytes_max {
             // The batch took effect; only its rows do not fit. That must not look like a failure of the batch.
-            let brief =
-                response.responses.into_iter().map(|one| wire::SqlResponse { rows: Vec::new(), ..one }).collect();
-            return Ok(Response::new(wire::BatchResponse { responses: brief, failed: 0 }));
+            outputs.iter_mut().for_each(|output| output.batches.clear());
+        } else if bytes > PIECE_BYTES {
+            return Ok(long(bytes, Format::MessageBatch, outputs));
         }
-        Ok(Response::new(response))
+        let responses = outputs.iter().map(proto::response).collect();
+        Ok(Response::new(wire::BatchResponse { responses, failed: 0 }))
     }
-}
-
-/// The messages of a result that is still coming: the columns first, then rows; an error is the last one.
-fn stream_rows(rows: Rows) -> impl stream::Stream<Item = Result<wire::SqlResponse, Status>> + Send + 'static {
-    let header = stream::iter([Ok(proto::header(&rows.columns))]);
-    let batches = stream::unfold(rows, |mut rows| async move {
-        let messages = match rows.next().await? {
-            Ok(batch) => messages_of(&batch).into_iter().map(Ok).collect(),
-            Err(error) => vec![failure(&error)],
-        };
-        Some((stream::iter(messages), rows))
-    });
-    header.chain(batches.flatten())
-}
-
-/// A batch in messages that any client accepts.
-fn messages_of(batch: &Batch) -> Vec<wire::SqlResponse> {
-    let bytes: usize = batch.columns.iter().map(|column| column.byte_len()).sum();
-    if bytes <= STREAM_MESSAGE_BYTES {
-        return vec![proto::rows(batch)];
-    }
-    let rows_a_message = (batch.rows * STREAM_MESSAGE_BYTES / bytes).max(1);
-    (0..batch.rows)
-        .step_by(rows_a_message)
-        .map(|from| {
-            let to = (from + rows_a_message).min(batch.rows);
-            let columns = batch.columns.iter().map(|column| Arc::new(column.slice(from, to))).collect();
-            proto::rows(&Batch { columns, rows: to - from })
-        })
-        .collect()
 }
 
 #[tonic::async_trait]
@@ -417,15 +416,5 @@ mod tests {
         for wrong in ["", "S", "5", "5s", "-1S", "123456789m", "é"] {
             assert_eq!(parse_timeout(wrong), None, "{wrong}");
         }
-    }
-
-    #[test]
-    fn in_doubt_is_never_a_status_that_clients_repeat() {
-        assert_eq!(code(&Error::in_doubt("lost")), Some(Code::Unknown));
-        assert_eq!(code(&Error::unavailable("no leader (term 7)")), Some(Code::Unavailable));
-        assert_eq!(code(&Error::overloaded("retry")), Some(Code::ResourceExhausted));
-        assert_eq!(code(&Error::limit(SqlState::QUERY_CANCELED, "late")), Some(Code::DeadlineExceeded));
-        assert_eq!(code(&Error::invalid(SqlState::UNDEFINED_TABLE, "no")), None);
-        assert_eq!(code(&Error::internal("bug")), None);
     }
 }

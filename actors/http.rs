@@ -14,32 +14,37 @@
 //! * Errors are JSON, `{"error", "sqlstate", "position"}`, and the status says whose fault it is: 400 the statement,
 //!   409 a lost conflict, 429 overload, 503 no service, 504 deadline, 500 in doubt or ours.
 //! * In doubt is 500, never 503: clients repeat a 503 by themselves.
+//! * What is on its way has its room (transit.rs): bodies as they arrive, answers in pieces, chunked where they have more
+//!   than one.
 //! * Bodies come as they are: a compressed one is refused, so none can be a bomb.
 
+mod arrival;
 mod body;
 mod status;
 
 use crate::actors::encode;
+use crate::actors::format::Format;
 use crate::actors::grpc::{Limits, check_length};
-use crate::actors::messages::{Output, Statement, Terms, request_id};
+use crate::actors::messages::{Statement, Terms, request_id};
 use crate::actors::metrics::Door as Named;
+use crate::actors::pieces::Pieces;
 use crate::actors::published::{Published, role_name};
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
+use crate::actors::transit::{Hold, Transit};
 use actix_web::dev::{Extensions, ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer, web};
+use arrival::{Broken, Unread};
 use body::{Asked, read};
+use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
 use serde_json::json;
 use std::any::Any;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a JSON body needs beside the statement in it; escaping may double it, which [`body_bytes_max`] allows for.
-const ENVELOPE_BYTES_MAX: usize = 64 << 10;
 
 /// How long a client may take to send its request's head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +74,6 @@ impl HttpDoor {
         let server = HttpServer::new(move || {
             App::new()
                 .app_data(door.clone())
-                .app_data(web::PayloadConfig::new(body_bytes_max(limits)))
                 .wrap_fn(|request, service| {
                     let response = service.call(request);
                     async move {
@@ -115,8 +119,9 @@ impl HttpDoor {
     }
 }
 
-fn body_bytes_max(limits: Limits) -> usize {
-    2 * limits.statement_bytes_max + ENVELOPE_BYTES_MAX
+/// Escaping may double a statement in JSON; what requests may hold together is the limit of each, too.
+fn body_bytes_max(limits: &Limits, transit: &Transit) -> usize {
+    (2 * limits.statement_bytes_max + ENVELOPE_BYTES_MAX as usize).min(transit.request_bytes_max())
 }
 
 async fn page() -> HttpResponse {
@@ -192,58 +197,100 @@ async fn status(door: web::Data<Door>) -> HttpResponse {
     }
 }
 
-async fn sql(request: HttpRequest, door: web::Data<Door>, body: Result<web::Bytes, actix_web::Error>) -> HttpResponse {
-    let body = match body {
-        Ok(body) => body,
-        Err(error) => {
-            let status = error.as_response_error().status_code();
-            if status == StatusCode::PAYLOAD_TOO_LARGE {
-                let (longest, limit) = (body_bytes_max(door.limits), door.limits.statement_bytes_max);
-                let message = format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}");
-                return HttpResponse::build(status).json(json!({ "error": message }));
-            }
-            return HttpResponse::build(status).json(json!({ "error": format!("the body cannot be read: {error}") }));
-        }
-    };
+async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payload) -> HttpResponse {
     if let Some(coding) = request.headers().get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let message = format!("content-encoding {coding:?} is not supported: send the body as it is");
         return HttpResponse::UnsupportedMediaType().json(json!({ "error": message }));
     }
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+    let transit = &door.router.routes().transit;
+    let bytes_max = body_bytes_max(&door.limits, transit);
+    let (body, mut hold) = match arrival::read(&mut payload, announced, bytes_max, &door.limits, transit).await {
+        Ok(arrived) => arrived,
+        Err(broken) => return broken_off(&broken, &door.limits, payload),
+    };
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let (asked, consistency, name) =
         match read(&body).and_then(|(asked, level)| Ok((asked, level, request_id(header)?))) {
             Ok(read) => read,
             Err(error) => return failed(&error, None),
         };
+    // The statement was copied out of it; from here on only that is held.
+    drop(body);
+    hold.shrink_to(asked.bytes());
     let deadline = Deadline::after(door.limits.request_timeout);
     let terms = Terms { deadline, whole: None, consistency, request: name };
-    let as_csv = wants_csv(&request);
+    run(&door, asked, hold, terms, wants_csv(&request)).await
+}
+
+async fn run(door: &Door, asked: Asked, hold: Hold, terms: Terms, as_csv: bool) -> HttpResponse {
+    let stall_max = door.limits.stall_max;
+    let json = "application/json";
     match asked {
         Asked::One(parameters, sql) => {
             if let Err(error) = check_length(&sql, door.limits.statement_bytes_max) {
                 return failed(&error, None);
             }
-            match door.router.execute(Statement { sql, parameters }, terms).await {
-                Ok(output) if as_csv => csv(&output),
-                Ok(output) => HttpResponse::Ok().content_type("application/json").body(encode::json(&output)),
+            match door.router.execute(Statement { sql, parameters, hold }, terms).await {
+                Ok(output) if as_csv => {
+                    let mut response = HttpResponse::Ok();
+                    response.insert_header(("x-chronos-affected", output.affected.to_string()));
+                    let pieces = Pieces::new(Format::Csv, vec![output]);
+                    answered(response, "text/csv; charset=utf-8; header=present", pieces, stall_max)
+                }
+                Ok(output) => answered(HttpResponse::Ok(), json, Pieces::new(Format::Json, vec![output]), stall_max),
                 Err(error) => failed(&error, None),
             }
         }
-        Asked::Batch(texts) => {
-            let statements = texts.into_iter().map(|sql| Statement { sql, parameters: Vec::new() }).collect();
-            match door.router.batch(statements, terms).await {
-                Ok(outputs) => HttpResponse::Ok().content_type("application/json").body(encode::json_batch(&outputs)),
-                Err(failure) => failed(&failure.error, Some(failure.statement)),
-            }
-        }
+        Asked::Batch(texts) => match door.router.batch(Statement::batch(texts, hold), terms).await {
+            Ok(outputs) => answered(HttpResponse::Ok(), json, Pieces::new(Format::JsonBatch, outputs), stall_max),
+            Err(failure) => failed(&failure.error, Some(failure.statement)),
+        },
     }
 }
 
-fn csv(output: &Output) -> HttpResponse {
-    HttpResponse::Ok()
-        .content_type("text/csv; charset=utf-8; header=present")
-        .insert_header(("x-chronos-affected", output.affected.to_string()))
-        .body(encode::csv(output))
+/// An answer, with its length where it fits one piece.
+fn answered(
+    mut response: HttpResponseBuilder,
+    content_type: &'static str,
+    mut pieces: Pieces,
+    stall_max: Duration,
+) -> HttpResponse {
+    response.content_type(content_type);
+    let first = pieces.piece();
+    if pieces.is_done() {
+        // It is small by now, whatever its rows were; and nobody would watch over its room.
+        pieces.give_back();
+        return response.body(first);
+    }
+    response.body(pieces.send(Some(first), stall_max))
+}
+
+/// Why a body was not read. What is left of it stays unread, so the connection ends.
+fn broken_off(broken: &Broken, limits: &Limits, rest: web::Payload) -> HttpResponse {
+    let (status, body) = match broken {
+        Broken::TooLong(longest) => {
+            let limit = limits.statement_bytes_max;
+            let message = format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}");
+            (StatusCode::PAYLOAD_TOO_LARGE, json!({ "error": message }).to_string().into_bytes())
+        }
+        Broken::TooSlow(error) => (StatusCode::REQUEST_TIMEOUT, encode::json_error(error, None)),
+        Broken::NoRoom(error) => (status_of(error), encode::json_error(error, None)),
+        Broken::Malformed(error) => {
+            let message = format!("the body cannot be read: {error}");
+            (StatusCode::BAD_REQUEST, json!({ "error": message }).to_string().into_bytes())
+        }
+    };
+    let mut response = HttpResponse::build(status);
+    retry_after(&mut response, status);
+    response.force_close().content_type("application/json").body(Unread::new(body, rest))
+}
+
+fn retry_after(response: &mut HttpResponseBuilder, status: StatusCode) {
+    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
+        response.insert_header((header::RETRY_AFTER, "1"));
+    }
 }
 
 /// The first type in `Accept` that is known decides.
@@ -256,9 +303,7 @@ fn wants_csv(request: &HttpRequest) -> bool {
 fn failed(error: &Error, statement: Option<usize>) -> HttpResponse {
     let status = status_of(error);
     let mut response = HttpResponse::build(status);
-    if status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE {
-        response.insert_header((header::RETRY_AFTER, "1"));
-    }
+    retry_after(&mut response, status);
     response.content_type("application/json").body(encode::json_error(error, statement))
 }
 
@@ -270,7 +315,7 @@ fn status_of(error: &Error) -> StatusCode {
         (Kind::Limit, SqlState::QUERY_CANCELED) => StatusCode::GATEWAY_TIMEOUT,
         (Kind::Invalid | Kind::Limit, _) => StatusCode::BAD_REQUEST,
         (Kind::Conflict, _) => StatusCode::CONFLICT,
-        (Kind::Unavailable, _) => StatusCode::SERVICE_UNAVAILABLE,
+        (Kind::Unavailable, _) | (Kind::Overloaded, SqlState::OUT_OF_MEMORY) => StatusCode::SERVICE_UNAVAILABLE,
         (Kind::Overloaded, _) => StatusCode::TOO_MANY_REQUESTS,
         (Kind::InDoubt | Kind::Damaged | Kind::Io | Kind::Internal, _) => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -284,6 +329,7 @@ mod tests {
     fn a_status_says_whose_fault_it_is() {
         assert_eq!(status_of(&Error::invalid(SqlState::SYNTAX_ERROR, "")).as_u16(), 400);
         assert_eq!(status_of(&Error::overloaded("")).as_u16(), 429);
+        assert_eq!(status_of(&Error::new(Kind::Overloaded, SqlState::OUT_OF_MEMORY, "")).as_u16(), 503);
         assert_eq!(status_of(&Error::unavailable("")).as_u16(), 503);
         assert_eq!(status_of(&Error::in_doubt("")).as_u16(), 500);
         assert_eq!(status_of(&Error::limit(SqlState::QUERY_CANCELED, "")).as_u16(), 504);

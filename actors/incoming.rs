@@ -12,10 +12,13 @@
 //!   everybody, since keep-alive pings begin only after the greeting.
 //! * An accept that fails is tried again a moment later. The server would take it for the end of the listener, and a
 //!   process short of file descriptors for a second would never serve again.
+//! * A connection whose client takes nothing of what waits for it ends by itself ([`end_stalled`]), at the HTTP door too.
 //! * Nagle's algorithm is off: `Server::tcp_nodelay` is ignored when the listener is ours, and the price was a p99 of
 //!   44 ms.
 
 use crate::actors::metrics::{Connection, Door, Metrics};
+use crate::actors::transit::Line;
+use chronos::error::{Error, Result};
 use futures_util::Stream;
 use std::io;
 use std::pin::Pin;
@@ -40,19 +43,28 @@ const REFUSED_PER_LINE: u64 = 1000;
 /// The wait after an accept that failed: nearly always for want of file descriptors, which somebody must close first.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// Lets the kernel end a connection whose other side takes nothing of what waits for it: nobody at the door is woken
+/// for it, whatever is being sent. Connections have it from their listener.
+pub fn end_stalled(listener: &std::net::TcpListener, stall_max: Duration) -> Result<()> {
+    rustix::net::sockopt::set_tcp_user_timeout(listener, stall_max.as_millis() as u32)
+        .map_err(|error| Error::io("limit how long a connection may stall", &error.into()))
+}
+
 /// Accepted connections.
 pub struct Incoming {
     listener: TcpListener,
     /// Nothing is accepted before this.
     pause: Option<Pin<Box<Sleep>>>,
     connections_max: u64,
+    /// Requests of one connection that may wait for room.
+    waiting_max: usize,
     metrics: Arc<Metrics>,
 }
 
 impl Incoming {
-    /// Accepts on a listener, at most so many at a time.
-    pub fn new(listener: TcpListener, connections_max: usize, metrics: Arc<Metrics>) -> Incoming {
-        Incoming { listener, pause: None, connections_max: connections_max as u64, metrics }
+    /// Accepts on a listener, at most so many at a time, each with so many requests that wait for room.
+    pub fn new(listener: TcpListener, connections_max: usize, waiting_max: usize, metrics: Arc<Metrics>) -> Incoming {
+        Incoming { listener, pause: None, connections_max: connections_max as u64, waiting_max, metrics }
     }
 
     fn admit(&self, stream: TcpStream) -> Option<Admitted> {
@@ -69,7 +81,8 @@ impl Incoming {
             return None;
         }
         let greeting = Some(Greeting { missing: GREETING_BYTES, until: Box::pin(tokio::time::sleep(GREETING_WAIT)) });
-        Some(Admitted { stream, greeting, _counted: self.metrics.connected(Door::Grpc) })
+        let line = Line::new(self.waiting_max);
+        Some(Admitted { stream, greeting, line, _counted: self.metrics.connected(Door::Grpc) })
     }
 }
 
@@ -110,14 +123,15 @@ struct Greeting {
 pub struct Admitted {
     stream: TcpStream,
     greeting: Option<Greeting>,
+    line: Line,
     _counted: Connection,
 }
 
 impl Connected for Admitted {
-    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
+    type ConnectInfo = Line;
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> Line {
+        self.line.clone()
     }
 }
 
@@ -164,5 +178,29 @@ impl AsyncWrite for Admitted {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketType, sockopt};
+    use std::io::Write;
+
+    #[test]
+    fn a_connection_whose_client_takes_nothing_ends_by_itself() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        end_stalled(&listener, Duration::from_millis(100)).unwrap();
+        let client = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_recv_buffer_size(&client, 4096).unwrap();
+        rustix::net::connect(&client, &listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        // Waits in the kernel once its buffer is full: nothing else would end it.
+        let error = loop {
+            if let Err(error) = server.write_all(&[0; 1 << 14]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 }

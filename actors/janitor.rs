@@ -22,12 +22,11 @@ use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
 use chronos::clock::{Clock, Monotonic};
 use chronos::error::{Error, Result};
 use chronos::hlc::Timestamp;
-use chronos::ids::{LogIndex, OriginUid};
+use chronos::ids::LogIndex;
 use chronos::machine::{Body, Command};
 use chronos::raft::Role;
 use chronos::sql::execute::next_backfill;
 use chronos::storage::content_hash::content_hash;
-use chronos::storage::engine::Handle;
 use chronos::storage::scrub::{Next, Scrub};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -84,8 +83,7 @@ pub struct Seed {
 /// Proposes, for each table, what is gone.
 pub struct Janitor {
     seed: Arc<Seed>,
-    handle: Handle,
-    origin: OriginUid,
+    lent: Lent,
     /// Where the log stood, and when.
     positions: VecDeque<(Monotonic, LogIndex)>,
     swept: Option<Monotonic>,
@@ -101,13 +99,12 @@ pub struct Janitor {
 impl Janitor {
     /// Builds the actor. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Janitor> {
-        let Lent { handle, origin } = seed.parts.lent()?;
+        let lent = seed.parts.lent()?;
         let evicted = seed.clock.monotonic();
         let scrub = Scrub::resume(seed.scrub_interval, evicted, &seed.published.scrub());
         Ok(Janitor {
             seed,
-            handle,
-            origin,
+            lent,
             positions: VecDeque::new(),
             swept: None,
             evicted,
@@ -121,7 +118,7 @@ impl Janitor {
     /// What would change something now.
     fn due(&mut self) -> Vec<Body> {
         let (now, wall) = (self.seed.clock.monotonic(), self.seed.clock.wall());
-        let view = self.handle.view();
+        let view = self.lent.handle.view();
         let mut bodies: Vec<Body> =
             view.catalog.tables().flat_map(|table| table.indexes.iter().filter_map(next_backfill)).collect();
         if self.swept.is_none_or(|at| now.saturating_sub(at) >= self.seed.interval) {
@@ -162,7 +159,7 @@ impl Janitor {
 
     /// Reads the next blocks where that is due, and says what it found.
     fn scrub(&mut self, context: &mut Context<Self>) {
-        let view = self.handle.lasting_view();
+        let view = self.lent.handle.lasting_view();
         let before = self.scrub.report().clone();
         let next = self.scrub.step(self.seed.clock.monotonic(), &view.levels.blocks);
         let report = self.scrub.report();
@@ -174,8 +171,8 @@ impl Janitor {
         }
         if report.rebuild && !before.rebuild {
             info!("the hot store is made anew from the log");
-            // Storage ends, and this actor with it; where storage has gone already, the same follows.
-            let _ = self.seed.parts.reopen();
+            // Storage ends, and this actor with it; where storage has gone already, its successor is left alone.
+            self.lent.reopen();
         }
         if *report != before {
             self.seed.published.set_scrub(report.clone());
@@ -197,7 +194,7 @@ impl Janitor {
             return;
         }
         self.busy = true;
-        let (raft, origin) = (self.seed.raft.clone(), self.origin);
+        let (raft, origin) = (self.seed.raft.clone(), self.lent.origin);
         let work = async move {
             for body in bodies {
                 let command = Command { request: None, origin, affected: 0, body }.encode();
@@ -230,7 +227,7 @@ impl Handler<Ask<ContentHash>> for Janitor {
     /// A scan of everything, on the one thread that nobody waits for; it ends when nobody waits for its answer either.
     fn handle(&mut self, ask: Ask<ContentHash>, _: &mut Self::Context) {
         let (ContentHash, reply) = ask.open();
-        let view = self.handle.lasting_view();
+        let view = self.lent.handle.lasting_view();
         let content = if let Some(known) = self.content.filter(|content| content.index == view.version) {
             Ok(known)
         } else {

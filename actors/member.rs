@@ -3,7 +3,8 @@
 //! Statements run on executors and, where they are brief, on a door's own thread; both run them through this.
 //!
 //! * A panic in a statement is that statement's error, and nobody else's.
-//! * A deadline that passes leaves a write in doubt once it has been proposed, and not before.
+//! * A deadline that passes leaves a write in doubt once it has been proposed, and not before. One that has met a conflict
+//!   is known not to have taken effect, until it is proposed again.
 //! * In a group of one, what is acknowledged is in the published view: a leader that serves reads it.
 
 use crate::actors::messages::{Consistency, Propose, Terms};
@@ -11,6 +12,7 @@ use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Effect, Route, late};
 use crate::actors::storage::{Lent, Parts};
+use crate::actors::transit::Transit;
 use chronos::clock::Clock;
 use chronos::error::{Error, Result, SqlState};
 use chronos::hlc::Timestamp;
@@ -23,13 +25,13 @@ use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::error;
 
 /// Characters of a statement in the log line about its panic.
-const LOGGED_CHARS_MAX: usize = 500;
+pub const LOGGED_CHARS_MAX: usize = 500;
 
 /// What all that run statements share.
 pub struct Seed {
@@ -45,7 +47,9 @@ pub struct Seed {
     pub raft: Route<Raft>,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// Bytes of rows that an answer in one piece may have.
+    /// Room for answers.
+    pub transit: Arc<Transit>,
+    /// Bytes of rows that an answer in one message may have.
     pub response_bytes_max: usize,
     /// How long a step of a streamed answer may take: as long as a whole statement.
     pub step_max: Duration,
@@ -59,19 +63,42 @@ pub struct Member {
     pub seed: Arc<Seed>,
     lent: Lent,
     consistency: Consistency,
-    /// Set with the first command that leaves for the log.
-    has_proposed: AtomicBool,
+    /// Where its write stands, a [`Way`] as a number.
+    way: AtomicU8,
+}
+
+/// How far a statement's write has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Way {
+    /// Nothing has left for the log.
+    Here,
+    /// A command has, and its outcome is not known.
+    Proposed,
+    /// All that was proposed met a conflict: the statement waits for its turn, or is evaluated again.
+    Conflicted,
 }
 
 impl Member {
     /// For one statement, on an engine that storage has lent.
     pub fn new(seed: &Arc<Seed>, lent: Lent, consistency: Consistency) -> Member {
-        Member { seed: seed.clone(), lent, consistency, has_proposed: AtomicBool::new(false) }
+        Member { seed: seed.clone(), lent, consistency, way: AtomicU8::new(Way::Here as u8) }
     }
 
     /// The deadline came before the statement's answer.
     pub fn late(&self) -> Error {
-        if self.has_proposed.load(Ordering::Acquire) { late(Effect::Write) } else { canceled() }
+        match self.way.load(Ordering::Acquire) {
+            way if way == Way::Here as u8 => canceled(),
+            way if way == Way::Conflicted as u8 => Error::conflict(
+                "other statements changed the same rows, and the deadline passed before this one's turn: nothing took \
+                 effect, try again",
+            ),
+            _ => late(Effect::Write),
+        }
+    }
+
+    fn set_way(&self, way: Way) {
+        self.way.store(way as u8, Ordering::Release);
     }
 }
 
@@ -101,8 +128,12 @@ impl Group for Member {
     }
 
     fn propose(&self, command: Vec<u8>) -> oneshot::Receiver<Result<Outcome>> {
-        self.has_proposed.store(true, Ordering::Release);
+        self.set_way(Way::Proposed);
         self.seed.raft.ask_now(Propose { command })
+    }
+
+    fn conflicted(&self) {
+        self.set_way(Way::Conflicted);
     }
 }
 
@@ -148,6 +179,7 @@ mod tests {
                 published: node.published.clone(),
                 raft: route("raft").1,
                 clock,
+                transit: Transit::new(4 << 20, 1 << 20, 1 << 20),
                 response_bytes_max: 1 << 20,
                 step_max: Duration::from_secs(1),
                 stall_max: Duration::from_secs(1),
@@ -157,6 +189,12 @@ mod tests {
             assert_eq!(member.late().sqlstate(), SqlState::QUERY_CANCELED);
             let _answer = member.propose(Vec::new());
             assert_eq!(member.late().kind(), Kind::InDoubt);
+            // The library says so once it has read the answer.
+            member.conflicted();
+            let conflict = member.late();
+            assert!(conflict.kind() == Kind::Conflict && conflict.is_retryable(), "{conflict}");
+            let _answer = member.propose(Vec::new());
+            assert_eq!(member.late().kind(), Kind::InDoubt, "the next attempt is in doubt again");
             drop(member);
             node.stop().await;
         });

@@ -10,6 +10,7 @@ use crate::actors::figures::StorageStatus;
 use crate::actors::published::RaftReport;
 use crate::actors::route::{Deadline, Effect, Question};
 use crate::actors::rows::Rows;
+use crate::actors::transit::Hold;
 use chronos::config::Ceiling;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
@@ -95,15 +96,23 @@ pub fn request_id<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Result<Option
 }
 
 /// One statement.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Statement {
     /// The text.
     pub sql: String,
     /// Values for `$1`, `$2`, ...
     pub parameters: Vec<Value>,
+    /// The room that both have. It stays with them: whoever sent them may be gone while they wait in a mailbox, or run.
+    pub hold: Hold,
 }
 
 impl Statement {
+    /// The statements of a batch. They come and go together, so the first of them has the room of all.
+    pub fn batch(texts: Vec<String>, mut hold: Hold) -> Vec<Statement> {
+        let statement = |sql| Statement { sql, parameters: Vec::new(), hold: std::mem::take(&mut hold) };
+        texts.into_iter().map(statement).collect()
+    }
+
     /// False only where the first word is one of those that never write.
     pub fn may_write(&self) -> bool {
         const READING: [&str; 6] = ["SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "VALUES", "TABLE"];
@@ -117,7 +126,7 @@ impl Statement {
 }
 
 /// A whole result.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Output {
     /// Columns; none for a write without RETURNING.
     pub columns: Vec<OutputColumn>,
@@ -125,6 +134,8 @@ pub struct Output {
     pub batches: Vec<Batch>,
     /// Rows written.
     pub affected: u64,
+    /// The room that the rows have on their way to the client.
+    pub hold: Hold,
 }
 
 impl Output {
@@ -420,7 +431,8 @@ mod tests {
 
     #[test]
     fn only_what_never_writes_is_taken_for_a_read() {
-        let may_write = |sql: &str| Statement { sql: sql.into(), parameters: vec![] }.may_write();
+        let may_write =
+            |sql: &str| Statement { sql: sql.into(), parameters: vec![], hold: Hold::nothing() }.may_write();
         assert!(!may_write("  select 1") && !may_write("EXPLAIN SELECT 1") && !may_write("SHOW TABLES"));
         assert!(may_write("INSERT INTO t VALUES (1)") && may_write("WITH x AS (SELECT 1) DELETE FROM t"));
         assert!(may_write("SELECTED") && may_write("-- SELECT\nDROP TABLE t") && may_write(""));

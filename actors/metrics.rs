@@ -229,6 +229,12 @@ pub struct Seed {
     pub ceilings: Vec<Ceiling>,
 }
 
+/// The ceiling of resident memory, which no setting names: that of the database and what the program takes.
+pub const RESIDENT: &str = "process.resident_bytes";
+
+/// What a process takes beside `storage.memory_bytes_max`: code, stacks, sled's tables, and what the allocator keeps.
+pub const RESIDENT_BESIDE_BYTES: u64 = 40_000_000;
+
 /// Renders and judges; owns nothing that lasts.
 pub struct MetricsActor {
     seed: Arc<Seed>,
@@ -252,6 +258,7 @@ impl MetricsActor {
             scrub: &published.scrub(),
             depths: router.depths(),
             query_bytes: pool.used(),
+            in_flight_bytes: router.routes().transit.used(),
             skew: Duration::from_millis(stamped.saturating_sub(clock.wall().0)),
             usage: process::usage(),
         };
@@ -298,13 +305,17 @@ impl MetricsActor {
     fn ceilings(&self, storage: &StorageStatus) -> Vec<CeilingReport> {
         let Seed { counters, published, router, pool, .. } = &*self.seed;
         let now = |name: &str| match name {
-            "storage.memory_bytes_max" => Some(process::usage().resident_bytes),
+            "storage.memory_bytes_max" => {
+                Some(storage.memtable_bytes + storage.memtable_kept_bytes + storage.cache_bytes + pool.used() as u64)
+            }
+            RESIDENT => Some(process::usage().resident_bytes),
             "storage.memtable_bytes_max" => Some(storage.memtable_bytes),
             "storage.cache_bytes_max" => Some(storage.cache_bytes),
             "storage.seal_wal_bytes" => Some(storage.log.bytes),
             "storage.disk_reserve" => Some(storage.disk_free_bytes),
             "raft.proposals_bytes_max" => Some(published.raft().status.proposals_bytes as u64),
             "limits.query_memory_bytes" => Some(pool.used() as u64),
+            "limits.in_flight_bytes_max" => Some(router.routes().transit.used() as u64),
             "limits.connections" => Some(counters.door(Door::Grpc).open().max(counters.door(Door::Http).open())),
             "limits.mailbox" => router.depths().into_iter().map(|(_, depth)| depth as u64).max(),
             _ => None,

@@ -17,7 +17,9 @@ pub mod child;
 pub mod encode;
 pub mod executor;
 pub mod figures;
+pub mod format;
 pub mod front;
+pub mod gate;
 pub mod grpc;
 pub mod http;
 pub mod incoming;
@@ -27,6 +29,7 @@ pub mod member;
 pub mod messages;
 pub mod metrics;
 pub mod node;
+pub mod pieces;
 pub mod policy;
 pub mod process;
 pub mod proto;
@@ -41,6 +44,7 @@ pub mod supervisor;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+pub mod transit;
 
 use crate::actors::grpc::{GrpcDoor, Limits};
 use crate::actors::http::HttpDoor;
@@ -100,8 +104,6 @@ pub struct DaemonConfig {
     pub ttl_cleanup_interval: Duration,
     /// How often every block on disk is read and verified.
     pub scrub_interval: Duration,
-    /// How long the reader of a streamed answer may take nothing.
-    pub stall_max: Duration,
     /// Messages that wait for one actor.
     pub mailbox_messages_max: usize,
     /// Bytes of writes that are proposed and not yet applied.
@@ -135,11 +137,12 @@ impl DaemonConfig {
                 statement_bytes_max: 16 << 20,
                 response_bytes_max: 16 << 20,
                 request_timeout: Duration::from_secs(30),
+                in_flight_bytes_max: defaults.in_flight().0 as usize,
                 connections: defaults.limits.connections as usize,
+                stall_max: rows::STALL_MAX,
             },
             ttl_cleanup_interval: Duration::from_hours(1),
             scrub_interval: defaults.storage.scrub_interval.0,
-            stall_max: rows::STALL_MAX,
             mailbox_messages_max: MAILBOX_MESSAGES_MAX,
             proposals_bytes_max: defaults.raft.proposals_bytes_max.0 as usize,
             policy: Policy::default(),
@@ -234,7 +237,7 @@ fn exit_code(end: Result<End>) -> ExitCode {
 }
 
 fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
-    TcpListener::bind(address).map_err(|error| {
+    let listener = TcpListener::bind(address).map_err(|error| {
         let failed = Error::io(format_args!("listen on {address} for {what}"), &error);
         if error.kind() == std::io::ErrorKind::AddrInUse {
             let message = format!("cannot listen on {address} for {what}: another process uses the port");
@@ -242,7 +245,9 @@ fn listen(address: SocketAddr, what: &str) -> Result<TcpListener> {
                 .hint("is a node running already? choose another --address, or port 0 for a free one");
         }
         failed
-    })
+    })?;
+    incoming::end_stalled(&listener, rows::STALL_MAX)?;
+    Ok(listener)
 }
 
 fn bound(listener: &TcpListener) -> Result<SocketAddr> {

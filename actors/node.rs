@@ -6,7 +6,7 @@ use crate::actors::executor::Executor;
 use crate::actors::front::Front;
 use crate::actors::janitor::{self, Janitor};
 use crate::actors::member;
-use crate::actors::metrics::{self, Metrics, MetricsActor};
+use crate::actors::metrics::{self, Metrics, MetricsActor, RESIDENT, RESIDENT_BESIDE_BYTES};
 use crate::actors::published::Published;
 use crate::actors::raft::{self, Raft};
 use crate::actors::route::{Slot, route};
@@ -103,6 +103,7 @@ fn routes(config: &DaemonConfig, counters: &Arc<Metrics>, clock: &Arc<dyn Clock>
         sync: to_sync,
         metrics: to_metrics,
         counters: counters.clone(),
+        transit: config.limits.transit(),
         clock: clock.clone(),
         next: AtomicUsize::new(0),
     };
@@ -124,9 +125,10 @@ fn member_seed(
         published: published.clone(),
         raft: routes.raft.clone(),
         clock: clock.clone(),
+        transit: routes.transit.clone(),
         response_bytes_max: config.limits.response_bytes_max,
         step_max: config.limits.request_timeout,
-        stall_max: config.stall_max,
+        stall_max: config.limits.stall_max,
     })
 }
 
@@ -153,7 +155,7 @@ fn assemble(
             news: supervisor.sender(),
         }),
         raft: Arc::new(raft::Seed {
-            config: Config { id, proposals_bytes_max: config.proposals_bytes_max },
+            config: Config { id, proposals_bytes_max: config.proposals_bytes_max, naming: database.naming },
             parts: parts.clone(),
             published: published.clone(),
             counters: counters.clone(),
@@ -196,13 +198,18 @@ fn fsync(linger: Duration) -> String {
 
 /// The configured limits, and the shares of memory that follow from them.
 fn ceilings(config: &DaemonConfig) -> Vec<Ceiling> {
-    let engine = &config.database.engine;
+    let (engine, statements) = (&config.database.engine, &config.database.statements);
+    let memory = config.ceilings.iter().find(|ceiling| ceiling.name == "storage.memory_bytes_max");
     let shares = [
-        ("storage.memtable_bytes_max", engine.memtable_bytes_max),
-        ("storage.cache_bytes_max", engine.cache_bytes_max),
+        ("storage.memtable_bytes_max", engine.memtable_bytes_max as u64),
+        ("storage.cache_bytes_max", engine.cache_bytes_max as u64),
+        // What a batch, or a statement that cannot be cut, may write, and the slices of those that can.
+        ("storage.batch_effects_bytes_max", statements.whole_bytes_max as u64),
+        ("storage.statement_slice_bytes_max", statements.slice_bytes_max as u64),
+        (RESIDENT, memory.map_or(u64::MAX, |memory| memory.number).saturating_add(RESIDENT_BESIDE_BYTES)),
     ];
-    let share = |(name, bytes): (&str, usize)| {
-        let bytes = Bytes(bytes as u64);
+    let share = |(name, bytes): (&str, u64)| {
+        let bytes = Bytes(bytes);
         Ceiling { name: name.to_string(), number: bytes.0, text: bytes.to_string() }
     };
     config.ceilings.iter().cloned().chain(shares.map(share)).collect()

@@ -3,9 +3,14 @@
 //! The wire has five kinds of value. TIMESTAMP and BLOB travel as text in the form that SQL reads back
 //! (`2023-11-14 22:13:20.5`, `\x00ff`); the column's type travels beside it.
 
+pub mod message;
+
 use crate::actors::messages::{Output, OutputColumn};
 use chronos::error::Error;
 use chronos::sql::batch::{Batch, Column, Strings, Values};
+
+#[cfg(test)]
+pub use prost::Message;
 
 /// Generated from `proto/raft.proto`.
 pub mod wire {
@@ -109,9 +114,4 @@ fn wire_value(value: &chronos::sql::value::Value) -> wire::value::Value {
         Value::Text(value) => Wire::StringValue(value.clone()),
         Value::Blob(_) | Value::Timestamp(_) => Wire::StringValue(value.to_string()),
     }
-}
-
-/// Bytes that a message takes on the wire.
-pub fn encoded_bytes(message: &impl prost::Message) -> usize {
-    message.encoded_len()
 }

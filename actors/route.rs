@@ -88,6 +88,11 @@ impl<T> Reply<T> {
         self.0.is_closed()
     }
 
+    /// Waits until nobody waits any more.
+    pub async fn abandoned(&mut self) {
+        self.0.closed().await;
+    }
+
     /// The channel itself, for parts that know nothing of actors.
     pub fn into_sender(self) -> oneshot::Sender<Result<T>> {
         self.0

@@ -17,6 +17,7 @@ use crate::actors::raft::Raft;
 use crate::actors::route::{Deadline, Route};
 use crate::actors::storage::Storage;
 use crate::actors::sync::Sync;
+use crate::actors::transit::Transit;
 use chronos::clock::{Clock, Monotonic};
 use chronos::error::Result;
 use std::sync::Arc;
@@ -54,6 +55,8 @@ pub struct Routes {
     pub metrics: Route<MetricsActor>,
     /// Counts statements.
     pub counters: Arc<Metrics>,
+    /// Room for requests and answers on their way.
+    pub transit: Arc<Transit>,
     /// Measures them.
     pub clock: Arc<dyn Clock>,
     /// Spreads statements over idle executors.

@@ -1,7 +1,7 @@
 //! A streamed answer between the executor that finds its rows and the door that sends them.
 //!
 //! ```text
-//!   executor ── batches (4) ──> door ──> client      at the client's pace
+//!   executor ── batches (1) ──> door ──> client      at the client's pace
 //!            ── end ──────────> after the last batch: all there were, or why there are no more
 //! ```
 //!
@@ -13,15 +13,17 @@ use crate::actors::member::canceled;
 use crate::actors::messages::Terms;
 use crate::actors::route::Deadline;
 use chronos::error::{Error, Result, SqlState};
-use chronos::sql::batch::Batch;
+use chronos::sql::batch::{Batch, Column};
 use chronos::sql::bind::OutputColumn;
 use chronos::sql::execute::{RowStream, Task};
+use chronos::sql::value::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Batches that wait for the reader: one that is being sent, one ready, two being found.
-const BATCHES_MAX: usize = 4;
+/// Batches that wait for the reader, beside the one that is being sent and the one that is being found. Each has up to
+/// 256 KiB, or one row, and there may be as many streams as connections.
+const BATCHES_MAX: usize = 1;
 
 /// How long a reader may leave the stream alone: what a link needs to come back, as for snapshots.
 pub const STALL_MAX: Duration = Duration::from_mins(1);
@@ -125,6 +127,16 @@ impl Pace {
         let message = format!("nothing of the answer was taken for {:?}", self.stall_max);
         Error::limit(SqlState::QUERY_CANCELED, message)
     }
+}
+
+/// Bytes of a batch in memory; a value that stands for all rows counts once.
+pub fn held_bytes(batch: &Batch) -> usize {
+    let held = |column: &Column| match column {
+        Column::Constant { value: Value::Text(text), .. } => text.len(),
+        Column::Constant { value: Value::Blob(bytes), .. } => bytes.len(),
+        Column::Constant { .. } | Column::Vector { .. } => column.byte_len(),
+    };
+    batch.columns.iter().map(|column| held(column)).sum()
 }
 
 /// No code panics while it holds this lock, so a poisoned one still guards a whole value.

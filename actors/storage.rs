@@ -67,6 +67,16 @@ pub struct Lent {
     pub handle: Handle,
     /// What rows written here carry.
     pub origin: OriginUid,
+    /// Ends the life of storage that owns it.
+    reopen: Arc<Notify>,
+}
+
+impl Lent {
+    /// Has the directory opened again, where this engine is still the present one: what is damaged in the hot store is
+    /// then made anew from the log. One that is gone has a successor, which has done so already.
+    pub fn reopen(&self) {
+        self.reopen.notify_one();
+    }
 }
 
 /// The present engine.
@@ -80,8 +90,6 @@ struct Present {
     raft: Option<Ticket>,
     /// Where the engine's events go: to the present raft actor.
     events: Option<mpsc::UnboundedSender<Event>>,
-    /// Ends the present life.
-    reopen: Arc<Notify>,
 }
 
 impl Parts {
@@ -144,11 +152,6 @@ impl Parts {
                 present.log.hlc = hlc;
             }
         })
-    }
-
-    /// Has the directory opened again: what is damaged in the hot store is then made anew from the log.
-    pub fn reopen(&self) -> Result<()> {
-        self.with(|present| present.reopen.notify_one())
     }
 
     fn tell(&self, event: Event) {
@@ -230,10 +233,9 @@ impl Storage {
         let handle = engine.handle();
         let log = recovered.to_raft();
         seed.parts.set(Some(Present {
-            lent: Lent { handle: handle.clone(), origin },
+            lent: Lent { handle: handle.clone(), origin, reopen: reopen.clone() },
             directory: path,
             log,
-            reopen: reopen.clone(),
             raft: None,
             events: None,
         }));
@@ -327,7 +329,7 @@ impl Handler<Ask<Backup>> for Storage {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<Backup>, context: &mut Self::Context) {
-        let (Backup { permit }, reply) = ask.open();
+        let (Backup { permit }, mut reply) = ask.open();
         let Some(engine) = &self.engine else {
             return reply.send(Err(Error::unavailable("storage is stopping")));
         };
@@ -340,10 +342,20 @@ impl Handler<Ask<Backup>> for Storage {
         let path = database.snapshots().join(format!("{BACKUP_PREFIX}{}", self.backups));
         // Made before it is asked for: where nobody waits any more, dropping it removes what the engine has written.
         let backup = BackupDirectory::new(path, database.identity.node_id.clone(), permit);
-        let written = self.handle.backup(&backup.path);
+        let is_abandoned = Arc::new(AtomicBool::new(false));
+        let abandoned = is_abandoned.clone();
+        let mut written = self.handle.backup(&backup.path, Arc::new(move || !abandoned.load(Ordering::Acquire)));
         context.spawn(
             async move {
-                let written = written.await.unwrap_or_else(|_| Err(Error::unavailable("storage has stopped")));
+                let written = tokio::select! {
+                    written = &mut written => written,
+                    // The engine ends it early, and only then may it be removed, and another one begun.
+                    () = reply.abandoned() => {
+                        is_abandoned.store(true, Ordering::Release);
+                        written.await
+                    }
+                };
+                let written = written.unwrap_or_else(|_| Err(Error::unavailable("storage has stopped")));
                 reply.send(written.map(|()| backup));
             }
             .into_actor(self),

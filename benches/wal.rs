@@ -35,7 +35,7 @@ fn append_and_sync(c: &mut Criterion) {
             let files = Arc::new(SystemFiles);
             let recovered = Wal::create(files, &directory.path().join("raft"), WalOptions::default());
             let mut wal = recovered.expect("a new log").wal;
-            wal.pool().prepare_spare().expect("room on the disk");
+            wal.pool().prepare_spare(&mut || Ok(())).expect("room on the disk");
             bencher.iter(|| {
                 let batch = entries(wal.last().index.0, count);
                 wal.append(&batch, None).and_then(|()| wal.sync()).expect("a healthy disk");

@@ -34,7 +34,7 @@ pub use result::{FromValue, ResultSet, Row, Rows};
 
 use crate::clock::SystemClock;
 use crate::ids::ClusterId;
-use crate::raft::{Membership, NodeId};
+use crate::raft::{Membership, Naming, NodeId};
 use crate::sql::execute::{Answer, Executor, Limits, Task};
 use crate::sql::memory::Pool;
 use crate::storage::directory::{self, Create, Identity};
@@ -58,6 +58,8 @@ pub struct Options {
     pub default_id: String,
     /// Whether one is made where there is none.
     pub create: Create,
+    /// What to do where the directory is that of a node of another name than `id`.
+    pub naming: Naming,
     /// Limits of storage.
     pub engine: engine::Limits,
     /// Limits of statements.
@@ -74,6 +76,7 @@ impl Default for Options {
             id: None,
             default_id: "local".into(),
             create: Create::Allowed,
+            naming: Naming::Kept,
             engine: engine::Limits::default(),
             statements: Limits::default(),
             query_bytes_max: 20 << 20,
@@ -87,7 +90,17 @@ pub fn open_directory(path: &Path, options: &Options, engine: &engine::Options) 
     let files = engine.files.clone();
     let path = directory::resolve(&*files, path, options.id.as_deref(), &options.default_id, options.create)?;
     if directory::is_database(&*files, &path) {
-        return Directory::open(files, &path);
+        let mut directory = Directory::open(files, &path)?;
+        // A copied or renamed directory keeps its node's name, which its group knows it by.
+        if let Some(id) = &options.id {
+            match options.naming {
+                Naming::Kept => directory.expect_node(id)?,
+                // The log follows (`raft::Naming`). A crash between leaves the new name here and the old one there,
+                // which the next start is to be asked for again.
+                Naming::Renamed => directory.rename(id)?,
+            }
+        }
+        return Ok(directory);
     }
     let id = path.file_name().and_then(|name| name.to_str()).unwrap_or(&options.default_id).to_owned();
     let membership = Membership::single(&NodeId(id.clone()));
@@ -134,7 +147,7 @@ impl Database {
         let directory = open_directory(path.as_ref(), options, engine)?;
         let pool = Pool::new(options.query_bytes_max);
         let executor = Executor::new(options.statements.clone(), pool, engine.clock.clone());
-        Ok(Database { group: LocalGroup::open(directory, engine)?, executor })
+        Ok(Database { group: LocalGroup::open(directory, engine, options.naming)?, executor })
     }
 
     /// Runs one statement and gives its whole answer.

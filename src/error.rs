@@ -257,6 +257,13 @@ impl Error {
         Error::new(Kind::Io, state, format!("cannot {doing}: {source}"))
     }
 
+    /// The same error for a text in which so many characters come before its position.
+    #[must_use]
+    pub fn moved(mut self, by: u32) -> Error {
+        self.0.position = self.0.position.map(|position| position + by);
+        self
+    }
+
     /// The same error, pointing at a character of the statement (counted from 1).
     #[must_use]
     pub fn at(mut self, position: u32) -> Error {

@@ -9,8 +9,10 @@
 // Mounted here, so that nothing in the library can reach what waits.
 #[path = "../actors/mod.rs"]
 mod actors;
+mod allocator;
 mod cli;
 
 fn main() -> std::process::ExitCode {
+    allocator::settle();
     cli::main()
 }

@@ -69,7 +69,9 @@ fn storage(report: &StatusReport) -> Json {
         "size_bytes": storage.size_bytes,
         "disk_free_bytes": storage.disk_free_bytes,
         "disk_full": storage.disk_full,
-        "memtables": { "count": storage.memtables, "bytes": storage.memtable_bytes },
+        "memtables": {
+            "count": storage.memtables, "bytes": storage.memtable_bytes, "kept_bytes": storage.memtable_kept_bytes,
+        },
         "levels": report.levels.iter().map(level).collect::<Vec<Json>>(),
         "sealed": { "runs": storage.runs, "bytes": storage.sealed_bytes },
         "wal": {

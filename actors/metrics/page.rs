@@ -25,6 +25,8 @@ pub struct Present<'a> {
     pub depths: Vec<(&'static str, usize)>,
     /// Bytes that queries hold.
     pub query_bytes: usize,
+    /// Bytes of requests and answers on their way.
+    pub in_flight_bytes: usize,
     /// How far the stamps of writes are ahead of the wall clock: it was set back, or a writer's clock is fast.
     pub skew: Duration,
     /// What the process uses.
@@ -146,6 +148,8 @@ fn node(text: &mut Text, metrics: &Metrics, present: &Present) {
     let doors = [("grpc", metrics.door(Door::Grpc)), ("http", metrics.door(Door::Http))];
     let open = doors.map(|(name, door)| (name, door.open()));
     text.labelled(gauge, "chronos_connections", "Open connections", "door", open);
+    let help = "Bytes of requests and answers on their way";
+    text.one(gauge, "chronos_in_flight_bytes", help, present.in_flight_bytes);
     let help = "Connections refused because limits.connections were open";
     let refused = doors.map(|(name, door)| (name, door.refused()));
     text.labelled(counter, "chronos_connections_refused_total", help, "door", refused);

@@ -1,74 +1,51 @@
 //! Backups on a file system that is slow and knows no hard links.
 
+use crate::actors::tests::files::{Call, HookedFiles};
 use crate::actors::tests::node::{Running, on_a_system, terms};
 use chronos::clock::SystemClock;
 use chronos::embedded::engine_options;
-use chronos::error::{Error, Result, SqlState};
+use chronos::error::{Error, SqlState};
 use chronos::storage::engine::{Limits, Options};
-use chronos::storage::files::{File, Files, Lock, Open, SystemFiles};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::sync::Semaphore;
 
 /// As FAT is: no hard links. Asking for one takes as long as the test wants.
 #[derive(Clone, Default)]
 struct Fat {
     is_held: Arc<AtomicBool>,
+    /// Files that backups began, and pieces that they wrote.
+    begun: Arc<AtomicUsize>,
+    pieces: Arc<AtomicUsize>,
 }
 
-impl Files for Fat {
-    fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
-        SystemFiles.open(path, how)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        SystemFiles.rename(from, to)
-    }
-
-    fn hard_link(&self, from: &Path, _: &Path) -> Result<()> {
-        while self.is_held.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-        Err(Error::io(format_args!("link {}", from.display()), &std::io::ErrorKind::PermissionDenied.into()))
-    }
-
-    fn remove(&self, path: &Path) -> Result<()> {
-        SystemFiles.remove(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> Result<()> {
-        SystemFiles.remove_dir(path)
-    }
-
-    fn create_dir(&self, path: &Path) -> Result<()> {
-        SystemFiles.create_dir(path)
-    }
-
-    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        SystemFiles.list(directory)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        SystemFiles.exists(path)
-    }
-
-    fn sync_dir(&self, directory: &Path) -> Result<()> {
-        SystemFiles.sync_dir(directory)
-    }
-
-    fn free_bytes(&self, path: &Path) -> Result<u64> {
-        SystemFiles.free_bytes(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
-        SystemFiles.lock(path)
+impl Fat {
+    fn files(&self) -> HookedFiles {
+        let fat = self.clone();
+        HookedFiles(Arc::new(move |call, path| {
+            let is_backup = path.components().any(|part| part.as_os_str() == "snapshots");
+            if call == Call::Link {
+                while fat.is_held.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                let refused = std::io::ErrorKind::PermissionDenied.into();
+                return Err(Error::io(format_args!("link {}", path.display()), &refused));
+            }
+            if is_backup && call == Call::Create {
+                fat.begun.fetch_add(1, Ordering::AcqRel);
+            }
+            if is_backup && call == Call::Write {
+                fat.pieces.fetch_add(1, Ordering::AcqRel);
+            }
+            Ok(())
+        }))
     }
 }
 
 async fn start(directory: &Path, fat: &Fat, reserve: u64) -> Running {
     let limits = Limits { disk_reserve_bytes: reserve, memtable_bytes_max: 256 << 10, ..Limits::default() };
-    let options = Options { files: Arc::new(fat.clone()), ..engine_options(limits) };
+    let options = Options { files: Arc::new(fat.files()), ..engine_options(limits) };
     Running::start_on(directory, options, Arc::new(SystemClock)).await
 }
 
@@ -117,7 +94,7 @@ fn a_backup_copies_where_there_are_no_hard_links() {
 }
 
 #[test]
-fn a_backup_that_nobody_waits_for_any_more_keeps_others_out_until_it_is_done() {
+fn a_backup_that_nobody_waits_for_any_more_ends_early_and_keeps_others_out_until_then() {
     let directory = tempfile::tempdir().unwrap();
     on_a_system(async {
         let fat = Fat::default();
@@ -135,11 +112,23 @@ fn a_backup_that_nobody_waits_for_any_more_keeps_others_out_until_it_is_done() {
         asked.abort();
         asked.await.unwrap_err();
         assert_eq!(permits.available_permits(), 0, "it is still being made");
+        // By the second time that storage says how it is, it has looked whether somebody waits.
+        node.until_published().await;
+        node.until_published().await;
         fat.is_held.store(false, Ordering::Release);
         while permits.available_permits() == 0 {
             tokio::task::yield_now().await;
         }
         assert_eq!(left_in(directory.path()), 0);
+        let (begun, pieces) = (fat.begun.load(Ordering::Acquire), fat.pieces.load(Ordering::Acquire));
+        // It may have been on its way from the directory to the link, and then it begins no file at all.
+        assert!(begun <= 1 && pieces <= 1, "{begun} files, {pieces} pieces: the one at hand was its last");
+        // The next one finds everything as it was.
+        let permit = permits.clone().try_acquire_owned().unwrap();
+        let whole = node.router.backup(permit, terms().deadline).await.unwrap();
+        assert!(whole.path.join("CLUSTER").exists());
+        drop(whole);
+        assert!(fat.begun.load(Ordering::Acquire) > 3, "a sealed file, the log, CURRENT and CLUSTER");
         node.stop().await;
     });
 }

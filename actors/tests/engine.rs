@@ -1,13 +1,12 @@
 //! A panic in one of the storage engine's own threads, or while a directory is opened: the files are where it springs.
 
 use crate::actors::router::Router;
+use crate::actors::tests::files::{Call, Hook, HookedFiles};
 use crate::actors::tests::node::{Running, ints, on_a_system, statement, survives_on, terms};
 use chronos::clock::SystemClock;
 use chronos::embedded::engine_options;
-use chronos::error::{Error, Kind, Result};
+use chronos::error::{Error, Kind};
 use chronos::storage::engine::{self, Options};
-use chronos::storage::files::{File, Files, Lock, Open, SystemFiles};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 /// A panic that waits for a thread at the files.
@@ -44,90 +43,11 @@ impl Trap {
     }
 }
 
-struct TrappedFile {
-    file: Arc<dyn File>,
-    trap: Trap,
-}
-
-impl File for TrappedFile {
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        self.trap.step();
-        self.file.read_at(buffer, offset)
-    }
-
-    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.trap.step();
-        self.file.write_at(bytes, offset)
-    }
-
-    fn len(&self) -> Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, bytes: u64) -> Result<()> {
-        self.file.set_len(bytes)
-    }
-
-    fn sync_data(&self) -> Result<()> {
-        self.trap.step();
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> Result<()> {
-        self.trap.step();
-        self.file.sync_all()
-    }
-}
-
-struct TrappedFiles {
-    trap: Trap,
-}
-
-impl Files for TrappedFiles {
-    fn open(&self, path: &Path, how: Open) -> Result<Arc<dyn File>> {
-        Ok(Arc::new(TrappedFile { file: SystemFiles.open(path, how)?, trap: self.trap.clone() }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        self.trap.step();
-        SystemFiles.rename(from, to)
-    }
-
-    fn hard_link(&self, from: &Path, to: &Path) -> Result<()> {
-        SystemFiles.hard_link(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> Result<()> {
-        SystemFiles.remove(path)
-    }
-
-    fn remove_dir(&self, path: &Path) -> Result<()> {
-        SystemFiles.remove_dir(path)
-    }
-
-    fn create_dir(&self, path: &Path) -> Result<()> {
-        SystemFiles.create_dir(path)
-    }
-
-    fn list(&self, directory: &Path) -> Result<Vec<PathBuf>> {
-        SystemFiles.list(directory)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        SystemFiles.exists(path)
-    }
-
-    fn sync_dir(&self, directory: &Path) -> Result<()> {
-        self.trap.step();
-        SystemFiles.sync_dir(directory)
-    }
-
-    fn free_bytes(&self, path: &Path) -> Result<u64> {
-        SystemFiles.free_bytes(path)
-    }
-
-    fn lock(&self, path: &Path) -> Result<Option<Box<dyn Lock>>> {
-        SystemFiles.lock(path)
+/// The trap springs at what a thread waits for: not at names that are looked up.
+fn springs_at(call: Call) -> bool {
+    match call {
+        Call::Read | Call::Write | Call::Sync | Call::Rename | Call::SyncDir => true,
+        Call::Create | Call::Open | Call::Link | Call::Remove | Call::CreateDir | Call::List | Call::SetLen => false,
     }
 }
 
@@ -141,7 +61,14 @@ fn trapped(trap: &Trap) -> Options {
         disk_reserve_bytes: 0,
         ..engine::Limits::default()
     };
-    Options { files: Arc::new(TrappedFiles { trap: trap.clone() }), ..engine_options(limits) }
+    let trap = trap.clone();
+    let hook: Hook = Arc::new(move |call, _| {
+        if springs_at(call) {
+            trap.step();
+        }
+        Ok(())
+    });
+    Options { files: Arc::new(HookedFiles(hook)), ..engine_options(limits) }
 }
 
 /// Writes until the trap has sprung. Keys that are there make apply read the block that holds them; so many of them that

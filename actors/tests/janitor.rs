@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Limits with which a few thousand rows are sealed.
-fn small() -> Limits {
+pub(super) fn small() -> Limits {
     Limits {
         memtable_bytes_max: 256 << 10,
         seal_wal_bytes: 256 << 10,
@@ -30,14 +30,14 @@ async fn start(directory: &Path, clock: &Arc<ManualClock>) -> Running {
 
 const INTERVAL: Duration = Duration::from_millis(50);
 
-async fn until(condition: impl AsyncFn() -> bool) {
+pub(super) async fn until(condition: impl AsyncFn() -> bool) {
     while !condition().await {
         tokio::task::yield_now().await;
     }
 }
 
 /// Waits until nothing is flushed, sealed or merged any more.
-async fn until_quiet(node: &Running) {
+pub(super) async fn until_quiet(node: &Running) {
     let work = || {
         let totals = node.published.storage().totals.clone();
         (totals.flushes, totals.seals, totals.merges)
@@ -60,7 +60,7 @@ async fn scrubbed(node: &Running, clock: &ManualClock) {
 }
 
 /// Files of the state directory with this ending, those below it included.
-fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
+pub(super) fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let mut found: Vec<PathBuf> = Vec::new();
     for path in entries {
@@ -73,7 +73,7 @@ fn files(directory: &Path, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-fn flip(path: &Path, at: usize) {
+pub(super) fn flip(path: &Path, at: usize) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
     let mut byte = [0];

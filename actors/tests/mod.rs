@@ -1,7 +1,9 @@
 //! The daemon from inside: what only a test that can reach an actor can show.
 
 mod backups;
+mod damage;
 mod engine;
+mod files;
 mod janitor;
 mod latency;
 mod metrics;

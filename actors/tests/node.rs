@@ -16,6 +16,7 @@ use crate::actors::storage::{Parts, Storage};
 use crate::actors::supervisor::End;
 use crate::actors::sync::Sync;
 use crate::actors::tests::quiet;
+use crate::actors::transit::Hold;
 use actix::{Context, Handler};
 use chronos::clock::{Clock, SystemClock};
 use chronos::embedded::engine_options;
@@ -59,7 +60,7 @@ pub fn terms() -> Terms {
 }
 
 pub fn statement(sql: &str) -> Statement {
-    Statement { sql: sql.to_string(), parameters: Vec::new() }
+    Statement { sql: sql.to_string(), parameters: Vec::new(), hold: Hold::nothing() }
 }
 
 /// A running node, and the way to end it.

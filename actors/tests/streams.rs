@@ -19,7 +19,8 @@ const ROWS: usize = 100_000;
 
 async fn start(directory: &Path, stall_max: Duration) -> Running {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = DaemonConfig { stall_max, ..DaemonConfig::new("node1", directory, address) };
+    let mut config = DaemonConfig::new("node1", directory, address);
+    config.limits.stall_max = stall_max;
     let node = Running::start_with(config, engine_options(Limits::default()), Arc::new(SystemClock)).await;
     node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
     for part in 0..10 {

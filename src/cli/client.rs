@@ -15,6 +15,7 @@ Examples:
   chronos client --leader 10.0.0.5:8000,10.0.0.6:8000         # the first that answers
   chronos client -e 'SELECT COUNT(*) FROM sensors'
   chronos client -f schema.sql --format csv
+  chronos client -e '\\d sensors'                              # its columns; \\help lists what else there is
   echo 'SELECT 1;' | chronos client
 
 With -e, -f or a pipe the output is plain, and the first error ends the run with exit code 1.

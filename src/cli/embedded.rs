@@ -5,6 +5,7 @@ use super::{Environment, Stop, remote};
 use chronos::config::{Config, Sources, load};
 use chronos::embedded::{Database, Options};
 use chronos::error::{Error, Result, SqlState};
+use chronos::raft::Naming;
 use chronos::sql::bind::OutputColumn;
 use chronos::sql::execute::{self, Task};
 use chronos::sql::translate::ParseLimits;
@@ -72,9 +73,20 @@ pub struct Embedded {
 impl Embedded {
     /// Opens the database in a directory, with limits from the environment; it is made there where `create` allows.
     pub fn open(path: &Path, id: Option<String>, create: Create, environment: Environment) -> Result<Embedded, Stop> {
+        Embedded::open_as(path, id, Naming::Kept, create, environment)
+    }
+
+    /// The same under a new name, where `naming` says so.
+    pub fn open_as(
+        path: &Path,
+        id: Option<String>,
+        naming: Naming,
+        create: Create,
+        environment: Environment,
+    ) -> Result<Embedded, Stop> {
         let loaded = load(&Sources { environment, ..Sources::default() })
             .map_err(|problems| Stop::Usage(problems.to_string()))?;
-        let options = Options { id, create, ..options(&loaded.config) };
+        let options = Options { id, naming, create, ..options(&loaded.config) };
         Ok(Embedded { database: Database::open_with(path, &options)?, interrupted: Arc::default() })
     }
 

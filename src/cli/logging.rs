@@ -17,22 +17,41 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// What is logged, by level and module; can be set anew while the process runs.
 pub struct Levels {
-    set: Box<dyn Fn(EnvFilter) -> Result<(), String>>,
+    handle: reload::Handle<Targets, Registry>,
 }
 
 impl Levels {
     /// Sets the levels, as `log.level` writes them. What cannot be read changes nothing.
     pub fn set(&self, level: &str) -> Result<(), String> {
-        (self.set)(filter(level)?)
+        self.handle.reload(filter(level)?).map_err(|error| error.to_string())?;
+        // The bridge for the `log` macros looks at this first, and has it from the start.
+        log::set_max_level(match LevelFilter::current() {
+            LevelFilter::OFF => log::LevelFilter::Off,
+            LevelFilter::ERROR => log::LevelFilter::Error,
+            LevelFilter::WARN => log::LevelFilter::Warn,
+            LevelFilter::INFO => log::LevelFilter::Info,
+            LevelFilter::DEBUG => log::LevelFilter::Debug,
+            LevelFilter::TRACE => log::LevelFilter::Trace,
+        });
+        Ok(())
     }
 }
 
-fn filter(level: &str) -> Result<EnvFilter, String> {
-    EnvFilter::try_new(level).map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))
+/// Levels by module, such as `info` or `warn,chronos=debug`. `EnvFilter` would also take names and fields of spans, of
+/// which there are none here, and brings a third of a megabyte of regular expressions.
+fn filter(level: &str) -> Result<Targets, String> {
+    if level.contains(['[', '{']) {
+        return Err(format!("log.level: {level:?} names spans; it takes levels by module, such as warn,chronos=debug"));
+    }
+    level.parse().map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))
 }
 
 /// Starts logging for the life of the process.
@@ -40,27 +59,18 @@ pub fn start(log: &Log) -> Result<Levels, Stop> {
     // Named one by one, so that a setting which is added and not looked at here does not compile.
     let Log { level, file, max_size_mb, max_files } = log;
     let filter = filter(level).map_err(Stop::Usage)?;
-    let builder = tracing_subscriber::fmt().with_target(true);
-    let cannot =
-        |error: Box<dyn std::error::Error + Send + Sync>| Stop::Message(format!("cannot start logging: {error}"));
-    // The two handles have different types, since what they change is part of different subscribers.
-    macro_rules! begin {
-        ($builder:expr) => {{
-            let builder = $builder.with_env_filter(filter).with_filter_reloading();
-            let handle = builder.reload_handle();
-            builder.try_init().map_err(cannot)?;
-            Box::new(move |filter: EnvFilter| handle.reload(filter).map_err(|error| error.to_string()))
-        }};
-    }
-    let set: Box<dyn Fn(EnvFilter) -> Result<(), String>> = match file {
-        None => begin!(builder.with_writer(io::stderr).with_ansi(io::stderr().is_terminal())),
+    let lines: Box<dyn Layer<_> + Send + Sync> = match file {
+        None => fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).boxed(),
         Some(path) => {
             let file = Rotating::open(path, max_size_mb * 1_000_000, *max_files)
                 .map_err(|error| Stop::Message(format!("log.file: cannot open {}: {error}", path.display())))?;
-            begin!(builder.with_writer(Mutex::new(file)).with_ansi(false))
+            fmt::layer().with_writer(Mutex::new(file)).with_ansi(false).boxed()
         }
     };
-    Ok(Levels { set })
+    let (filter, handle) = reload::Layer::new(filter);
+    let begun = tracing_subscriber::registry().with(filter).with(lines).try_init();
+    begun.map_err(|error| Stop::Message(format!("cannot start logging: {error}")))?;
+    Ok(Levels { handle })
 }
 
 /// A file that makes room for itself.
@@ -134,6 +144,16 @@ impl Write for Rotating {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_levels_by_module() {
+        for level in ["info", "WARN,chronos=debug", "off,chronos::actors=trace"] {
+            filter(level).expect(level);
+        }
+        for level in ["chronos=loud", "[span]=info", "chronos[{id=1}]=debug"] {
+            assert!(filter(level).is_err_and(|error| error.contains(level)), "{level}");
+        }
+    }
 
     #[test]
     fn a_full_log_file_moves_up_and_the_oldest_goes() {

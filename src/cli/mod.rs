@@ -4,6 +4,7 @@
 //! * Results go to standard output, everything else to standard error.
 //! * The environment is read here, once, and handed on as a map.
 
+mod backslash;
 mod bench;
 mod client;
 mod complete;

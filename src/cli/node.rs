@@ -5,6 +5,7 @@ use super::{Environment, Stop, embedded};
 use crate::actors::{self, DaemonConfig};
 use chronos::config::{Address, Config, Flag, Loaded, Origin, Sources, load};
 use chronos::embedded::Options;
+use chronos::raft::Naming;
 use chronos::storage::directory::{self, Create, Database};
 use chronos::storage::files::SystemFiles;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -28,6 +29,9 @@ Settings: flags > environment (CHRONOS_SECTION__KEY) > --config file > defaults.
 pub struct Arguments {
     #[command(flatten)]
     settings: Settings,
+    /// Give the database of --data-dir the name --id; it must be the whole of its group
+    #[arg(long, conflicts_with = "clean")]
+    rename: bool,
     /// Remove this node's data first: all its tables
     #[arg(long)]
     clean: bool,
@@ -109,13 +113,18 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     // Without an id the only database of the directory is meant, whatever its name.
     let named = *loaded.origin("node", "id") != Origin::Default;
     let default = loaded.config.node.id.as_str();
-    let path = directory::resolve(&SystemFiles, data_dir, named.then_some(default), default, Create::Allowed)?;
+    // There must be something to rename.
+    let create = if arguments.rename { Create::Refused } else { Create::Allowed };
+    let path = directory::resolve(&SystemFiles, data_dir, named.then_some(default), default, create)?;
     let id = if !named && directory::is_database(&SystemFiles, &path) {
         Database::open(Arc::new(SystemFiles), &path)?.identity.node_id
     } else {
         default.to_owned()
     };
-    let config = daemon(&loaded.config, id)?;
+    let mut config = daemon(&loaded.config, id)?;
+    if arguments.rename {
+        config.database.naming = Naming::Renamed;
+    }
     let levels = logging::start(&loaded.config.log)?;
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
     if arguments.clean && directory::clean(&SystemFiles, &path)? {
@@ -145,6 +154,7 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.http_address = config.http.address.as_ref().map(resolve).transpose()?;
     daemon.limits.statement_bytes_max = config.limits.statement_bytes_max.0 as usize;
     daemon.limits.response_bytes_max = config.limits.response_bytes_max.0 as usize;
+    daemon.limits.in_flight_bytes_max = config.in_flight().0 as usize;
     daemon.limits.request_timeout = config.limits.statement_timeout.0;
     daemon.limits.connections = config.limits.connections as usize;
     daemon.mailbox_messages_max = config.limits.mailbox as usize;

@@ -3,6 +3,7 @@
 //! * Ctrl-C gives up what is typed, Ctrl-D leaves; nothing else ends the session, errors least of all.
 //! * Lines that begin with `\` are for the prompt itself and never reach the database.
 
+use super::backslash::{self, Backslash, HELP};
 use super::complete::Names;
 use super::output::{Format, Writer};
 use super::report;
@@ -26,17 +27,6 @@ const HISTORY_MAX: usize = 1000;
 
 /// Tables whose columns are known to completion: a schema beyond that is not worth the questions at start.
 const COMPLETED_TABLES_MAX: usize = 50;
-
-const HELP: &str = "\
-SQL ends with a semicolon and may span lines. Besides SQL:
-  \\dt                        list the tables
-  \\d                         the same
-  \\d TABLE                   columns of a table
-  \\timing                    show the time a statement took, on or off
-  \\format table|csv|json     how results are written
-  \\q, exit, quit             leave (also Ctrl-D)
-  help, \\help, \\?            this text
-Ctrl-C cancels the input or the running statement.";
 
 /// A conversation at a terminal.
 pub struct Repl<'a> {
@@ -106,14 +96,17 @@ impl<'a> Repl<'a> {
                     println!("{HELP}");
                     return Ok(Next::Go);
                 }
-                _ if word.starts_with('\\') => {
-                    self.remember(line.trim());
-                    return self.command(word);
-                }
                 _ => {}
             }
         }
         for statement in self.splitter.push(&format!("{line}\n")) {
+            if statement.is_backslash() {
+                self.remember(&statement.text);
+                if let Next::Leave = self.command(&statement.text)? {
+                    return Ok(Next::Leave);
+                }
+                continue;
+            }
             self.remember(&format!("{};", statement.text));
             self.statement(&statement.text)?;
         }
@@ -154,22 +147,17 @@ impl<'a> Repl<'a> {
     }
 
     fn command(&mut self, line: &str) -> Result<Next, Stop> {
-        let (command, argument) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-        let argument = argument.trim();
-        match (command, argument) {
-            ("\\q", "") => return Ok(Next::Leave),
-            ("\\d" | "\\dt", "") => self.statement("SHOW TABLES")?,
-            ("\\d", table) => self.statement(&format!("SHOW COLUMNS FROM {}", as_typed(table)))?,
-            ("\\timing", "" | "on" | "off") => {
-                self.timing = if argument.is_empty() { !self.timing } else { argument == "on" };
-                println!("timing is {}", if self.timing { "on" } else { "off" });
+        match Backslash::parse(line) {
+            Ok(Backslash::Leave) => return Ok(Next::Leave),
+            Ok(Backslash::Statement(statement)) => self.statement(&statement)?,
+            Ok(Backslash::Timing(asked)) => {
+                let (timing, said) = backslash::timing(self.timing, asked);
+                self.timing = timing;
+                println!("{said}");
             }
-            ("\\format", "table") => self.format = Format::Table,
-            ("\\format", "csv") => self.format = Format::Csv,
-            ("\\format", "json") => self.format = Format::Json,
-            ("\\format", _) => println!("write \\format table, \\format csv or \\format json"),
-            ("\\help" | "\\?" | "\\h", _) => println!("{HELP}"),
-            _ => println!("unknown command {line:?}; \\help lists them"),
+            Ok(Backslash::Format(format)) => self.format = format,
+            Ok(Backslash::Help) => println!("{HELP}"),
+            Err(said) => println!("{said}"),
         }
         Ok(Next::Go)
     }
@@ -194,12 +182,6 @@ impl<'a> Repl<'a> {
     }
 }
 
-/// A table name as SQL: typed quotes stay, anything that is not a plain name is quoted.
-fn as_typed(name: &str) -> String {
-    let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
-    if plain || name.starts_with('"') { name.to_owned() } else { quote_name(name) }
-}
-
 fn changes_names(statement: &str) -> bool {
     let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
     ["create", "drop", "alter"].contains(&word.to_ascii_lowercase().as_str())
@@ -221,7 +203,7 @@ pub fn summary(statement: &str, has_columns: bool, rows: u64, affected: u64) -> 
 }
 
 /// `(1.2 ms)`
-fn elapsed(took: Duration) -> String {
+pub fn elapsed(took: Duration) -> String {
     match took.as_secs_f64() {
         seconds if seconds >= 1.0 => format!("({seconds:.2} s)"),
         seconds => format!("({:.1} ms)", seconds * 1000.0),
@@ -244,12 +226,5 @@ mod tests {
     fn time_is_shown_in_the_unit_that_fits() {
         assert_eq!(elapsed(Duration::from_micros(1234)), "(1.2 ms)");
         assert_eq!(elapsed(Duration::from_millis(2500)), "(2.50 s)");
-    }
-
-    #[test]
-    fn a_table_name_is_quoted_where_it_must_be() {
-        assert_eq!(as_typed("sensors"), "sensors");
-        assert_eq!(as_typed("\"A b\""), "\"A b\"");
-        assert_eq!(as_typed("a;b"), "\"a;b\"");
     }
 }

@@ -4,6 +4,7 @@ use super::client::Statements;
 use super::embedded::Embedded;
 use super::session::Session;
 use super::{Environment, Stop};
+use chronos::raft::Naming;
 use chronos::storage::directory::Create;
 
 const EXAMPLES: &str = "\
@@ -21,6 +22,9 @@ pub struct Arguments {
     /// Which database of the directory [default: the only one, or a new one called local]
     #[arg(long)]
     id: Option<String>,
+    /// Give the database of --data-dir the name --id
+    #[arg(long, requires = "id")]
+    rename: bool,
     #[command(flatten)]
     statements: Statements,
 }
@@ -28,7 +32,10 @@ pub struct Arguments {
 /// Opens the database, serves the prompt or the script, and closes it.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     let statements = &arguments.statements;
-    let mut session = Embedded::open(&statements.data_dir, arguments.id.clone(), Create::Allowed, environment)?;
+    let naming = if arguments.rename { Naming::Renamed } else { Naming::Kept };
+    // There must be something to rename.
+    let create = if arguments.rename { Create::Refused } else { Create::Allowed };
+    let mut session = Embedded::open_as(&statements.data_dir, arguments.id.clone(), naming, create, environment)?;
     if statements.interactive() {
         session.catch_interrupts()?;
     }

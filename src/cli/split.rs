@@ -3,6 +3,7 @@
 //! * Input may come in pieces: what is not finished stays in the [`Splitter`] until its `;` arrives.
 //! * A statement keeps its text as typed, without the `;`, so positions in errors fit what the user sees.
 //! * Comments and blank space alone are not a statement.
+//! * Where a statement could begin, `\` begins a line for the program itself, which ends where the line ends.
 
 /// One statement and where it began.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,13 @@ pub struct Statement {
     pub text: String,
     /// The line of its first character, counted from 1 over everything that was pushed.
     pub line: usize,
+}
+
+impl Statement {
+    /// True for a line that is for the program itself, and not for the database.
+    pub fn is_backslash(&self) -> bool {
+        self.text.starts_with('\\')
+    }
 }
 
 /// Largest unfinished statement. The server's own limit is at most 256 MiB; an unclosed quote in a large file would
@@ -30,6 +38,8 @@ enum Inside {
     LineComment,
     /// `/* ... */`, which nest as in `PostgreSQL`
     BlockComment(u32),
+    /// `\dt` to the end of the line
+    Backslash,
 }
 
 /// Gathers text and hands out finished statements.
@@ -65,8 +75,19 @@ impl Splitter {
             if next.is_none() && needs_next(self.inside, bytes[at]) {
                 break;
             }
+            if self.inside == Inside::Nothing && bytes[at] == b'\\' && !self.content {
+                self.inside = Inside::Backslash;
+                self.content = true;
+                // A comment before it is no part of it, only of the count of lines.
+                self.line += newlines(&self.buffer[start..at]);
+                start = at;
+            }
             let (inside, step) = advance(self.inside, bytes[at], next);
-            if self.inside == Inside::Nothing && inside == Inside::Nothing {
+            if self.inside == Inside::Backslash && inside == Inside::Nothing {
+                statements.extend(cut(&self.buffer[start..at], &mut self.line, self.content));
+                start = at;
+                self.content = false;
+            } else if self.inside == Inside::Nothing && inside == Inside::Nothing {
                 if bytes[at] == b';' {
                     statements.extend(cut(&self.buffer[start..at], &mut self.line, self.content));
                     start = at + 1;
@@ -114,7 +135,7 @@ fn needs_next(inside: Inside, byte: u8) -> bool {
     match inside {
         Inside::Nothing => matches!(byte, b'-' | b'/'),
         Inside::BlockComment(_) => matches!(byte, b'*' | b'/'),
-        Inside::String | Inside::Name | Inside::LineComment => false,
+        Inside::String | Inside::Name | Inside::LineComment | Inside::Backslash => false,
     }
 }
 
@@ -125,7 +146,9 @@ fn advance(inside: Inside, byte: u8, next: Option<u8>) -> (Inside, usize) {
         (Inside::Nothing, b'"', _) => (Inside::Name, 1),
         (Inside::Nothing, b'-', Some(b'-')) => (Inside::LineComment, 2),
         (Inside::Nothing, b'/', Some(b'*')) => (Inside::BlockComment(1), 2),
-        (Inside::String, b'\'', _) | (Inside::Name, b'"', _) | (Inside::LineComment, b'\n', _) => (Inside::Nothing, 1),
+        (Inside::String, b'\'', _) | (Inside::Name, b'"', _) | (Inside::LineComment | Inside::Backslash, b'\n', _) => {
+            (Inside::Nothing, 1)
+        }
         (Inside::BlockComment(depth), b'/', Some(b'*')) => (Inside::BlockComment(depth + 1), 2),
         (Inside::BlockComment(1), b'*', Some(b'/')) => (Inside::Nothing, 2),
         (Inside::BlockComment(depth), b'*', Some(b'/')) => (Inside::BlockComment(depth - 1), 2),
@@ -133,9 +156,12 @@ fn advance(inside: Inside, byte: u8, next: Option<u8>) -> (Inside, usize) {
     }
 }
 
+fn newlines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
+}
+
 /// Makes a statement of `text` and moves `line` past it.
 fn cut(text: &str, line: &mut usize, content: bool) -> Option<Statement> {
-    let newlines = |text: &str| text.bytes().filter(|byte| *byte == b'\n').count();
     let trimmed = text.trim_start();
     let first = *line + newlines(&text[..text.len() - trimmed.len()]);
     *line += newlines(text);
@@ -197,6 +223,18 @@ mod tests {
         lines.extend(splitter.push("\ne"));
         lines.extend(splitter.finish());
         assert_eq!(lines.iter().map(|statement| statement.line).collect::<Vec<_>>(), [1, 3, 5, 6]);
+    }
+
+    #[test]
+    fn a_backslash_begins_a_line_of_its_own_where_a_statement_could_begin() {
+        assert_eq!(split("\\d t\nSELECT 1; \\dt;\n2"), ["\\d t", "SELECT 1", "\\dt;", "2"]);
+        assert_eq!(split("-- tables\n/* all */ \\dt"), ["\\dt"]);
+        assert_eq!(split("\\d it's\n'\\d' \\ x\n\\y;"), ["\\d it's", "'\\d' \\ x\n\\y"]);
+        let mut splitter = Splitter::default();
+        assert!(splitter.push("-- one\n\\d").is_empty() && !splitter.is_blank());
+        let ended = splitter.push("t\n\n\na;");
+        assert_eq!(ended.iter().map(|s| (s.text.as_str(), s.line)).collect::<Vec<_>>(), [("\\dt", 2), ("a", 5)]);
+        assert!(splitter.is_blank());
     }
 
     #[test]

@@ -27,6 +27,7 @@ impl Config {
         let ceiling = |section: &str, name: &str| {
             let derived = match (section, name) {
                 ("storage", "disk_reserve") => Some(self.disk_reserve()),
+                ("limits", "in_flight_bytes_max") => Some(self.in_flight()),
                 ("limits", "query_memory_bytes") => Some(self.query_memory()),
                 _ => None,
             };
@@ -51,6 +52,7 @@ mod tests {
         let find = |name: &str| ceilings.iter().find(|ceiling| ceiling.name == name).expect(name);
         assert_eq!((find("limits.mailbox").number, find("limits.mailbox").text.as_str()), (1024, "1024"));
         assert_eq!(find("storage.disk_reserve").number, 128 << 20);
+        assert_eq!(find("limits.in_flight_bytes_max").number, 48 << 20);
         assert_eq!(find("limits.query_memory_bytes").text, Config::default().query_memory().to_string());
         assert_eq!(
             (find("limits.statement_timeout").number, find("limits.statement_timeout").text.as_str()),

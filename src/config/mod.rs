@@ -45,6 +45,9 @@ pub const HTTP_PORT_OFFSET: u16 = 1000;
 /// Share of the memory budget that queries get where `limits.query_memory_bytes` is unset, in percent.
 const QUERY_MEMORY_PERCENT: u64 = 30;
 
+/// What a request needs on its way beside the statement in it.
+pub const ENVELOPE_BYTES_MAX: u64 = 64 << 10;
+
 impl Config {
     /// Where HTTP listens: as set, else 1000 above gRPC; port 0 stays 0. None where no such port exists.
     pub fn http_address(&self) -> Option<Address> {
@@ -64,6 +67,17 @@ impl Config {
         self.limits.query_memory_bytes.unwrap_or(share)
     }
 
+    /// Memory that all requests and answers on their way share.
+    pub fn in_flight(&self) -> Bytes {
+        let both = self.limits.statement_bytes_max.0 + self.limits.response_bytes_max.0;
+        self.limits.in_flight_bytes_max.unwrap_or(Bytes((both / 2 * 3).max(self.in_flight_min())))
+    }
+
+    /// One request and one answer, each of the largest size: with less, one of them could never pass.
+    fn in_flight_min(&self) -> u64 {
+        self.limits.statement_bytes_max.0 + self.limits.response_bytes_max.0 + ENVELOPE_BYTES_MAX
+    }
+
     /// Free disk below which writes are refused.
     pub fn disk_reserve(&self) -> Bytes {
         self.storage.disk_reserve.unwrap_or(Bytes(self.storage.seal_wal_bytes.0.saturating_mul(2)))
@@ -76,6 +90,16 @@ impl Config {
             wrong.push(format!(
                 "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",
                 self.storage.segment_bytes, self.storage.seal_wal_bytes
+            ));
+        }
+        if self.in_flight().0 < self.in_flight_min() {
+            wrong.push(format!(
+                "limits.in_flight_bytes_max ({}) has no room for one request and one answer: it is at least \
+                 limits.statement_bytes_max ({}) + limits.response_bytes_max ({}) + {}",
+                self.in_flight(),
+                self.limits.statement_bytes_max,
+                self.limits.response_bytes_max,
+                Bytes(ENVELOPE_BYTES_MAX)
             ));
         }
         if self.http_address().is_none() {

@@ -232,7 +232,7 @@ settings! {
 
     /// What is logged, and where.
     log: Log {
-        /// "error", "warn", "info", "debug", "trace", or by module: `info,chronos::storage=debug`. `RUST_LOG` overrides.
+        /// "error", "warn", "info", "debug", or by module: `info,chronos::storage=debug`. `RUST_LOG` overrides.
         level: String = "info";
         /// File to write to instead of standard error.
         file: Option<PathBuf> = "" like "/var/log/chronos/chronos.log";
@@ -250,6 +250,9 @@ settings! {
         statement_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
         /// Size of one answer that is not streamed. Larger results: `QuerySql`, which `chronos client` uses.
         response_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
+        /// Memory of all requests and answers on their way at the doors together. A request beyond it waits, an answer
+        /// fails with 53200. Unset: one and a half times the largest request and the largest answer.
+        in_flight_bytes_max: Option<Bytes> = "" in "256 KiB" ..= "2 GiB" like "48 MiB";
         /// Memory that all running queries share. Unset: 30 % of `storage.memory_bytes_max`.
         query_memory_bytes: Option<Bytes> = "" in "1 MiB" ..= "1 TB" like "19 MiB";
         /// Size of one entry of the log; a statement with larger effects is staged in parts.

@@ -115,6 +115,24 @@ fn a_mistyped_variable_is_an_error() {
 }
 
 #[test]
+fn a_mistyped_variable_gets_the_nearest_name() {
+    for (name, says) in [
+        ("CHRONOS_NODE__ADRESS", "unknown setting \"node.adress\", did you mean \"CHRONOS_NODE__ADDRESS\"?"),
+        ("CHRONOS_STORAG__MEMORY_BYTES_MAX", "did you mean \"CHRONOS_STORAGE__MEMORY_BYTES_MAX\"?"),
+        // A slip in each part, and the right key in the wrong section.
+        ("CHRONOS_STROAGE__MEMORY_BYTE_MAX", "did you mean \"CHRONOS_STORAGE__MEMORY_BYTES_MAX\"?"),
+        ("CHRONOS_NODE__MAILBOX", "did you mean \"CHRONOS_LIMITS__MAILBOX\"?"),
+        ("CHRONOS_STORAG__X", "unknown setting \"storag.x\": no section \"storag\", did you mean \"storage\"?"),
+        ("CHRONOS_STORAGE__COLOUR", "unknown setting \"storage.colour\""),
+        // One underscore where there must be two.
+        ("CHRONOS_STORAGE_MEMORY_BYTES_MAX", "did you mean \"CHRONOS_STORAGE__MEMORY_BYTES_MAX\"?"),
+    ] {
+        let error = from_environment(&[(name, "1")]).expect_err(name);
+        assert!(error.starts_with(&format!("environment {name}: unknown ")) && error.ends_with(says), "{error}");
+    }
+}
+
+#[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
     let refused = |sources: Sources| load(&sources).expect("valid").supported().expect_err("refused").to_string();
     let peers = refused(Sources { peers: Some("node2=127.0.0.1:8001".to_owned()), ..Sources::default() });
@@ -155,10 +173,25 @@ fn contradictions_are_found() {
         ("[tls]\ncert = \"c\"\n", "missing: key, ca_cert"),
         ("[storage]\nsegment_bytes = \"128 MiB\"\n", "is more than storage.seal_wal_bytes"),
         ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
+        (
+            "[limits]\nin_flight_bytes_max = \"32 MiB\"\n",
+            "limits.in_flight_bytes_max (32 MiB) has no room for one request and one answer: it is at least \
+             limits.statement_bytes_max (16 MiB) + limits.response_bytes_max (16 MiB) + 64 KiB",
+        ),
     ] {
         let error = from_file(text).expect_err(text);
         assert!(error.contains(says), "{text}: {error}");
     }
+}
+
+#[test]
+fn what_is_in_flight_follows_from_the_largest_request_and_answer() {
+    let in_flight = |text: &str| from_file(text).expect(text).config.in_flight();
+    assert_eq!(in_flight(""), Bytes(48 << 20));
+    assert_eq!(in_flight("[limits]\nresponse_bytes_max = \"64 MiB\"\n"), Bytes(120 << 20));
+    let small = "[limits]\nresponse_bytes_max = \"64 KiB\"\nstatement_bytes_max = \"64 KiB\"\n";
+    assert_eq!(in_flight(small), Bytes(192 << 10));
+    assert_eq!(in_flight("[limits]\nin_flight_bytes_max = \"40 MiB\"\n"), Bytes(40 << 20));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::hlc::Timestamp;
 use crate::ids::OriginUid;
 use crate::machine::Outcome;
-use crate::raft::{Config, Node, NodeId};
+use crate::raft::{Config, Naming, Node, NodeId};
 use crate::sql::execute::Group;
 use crate::storage::directory::Database;
 use crate::storage::engine::{Append, Engine, Event, Events, Handle, Options, Recovered, Stop, Waiting};
@@ -44,7 +44,7 @@ struct State {
 
 impl LocalGroup {
     /// Opens a directory and waits until the group serves.
-    pub fn open(database: Database, options: &Options) -> Result<LocalGroup> {
+    pub fn open(database: Database, options: &Options, naming: Naming) -> Result<LocalGroup> {
         let id = NodeId(database.identity.node_id.clone());
         let inner = Arc::new(Inner {
             clock: options.clock.clone(),
@@ -58,7 +58,7 @@ impl LocalGroup {
             Arc::new(move |event| inner.report(event))
         };
         let (engine, recovered) = Engine::recover(database, options, events)?;
-        let config = Config { id, proposals_bytes_max: PROPOSALS_BYTES_MAX };
+        let config = Config { id, proposals_bytes_max: PROPOSALS_BYTES_MAX, naming };
         let node = match Node::recover(config, recovered.to_raft()) {
             Ok(node) => node,
             Err(error) => {

@@ -29,7 +29,7 @@ mod ready;
 
 pub use crate::storage::wal::{Entry, HardState};
 pub use log::{Payload, bootstrap};
-pub use node::{Config, Node, Recovered, Role, Status};
+pub use node::{Config, Naming, Node, Recovered, Role, Status};
 pub use ready::{Message, Ready};
 
 use serde::{Deserialize, Serialize};

@@ -14,6 +14,18 @@ pub struct Config {
     pub id: NodeId,
     /// Bytes of proposals that may wait to be applied; above it a proposal is refused.
     pub proposals_bytes_max: usize,
+    /// What to do where the log knows this node by another name.
+    pub naming: Naming,
+}
+
+/// What to do where the group is one node of another name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Naming {
+    /// It is another node's log: refuse it.
+    #[default]
+    Kept,
+    /// It is this node's, which the operator has given a new name: the log says so from here on.
+    Renamed,
 }
 
 /// What the disk says when a node starts.
@@ -73,6 +85,8 @@ pub struct Node {
     persisted: LogIndex,
     committed: LogIndex,
     applied: LogIndex,
+    /// The group that this node announces once it leads, where the operator has renamed the node.
+    renamed: Option<Membership>,
     /// First entry of this leader's own term: once it is committed, so is everything before it (5.4.2).
     leader_since: Option<LogIndex>,
     /// (index, bytes) of entries proposed here and not yet applied.
@@ -84,16 +98,23 @@ pub struct Node {
 impl Node {
     /// A node that goes on from what is durable, as a follower. Boot and restart both come here.
     pub fn recover(config: Config, recovered: Recovered) -> Result<Node> {
-        if !recovered.membership.is_only(&config.id) {
+        let renamed = match config.naming {
+            Naming::Renamed if recovered.membership.voters.len() == 1 => Some(Membership::single(&config.id)),
+            Naming::Renamed | Naming::Kept => None,
+        };
+        let renamed = renamed.filter(|membership| *membership != recovered.membership);
+        if renamed.is_none() && !recovered.membership.is_only(&config.id) {
             let voters: Vec<&str> = recovered.membership.voters.iter().map(|voter| voter.0.as_str()).collect();
             return Err(Error::invalid(
                 crate::error::SqlState::CONFIG_ERROR,
                 format!("this directory belongs to the group [{}], not to {} alone", voters.join(", "), config.id),
-            ));
+            )
+            .hint("start with the --id that it has, or with --rename, which the only member of a group may be given"));
         }
         Ok(Node {
             config,
-            membership: recovered.membership,
+            membership: renamed.clone().unwrap_or(recovered.membership),
+            renamed,
             hard_state: recovered.hard_state,
             role: Role::Follower,
             hlc: Hlc::recover(recovered.hlc),
@@ -217,6 +238,12 @@ impl Node {
     fn lead(&mut self, wall: Wall) {
         self.role = Role::Leader;
         self.leader_since = Some(self.append(&Payload::Noop, wall));
+        if let Some(membership) = self.renamed.take() {
+            // It counts from the append on (4.1), so the log's next segments begin with it.
+            self.hard_state.membership = membership.encode();
+            self.ready.hard_state = Some(self.hard_state.clone());
+            self.leader_since = Some(self.append(&Payload::Membership(membership), wall));
+        }
     }
 
     fn append(&mut self, payload: &Payload<'_>, wall: Wall) -> LogIndex {
@@ -241,7 +268,7 @@ mod tests {
             applied: LogIndex(1),
             hlc: Timestamp(1),
         };
-        Node::recover(Config { id, proposals_bytes_max: 100 }, recovered).unwrap()
+        Node::recover(Config { id, proposals_bytes_max: 100, naming: Naming::Kept }, recovered).unwrap()
     }
 
     fn leader() -> Node {
@@ -305,17 +332,42 @@ mod tests {
         node.propose(&[0; 20], Wall(1)).unwrap();
     }
 
-    #[test]
-    fn a_directory_of_another_group_is_refused() {
+    fn of_another_name(naming: Naming, voters: &[&str]) -> Result<Node> {
         let id = NodeId("node1".into());
         let recovered = Recovered {
             hard_state: HardState::default(),
-            membership: Membership::single(&NodeId("node2".into())),
+            membership: Membership { voters: voters.iter().map(|id| NodeId((*id).into())).collect() },
             last: (LogIndex(1), Term(1)),
             applied: LogIndex(1),
             hlc: Timestamp(1),
         };
-        let refused = Node::recover(Config { id, proposals_bytes_max: 1 }, recovered).unwrap_err();
+        Node::recover(Config { id, proposals_bytes_max: 1, naming }, recovered)
+    }
+
+    #[test]
+    fn a_directory_of_another_group_is_refused() {
+        let refused = of_another_name(Naming::Kept, &["node2"]).unwrap_err();
         assert!(refused.message().contains("node2"), "{refused}");
+        assert!(of_another_name(Naming::Renamed, &["node2", "node3"]).is_err(), "nobody renames a member of a group");
+    }
+
+    #[test]
+    fn a_renamed_node_says_so_before_it_serves() {
+        let mut node = of_another_name(Naming::Renamed, &["node2"]).unwrap();
+        node.tick(Monotonic::ZERO);
+        let stood = node.take_ready();
+        assert!(stood.entries.is_empty());
+        node.step(stood.after_persist[0].clone(), Wall(5));
+        let led = node.take_ready();
+        let named = Membership::single(&NodeId("node1".into()));
+        assert_eq!(Payload::decode(&led.entries[0].payload).unwrap(), Payload::Noop, "ends what older terms began");
+        assert_eq!(Payload::decode(&led.entries[1].payload).unwrap(), Payload::Membership(named.clone()));
+        node.persisted(led.entries[0].index);
+        node.applied(led.entries[0].index);
+        assert!(!node.may_read());
+        node.persisted(led.entries[1].index);
+        node.applied(led.entries[1].index);
+        assert!(node.may_read());
+        assert_eq!(led.hard_state.unwrap().membership, named.encode());
     }
 }

@@ -7,6 +7,7 @@
 //! * The payload at a null position is the type's zero and is never looked at.
 //! * A constant column keeps its type even where its value is NULL.
 
+mod size;
 mod strings;
 
 use crate::sql::value::{DataType, Value};
@@ -201,7 +202,7 @@ impl Column {
     pub fn byte_len(&self) -> usize {
         match self {
             Column::Vector { values, nulls } => values.byte_len() + nulls.as_ref().map_or(0, Vec::len),
-            Column::Constant { .. } => size_of::<Column>(),
+            Column::Constant { value, .. } => size_of::<Column>() + value.byte_len(),
         }
     }
 

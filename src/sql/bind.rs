@@ -33,7 +33,7 @@ use crate::sql::batch::Column;
 use crate::sql::catalog::{Catalog, ColumnDefinition, Table};
 use crate::sql::expression::Expression;
 use crate::sql::insert::bind_literal_insert;
-use crate::sql::optimize::optimize_bound;
+use crate::sql::optimize::{Unknown, optimize_bound};
 use crate::sql::plan::{Access, Plan};
 use crate::sql::statement::Statement;
 use crate::sql::translate::{ParseLimits, parse};
@@ -208,7 +208,8 @@ pub struct BoundCreateIndex {
     pub exists: bool,
 }
 
-/// From text to bound and optimized statement, by the shortest way: an INSERT of literals never becomes a tree.
+/// From text to bound and optimized statement, by the shortest way: an INSERT of literals never becomes a tree. Nothing
+/// is known of the rows.
 ///
 /// # Errors
 /// Those of [`parse`] and [`bind`].
@@ -217,7 +218,7 @@ pub fn prepare(sql: &str, limits: &ParseLimits, context: &BindContext<'_>) -> Re
     if let Some(insert) = bind_literal_insert(sql, context) {
         return Ok(Bound::Insert(insert));
     }
-    Ok(optimize_bound(bind(&parse(sql, limits)?, context)?))
+    Ok(optimize_bound(bind(&parse(sql, limits)?, context)?, &Unknown))
 }
 
 /// Resolves a statement.

@@ -4,6 +4,8 @@
 //! comes out in slices, so neither does a statement about a million rows need memory for a million rows.
 
 mod insert;
+mod key_size;
+mod literals;
 mod rows;
 mod slices;
 
@@ -12,16 +14,26 @@ use crate::machine::{Effect, NewIndex, NewTable, Part, RowSet, TableWrite};
 use crate::sql::bind::{Bound, BoundDelete, BoundInsert};
 use crate::sql::catalog::Table;
 use crate::storage::keys::KeyRange;
-use crate::storage::view::{ScanRequest, View};
+use crate::storage::view::{ScanItem, ScanRequest, View};
 use crate::{Error, Result};
 use insert::InsertSlices;
 use rows::{RowReader, Selection};
 use slices::Source;
+use std::task::Poll;
 
+pub use key_size::{KEY_BYTES_MAX, check_parts};
+pub use literals::{LONG_BYTES_MIN, LiteralSlices, Scanned};
 pub use slices::Slices;
 
 /// Rows read for one step of an evaluation.
 const STEP_ROWS: usize = 1024;
+
+/// Batches read, or blocks counted, after which others have their turn: about a millisecond, beside which the turn costs
+/// nothing.
+const YIELD_STEPS: usize = 4;
+
+/// Bytes of rows looked up for one step, about; a scan bounds its batches alike.
+const STEP_BYTES: usize = 1 << 20;
 
 /// Bytes that apply takes for a row beside its values: its key, its stamp, its places in the staged write and in the
 /// memtable. Measured on rows of a key and two numbers.
@@ -68,20 +80,31 @@ pub enum ByRange {
 
 impl<'a> Evaluation<'a> {
     /// All effects of a statement at once, as a batch needs them; queries are not its business.
-    pub fn run(self, bound: &'a Bound) -> Result<Effects> {
-        let mut slices = Evaluation { slice_bytes_max: usize::MAX, ..self }.slices(bound)?;
+    pub async fn run(self, bound: &'a Bound) -> Result<Effects> {
+        let mut slices = Evaluation { slice_bytes_max: usize::MAX, ..self }.slices(bound).await?;
         Ok(slices.next_slice()?.unwrap_or_default())
     }
 
-    /// The effects of a statement, to be taken slice by slice.
-    pub fn slices(self, bound: &'a Bound) -> Result<Slices<'a>> {
+    /// The effects of an INSERT of which the rows are still text.
+    pub fn literals(self, literals: LiteralSlices<'a>) -> Slices<'a> {
+        Slices { evaluation: self, source: Source::Literals(literals), bytes: 0, rows: 0 }
+    }
+
+    /// The effects of a statement, to be taken slice by slice. Where all of a table is read before the first one, others
+    /// have their turn in between.
+    pub async fn slices(self, bound: &'a Bound) -> Result<Slices<'a>> {
         let source = match bound {
             Bound::Insert(insert) => {
                 Source::Insert(InsertSlices::new(insert.clone(), self.slice_bytes_max, self.whole_bytes_max)?)
             }
             Bound::Update(update) => Source::update(update, &self)?,
-            Bound::Delete(delete) => self.delete(delete)?,
-            Bound::CreateTable(_) | Bound::DropTable { .. } | Bound::CreateIndex(_) | Bound::DropIndex { .. } => {
+            Bound::Delete(delete) => self.delete(delete).await?,
+            Bound::CreateIndex(create) => {
+                let effects = definition(bound)?;
+                self.check_index(create).await?;
+                Source::Whole(Some(effects))
+            }
+            Bound::CreateTable(_) | Bound::DropTable { .. } | Bound::DropIndex { .. } => {
                 Source::Whole(Some(definition(bound)?))
             }
             Bound::Query { .. } | Bound::Explain { .. } => {
@@ -91,7 +114,7 @@ impl<'a> Evaluation<'a> {
         Ok(Slices { evaluation: self, source, bytes: 0, rows: 0 })
     }
 
-    fn delete(&self, delete: &'a BoundDelete) -> Result<Source<'a>> {
+    async fn delete(&self, delete: &'a BoundDelete) -> Result<Source<'a>> {
         let table = &delete.table;
         let whole = delete
             .exact_ranges
@@ -100,7 +123,7 @@ impl<'a> Evaluation<'a> {
         if let Some(ranges) = whole
             && self.may_delete_by_range(table, ranges)?
         {
-            let affected = self.count(table, ranges)?;
+            let affected = self.count(table, ranges).await?;
             // A few rows are deleted by key: each range delete costs every later read a look.
             if affected > STEP_ROWS as u64 {
                 let effects =
@@ -123,7 +146,7 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    fn count(&self, table: &Table, ranges: &[KeyRange]) -> Result<u64> {
+    async fn count(&self, table: &Table, ranges: &[KeyRange]) -> Result<u64> {
         let mut scanner = self.view.scan(ScanRequest {
             keyspace: table.keyspace,
             ranges: ranges.to_vec(),
@@ -133,13 +156,34 @@ impl<'a> Evaluation<'a> {
             with_keys: false,
             batch_rows: STEP_ROWS,
         })?;
-        let mut count = 0;
-        while let Some(batch) = scanner.next_batch()? {
+        let (mut count, mut steps) = (0, 0_usize);
+        while let Some(item) = scanner.next_summary()? {
             (self.check)()?;
-            count += batch.batch.rows as u64;
+            steps += 1;
+            count += match item {
+                // Most blocks are counted without being read.
+                ScanItem::Summary(summary) => u64::from(summary.rows - summary.tombstones),
+                ScanItem::Batch(found) => found.batch.rows as u64,
+            };
+            if steps.is_multiple_of(YIELD_STEPS) {
+                give_way().await;
+            }
         }
         Ok(count)
     }
+}
+
+/// Lets whatever else runs on this thread have its turn, in any runtime.
+async fn give_way() {
+    let mut given = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut given, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn definition(bound: &Bound) -> Result<Effects> {

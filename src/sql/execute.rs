@@ -18,7 +18,9 @@
 mod batch;
 mod brief;
 mod propose;
+mod read;
 mod request;
+mod text;
 
 pub use brief::BRIEF_BYTES_MAX;
 pub use propose::next_backfill;
@@ -28,19 +30,15 @@ use crate::error::{Kind, SqlState};
 use crate::hlc::Timestamp;
 use crate::ids::{OriginUid, TableId};
 use crate::machine::{Outcome, Request, RequestId};
-use crate::sql::batch::{Batch, Column, Strings, Values};
-use crate::sql::bind::{BindContext, Bound, OutputColumn, bind};
+use crate::sql::batch::Batch;
+use crate::sql::bind::{BindContext, Bound, OutputColumn};
 use crate::sql::catalog::Catalog;
 use crate::sql::evaluate::{ByRange, Evaluation};
-use crate::sql::explain;
 use crate::sql::insert::bind_literal_insert;
 use crate::sql::latch::Latches;
 use crate::sql::memory::Pool;
-use crate::sql::operator::{self, Analysis, Operator};
-use crate::sql::optimize::optimize_bound;
-use crate::sql::plan::Plan;
-use crate::sql::statement::Statement;
-use crate::sql::translate::{ParseLimits, parse};
+use crate::sql::operator::Operator;
+use crate::sql::translate::ParseLimits;
 use crate::storage::view::View;
 use crate::{Error, Result};
 use batch::{Draft, Held};
@@ -67,6 +65,9 @@ pub trait Group: Send + Sync {
     fn check_space(&self) -> Result<()>;
     /// Hands a command to consensus. A dropped sender means that the outcome is in doubt.
     fn propose(&self, command: Vec<u8>) -> oneshot::Receiver<Result<Outcome>>;
+    /// Told once everything proposed so far is known to have met a conflict: nothing of it took effect, and nothing is in
+    /// doubt before the next proposal. For those who may have to answer in the statement's place.
+    fn conflicted(&self) {}
 }
 
 /// Limits of statements, from the configuration.
@@ -195,38 +196,35 @@ impl Executor {
                 None => None,
             };
             let (view, instant) = (group.view()?, group.instant());
-            let bound = match bind_literal_insert(sql, &context(&view.catalog, instant)) {
-                Some(insert) => Bound::Insert(insert),
-                None => self.bind(sql, &mut parsed, &view, instant)?,
+            let mut bound = None;
+            let slices = if let Some((id, slices)) = self.long_insert(sql, &view, instant, task)? {
+                table = Some(id);
+                mark_writer(&view);
+                slices
+            } else {
+                let statement = match bind_literal_insert(sql, &context(&view.catalog, instant)) {
+                    Some(insert) => Bound::Insert(insert),
+                    None => self.bind(sql, &mut parsed, &view, instant)?,
+                };
+                if let Some(stream) = self.query(&statement, &view, instant, task)? {
+                    return Ok(Answer::Rows(stream));
+                }
+                table = table_of(&statement);
+                mark_writer(&view);
+                self.evaluation(&view, instant, task, ByRange::Any).slices(bound.insert(statement)).await?
             };
-            if let Some(stream) = self.query(&bound, &view, instant, task)? {
-                return Ok(Answer::Rows(stream));
-            }
-            table = table_of(&bound);
-            if let Some(lease) = &view.lease {
-                lease.mark_writer();
-            }
-            let slices = self.evaluation(&view, instant, task, ByRange::Any).slices(&bound)?;
             match self.write_slices(group, slices, &view, request).await {
-                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) if error.kind() == Kind::Conflict => group.conflicted(),
                 Err(error) => return Err(error),
                 Ok(affected) => {
-                    self.build_indexes(group, &bound, task).await?;
+                    if let Some(bound) = &bound {
+                        self.build_indexes(group, bound, task).await?;
+                    }
                     return Ok(Answer::Done { affected });
                 }
             }
         }
         Err(Error::conflict(format!("other statements changed the same rows {ATTEMPTS_MAX} times in a row: try again")))
-    }
-
-    /// Binds a statement's text, which is parsed once.
-    fn bind(&self, sql: &str, parsed: &mut Option<Statement>, view: &View, instant: Timestamp) -> Result<Bound> {
-        let statement = match parsed.take() {
-            Some(statement) => statement,
-            None => parse(sql, &self.limits.parse)?,
-        };
-        let bound = bind(parsed.insert(statement), &context(&view.catalog, instant))?;
-        Ok(optimize_bound(bound))
     }
 
     /// Runs statements as one command. An error names the statement, counted from 0.
@@ -265,20 +263,22 @@ impl Executor {
         request: Option<&Request>,
     ) -> Result<Vec<Answer>, (usize, Error)> {
         let last = texts.len().saturating_sub(1);
-        let parsed = texts
-            .iter()
-            .enumerate()
-            .map(|(at, sql)| parse(sql, &self.limits.parse).map_err(|error| (at, error)))
-            .collect::<Result<Vec<Statement>, (usize, Error)>>()?;
+        let parsed = self.look_through(group, texts)?;
         let mut latches = Vec::new();
         for _ in 0..ATTEMPTS_MAX {
             let view = group.view().map_err(|error| (0, error))?;
             let mut draft = Draft::new(view.clone(), group.instant(), group.origin());
             let mut answers = Vec::with_capacity(parsed.len());
-            let stepped = parsed.iter().enumerate().try_for_each(|(at, statement)| {
-                answers.push(self.step(&mut draft, statement, task).map_err(|error| (at, error))?);
-                Ok(())
-            });
+            let mut stepped = Ok(());
+            for (at, (statement, sql)) in parsed.iter().zip(texts).enumerate() {
+                match self.step(&mut draft, (sql, statement.as_ref()), task).await {
+                    Ok(answer) => answers.push(answer),
+                    Err(error) => {
+                        stepped = Err((at, error));
+                        break;
+                    }
+                }
+            }
             let tables = draft.tables();
             let settled = match stepped {
                 Ok(()) => {
@@ -291,6 +291,7 @@ impl Executor {
             match settled {
                 // By a step: rows were flushed that are newer than the view it began with.
                 Err((_, error)) if error.kind() == Kind::Conflict => {
+                    group.conflicted();
                     // Given back before others are taken: whoever holds some while waiting for more takes them in order.
                     drop(std::mem::take(&mut latches));
                     latches = self.latches.acquire_all(&tables).await;
@@ -304,75 +305,7 @@ impl Executor {
 
     /// True where a statement changes nothing: what a read-only caller may run.
     pub fn is_read(&self, sql: &str) -> Result<bool> {
-        Ok(parse(sql, &self.limits.parse)?.is_read_only())
-    }
-
-    fn query(&self, bound: &Bound, view: &View, instant: Timestamp, task: &Task) -> Result<Option<RowStream>> {
-        match bound {
-            Bound::Query { plan, columns } => Ok(Some(self.stream(plan, columns.clone(), view, instant, task)?)),
-            Bound::Explain { analyze, inner } => {
-                let figures = if *analyze { self.analyze(inner, view, instant, task)? } else { Vec::new() };
-                let lines = explain::render(inner, &figures);
-                let text: Strings = lines.iter().map(String::as_bytes).collect();
-                let batch = Batch::new(vec![Arc::new(Column::new(Values::Text(text)))], lines.len());
-                let source = Box::new(Held::new(vec![batch]));
-                Ok(Some(RowStream { columns: explain::output_columns(), source }))
-            }
-            Bound::Insert(_)
-            | Bound::Update(_)
-            | Bound::Delete(_)
-            | Bound::CreateTable(_)
-            | Bound::DropTable { .. }
-            | Bound::CreateIndex(_)
-            | Bound::DropIndex { .. } => Ok(None),
-        }
-    }
-
-    fn stream(
-        &self,
-        plan: &Plan,
-        columns: Vec<OutputColumn>,
-        view: &View,
-        instant: Timestamp,
-        task: &Task,
-    ) -> Result<RowStream> {
-        let context = self.operators(view, instant, task, None);
-        Ok(RowStream { columns, source: operator::build(plan, &context)? })
-    }
-
-    fn operators(
-        &self,
-        view: &View,
-        instant: Timestamp,
-        task: &Task,
-        analysis: Option<Arc<Analysis>>,
-    ) -> operator::Context {
-        operator::Context {
-            source: Arc::new(view.clone()),
-            now_ms: instant.wall().0,
-            memory: self.pool.query(self.limits.query_bytes_max),
-            interrupt: task.check.clone(),
-            analysis,
-        }
-    }
-
-    /// Runs a query for its figures alone.
-    fn analyze(
-        &self,
-        bound: &Bound,
-        view: &View,
-        instant: Timestamp,
-        task: &Task,
-    ) -> Result<Vec<operator::OperatorFigures>> {
-        let Bound::Query { plan, .. } = bound else {
-            return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes is"));
-        };
-        let clock = self.clock.clone();
-        let analysis = Arc::new(Analysis::new(plan, Box::new(move || clock.monotonic())));
-        let context = self.operators(view, instant, task, Some(analysis.clone()));
-        let mut operator = operator::build(plan, &context)?;
-        while operator.next_batch()?.is_some() {}
-        Ok(analysis.figures())
+        Ok(self.parse(sql)?.is_read_only())
     }
 
     fn evaluation<'a>(&self, view: &'a View, instant: Timestamp, task: &'a Task, by_range: ByRange) -> Evaluation<'a> {
@@ -385,6 +318,13 @@ impl Executor {
             whole_bytes_max: self.limits.whole_bytes_max,
             check: &*task.check,
         }
+    }
+}
+
+/// What a statement that writes has read so far would be lost with its view.
+fn mark_writer(view: &View) {
+    if let Some(lease) = &view.lease {
+        lease.mark_writer();
     }
 }
 

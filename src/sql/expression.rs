@@ -17,11 +17,14 @@ pub mod like;
 mod logic;
 mod operand;
 mod rows;
+mod set;
 
 pub use cast::{can_cast, cast_value};
 pub use rows::Selection;
+pub use set::ValueSet;
 
 use crate::sql::value::{DataType, Value};
+use std::sync::Arc;
 
 /// An expression over the columns of one input batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -84,6 +87,15 @@ pub enum Expression {
         input: Box<Expression>,
         /// Among what, all of the input's type.
         list: Vec<Expression>,
+        /// `NOT IN`
+        negated: bool,
+    },
+    /// `x IN (1, 2, …)` of many constants, none of them NULL.
+    InSet {
+        /// What is looked for.
+        input: Box<Expression>,
+        /// Among what, all of the input's type.
+        set: Arc<ValueSet>,
         /// `NOT IN`
         negated: bool,
     },
@@ -200,7 +212,8 @@ impl Expression {
             Expression::Unary { operator: UnaryOperator::Not, .. }
             | Expression::IsNull { .. }
             | Expression::Like { .. }
-            | Expression::InList { .. } => DataType::Bool,
+            | Expression::InList { .. }
+            | Expression::InSet { .. } => DataType::Bool,
             Expression::Binary { operator, left, .. } => match operator {
                 BinaryOperator::Add
                 | BinaryOperator::Subtract

@@ -5,8 +5,11 @@
 //! ```
 //!
 //! Operators that gather rows (sort, aggregate, distinct) reserve what they hold, batch by batch, before they go on;
-//! over a limit the query ends with 53200 and everything it held comes back. Batches on their way are not counted:
-//! each operator has at most one, and they are bounded.
+//! over a limit the query ends with 53200 and everything it held comes back. Batches on their way are not counted: each
+//! operator has at most one, and they are bounded.
+//!
+//! Texts are counted by the same rules: what parsing a long one takes until it is parsed, and the values of a long IN
+//! list for as long as anything is looked up in them.
 //!
 //! * The pool's count is the sum of its queries', and a query's is the sum of its reservations'.
 //! * Dropping a reservation, however the query ends, gives its bytes back.
@@ -73,7 +76,7 @@ impl QueryMemory {
         if !add_below(&self.pool.used, bytes, self.pool.bytes_max) {
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             return Err(exhausted(format!("memory pool of all queries, {} bytes, is exhausted", self.pool.bytes_max))
-                .hint("try again when other queries have ended, or raise limits.memory_bytes"));
+                .hint("try again when other queries have ended, or raise storage.memory_bytes_max"));
         }
         Ok(())
     }
@@ -117,6 +120,48 @@ fn add_below(used: &AtomicUsize, bytes: usize, bytes_max: usize) -> bool {
         used.checked_add(bytes).filter(|sum| *sum <= bytes_max)
     })
     .is_ok()
+}
+
+/// What is counted for as long as it lives, by whoever owns it; nothing is where its maker had no account.
+#[derive(Debug, Default)]
+pub struct Counted(Option<Reservation>);
+
+impl Counted {
+    /// Holding nothing yet, in this account.
+    pub fn new(memory: Option<&Arc<QueryMemory>>) -> Counted {
+        Counted(memory.map(QueryMemory::reservation))
+    }
+
+    /// Another one in the same account, holding nothing yet.
+    #[must_use]
+    pub fn beside(&self) -> Counted {
+        Counted(self.0.as_ref().map(|reservation| reservation.query.reservation()))
+    }
+
+    /// Says how many bytes there are now.
+    ///
+    /// # Errors
+    /// Those of [`Reservation::set`].
+    pub fn set(&mut self, bytes: usize) -> Result<()> {
+        self.0.as_mut().map_or(Ok(()), |reservation| reservation.set(bytes))
+    }
+
+    /// Gives back what is above so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        if let Some(reservation) = &mut self.0
+            && reservation.bytes > bytes
+        {
+            reservation.query.give(reservation.bytes - bytes);
+            reservation.bytes = bytes;
+        }
+    }
+}
+
+/// Things are the same wherever they are counted.
+impl PartialEq for Counted {
+    fn eq(&self, _: &Counted) -> bool {
+        true
+    }
 }
 
 fn exhausted(message: String) -> Error {

@@ -1,13 +1,13 @@
 //! Makes plans cheaper. Each rewrite is a function with its law: why the answer stays the same.
 //!
 //! ```text
-//! fold -> push filters down -> prune columns -> choose keys and bounds -> prune again -> order
+//! fold -> push filters down -> prune columns -> choose keys and bounds -> leave wide indexes -> order -> prune again
 //! ```
 //!
 //! * A rewrite keeps the rows, and their order wherever the statement asked for one.
 //! * An error that evaluation would raise is left to evaluation: folding never raises one.
-//! * There are no statistics. A choice is made by the shape of the condition alone, so that the same statement gets
-//!   the same plan on every node and on every day.
+//! * There are no statistics. A choice is made by the shape of the condition alone, but for one: an index is left aside
+//!   where it finds too many rows, which are counted at the view that the statement reads.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -21,6 +21,7 @@ mod prune;
 mod pushdown;
 mod ranges;
 mod spans;
+mod wide;
 
 use crate::sql::bind::Bound;
 use crate::sql::catalog::Table;
@@ -31,26 +32,30 @@ use crate::storage::view::ZoneBound;
 
 pub use fold::fold;
 pub use pushdown::{conjoin, conjuncts};
+pub use wide::{Extents, Unknown};
 
-/// The plan after all rewrites.
-pub fn optimize(plan: Plan) -> Plan {
+/// The plan after all rewrites, for the rows that `extents` counts.
+pub fn optimize(plan: Plan, extents: &dyn Extents) -> Plan {
     let plan = each_expression(plan, &fold);
     let plan = pushdown::push_filters(plan);
     let plan = prune::prune(plan);
     let plan = access::choose(plan);
     let plan = order::bound_sorts(plan);
+    let plan = wide::leave(plan, extents);
     let plan = order::use_order(plan);
     prune::prune(plan)
 }
 
-/// Optimizes the plan of a query, also of one that is explained. Writes come out of binding as they are to be.
-pub fn optimize_bound(bound: Bound) -> Bound {
+/// Optimizes the plan of a query, also of one that is explained. Writes come out of binding as they are to be, but for
+/// indexes that are too wide.
+pub fn optimize_bound(bound: Bound, extents: &dyn Extents) -> Bound {
     match bound {
-        Bound::Query { plan, columns } => Bound::Query { plan: optimize(plan), columns },
-        Bound::Explain { analyze, inner } => Bound::Explain { analyze, inner: Box::new(optimize_bound(*inner)) },
+        Bound::Query { plan, columns } => Bound::Query { plan: optimize(plan, extents), columns },
+        Bound::Explain { analyze, inner } => {
+            Bound::Explain { analyze, inner: Box::new(optimize_bound(*inner, extents)) }
+        }
+        write @ (Bound::Update(_) | Bound::Delete(_)) => wide::leave_bound(write, extents),
         other @ (Bound::Insert(_)
-        | Bound::Update(_)
-        | Bound::Delete(_)
         | Bound::CreateTable(_)
         | Bound::DropTable { .. }
         | Bound::CreateIndex(_)

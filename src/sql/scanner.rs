@@ -31,6 +31,16 @@ impl<'a> Scanner<'a> {
         Scanner { bytes: sql.as_bytes(), at: 0 }
     }
 
+    /// Goes on at a byte of a statement that was read before.
+    pub(super) fn at(sql: &'a str, at: usize) -> Scanner<'a> {
+        Scanner { bytes: sql.as_bytes(), at }
+    }
+
+    /// The byte that comes next, by its number.
+    pub(super) fn position(&self) -> usize {
+        self.at
+    }
+
     /// The byte that comes next, space included.
     pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()

@@ -8,8 +8,10 @@
 //! * A chain of AND or OR is one node, so a condition of a thousand terms is not a thousand levels deep.
 
 mod expression;
+mod values;
 
 pub use expression::{Call, Expr, Literal, Node, Test};
+pub use values::Literals;
 
 use crate::sql::value::DataType;
 use std::time::Duration;

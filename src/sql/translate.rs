@@ -22,6 +22,7 @@ mod definition;
 mod dispatch;
 mod expression;
 mod guard;
+mod lists;
 mod literal;
 mod query;
 mod rewrite;
@@ -30,21 +31,36 @@ mod type_name;
 mod write;
 
 use crate::error::{Error, Result, SqlState};
+use crate::sql::memory::{Counted, QueryMemory};
 use crate::sql::statement::{Expr, Name, Statement};
+use lists::Lists;
 use sqlparser::ast;
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
+use std::sync::Arc;
 
 pub use rewrite::parse_duration;
+pub(in crate::sql) use scan::lexeme;
 pub use scan::{Split, split};
 
 /// Bytes a name has at most, as in PostgreSQL: file names, metrics and tables on a terminal rest on it.
 pub const NAME_BYTES_MAX: usize = 63;
 
-/// Tokens a statement has at most. A token takes about 100 bytes in the parser, so this bounds its memory to some
-/// 100 MB; an INSERT of literals, which is what grows large in practice, does not come this way.
+/// Tokens a statement has at most, whatever memory there is. An INSERT of literals and a long IN list, which are what
+/// grows large in practice, do not come this way.
 const TOKENS_MAX: usize = 1 << 20;
+
+/// Bytes that a token takes while a statement is parsed, in the list of tokens and in the tree: measured on lists of
+/// numbers.
+const TOKEN_BYTES: usize = 375;
+
+/// Bytes of a token that is space, which is in no tree.
+const SPACE_BYTES: usize = 90;
+
+/// Bytes of text from which on parsing it is counted: below, it takes less than 24 MB at the very worst, and some 100 KB
+/// as a rule.
+const COUNTED_BYTES_MIN: usize = 64 << 10;
 
 /// What a statement may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +95,29 @@ impl ParseLimits {
 /// Errors: 42601 where it does not parse, 0A000 for what is known and not supported, 54000 and 54001 for limits,
 /// and those of single literals and names (22003, 42622, …).
 pub fn parse(sql: &str, limits: &ParseLimits) -> Result<Statement> {
+    parse_within(sql, limits, None)
+}
+
+/// [`parse`], which takes the memory that a long text needs out of an account first: that of its tokens until they are
+/// parsed, and that of its long lists for as long as they live.
+///
+/// # Errors
+/// Those of `parse`, and 53200 where the account has not enough.
+pub fn parse_within(sql: &str, limits: &ParseLimits, memory: Option<&Arc<QueryMemory>>) -> Result<Statement> {
     limits.check_length(sql)?;
+    let refused = |error: Error| error.context(format_args!("parsing a statement of {} bytes", sql.len()));
+    let (lists, shorter) = Lists::take_out(sql, memory).map_err(refused)?.unzip();
+    let mut counted = Counted::new(memory);
+    let sql = shorter.as_deref().unwrap_or(sql);
     if scan::count_tokens(sql, TOKENS_MAX).is_none() {
         let message = format!("the statement has more than {TOKENS_MAX} tokens");
         return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message).hint("send it in parts"));
     }
-    let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max };
+    if sql.len() >= COUNTED_BYTES_MIN {
+        let (tokens, spaces) = scan::tokens_and_spaces(sql);
+        counted.set(tokens * TOKEN_BYTES + spaces * SPACE_BYTES).map_err(refused)?;
+    }
+    let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max, lists };
     let tokens = translator.one_statement(translator.tokenize(sql)?)?;
     guard::check(&tokens, limits.depth_max).map_err(|(error, span)| error.at(translator.position(span)))?;
     translator.statement(tokens)
@@ -93,7 +126,7 @@ pub fn parse(sql: &str, limits: &ParseLimits) -> Result<Statement> {
 /// Reads one expression: the text of a DEFAULT.
 pub fn parse_expression(sql: &str, limits: &ParseLimits) -> Result<Expr> {
     limits.check_length(sql)?;
-    let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max };
+    let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max, lists: None };
     let tokens = translator.tokenize(sql)?;
     guard::check(&tokens, limits.depth_max).map_err(|(error, span)| error.at(translator.position(span)))?;
     translator.check_numbers(&tokens)?;
@@ -108,6 +141,8 @@ pub fn parse_expression(sql: &str, limits: &ParseLimits) -> Result<Expr> {
 struct Translator {
     positions: Positions,
     depth_max: usize,
+    /// Lists that were taken out of the text.
+    lists: Option<Lists>,
 }
 
 /// Where each line begins, in characters.
@@ -141,7 +176,12 @@ const DIALECT: PostgreSqlDialect = PostgreSqlDialect {};
 
 impl Translator {
     fn position(&self, span: Span) -> u32 {
-        self.positions.of_location(span.start)
+        self.whole(self.positions.of_location(span.start))
+    }
+
+    /// A position in the text as it was given, with its lists.
+    fn whole(&self, position: u32) -> u32 {
+        self.lists.as_ref().map_or(position, |lists| lists.position(position))
     }
 
     fn tokenize(&self, sql: &str) -> Result<Vec<TokenWithSpan>> {
@@ -213,7 +253,7 @@ impl Translator {
     }
 
     fn at(&self, error: Error, location: Location) -> Error {
-        place(error, self.positions.of_location(location))
+        place(error, self.whole(self.positions.of_location(location)))
     }
 
     fn refuse(&self, what: impl std::fmt::Display, span: Span) -> Error {
@@ -235,7 +275,7 @@ impl Translator {
     /// The error of a statement that stops too early: it points behind the last character, as PostgreSQL's does.
     fn at_end(&self, wanted: &str) -> Error {
         let error = Error::invalid(SqlState::SYNTAX_ERROR, "syntax error at end of input");
-        error.hint(format!("expected {wanted}")).at(self.positions.end)
+        error.hint(format!("expected {wanted}")).at(self.whole(self.positions.end))
     }
 
     /// Reads the parser's error text, which is all that it tells: `Expected: a, found: b at Line: 1, Column: 2`.

@@ -14,24 +14,20 @@
 //! * Nothing is read or decoded while the lock is held. Two readers may decode the same part at once; one result stays.
 //! * The bytes of both segments together never exceed the limit. What readers still hold after it was evicted is theirs.
 
+mod segments;
+
 use crate::error::Result;
 use crate::ids::ColumnId;
 use crate::sql::batch::{Column, Strings};
 use crate::storage::block::Block;
 use crate::storage::rows::Metadata;
-use lru::LruCache;
+use segments::Segments;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of an entry beside its content: the maps' slots, list links and the headers of shared values.
 const ENTRY_BYTES: usize = 160;
-
-/// Share of the limit that protected entries may take, of four parts: the rest lets new ones prove themselves.
-const PROTECTED_QUARTERS: usize = 3;
-
-/// Part of the limit above which an entry is not kept: it would push out many to serve one.
-const ENTRY_SHARE_MAX: usize = 8;
 
 /// What a column is to its keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,93 +76,6 @@ impl Entry {
 
 type Key = (u64, Part);
 
-struct Segment {
-    entries: LruCache<Key, Entry>,
-    bytes: usize,
-}
-
-impl Segment {
-    fn new() -> Segment {
-        Segment { entries: LruCache::unbounded(), bytes: 0 }
-    }
-
-    fn put(&mut self, key: Key, entry: Entry) {
-        self.bytes += entry.bytes();
-        if let Some(former) = self.entries.put(key, entry) {
-            self.bytes -= former.bytes();
-        }
-    }
-
-    fn take(&mut self, key: Key) -> Option<Entry> {
-        let entry = self.entries.pop(&key)?;
-        self.bytes -= entry.bytes();
-        Some(entry)
-    }
-
-    fn take_oldest(&mut self) -> Option<(Key, Entry)> {
-        let (key, entry) = self.entries.pop_lru()?;
-        self.bytes -= entry.bytes();
-        Some((key, entry))
-    }
-
-    fn forget(&mut self, blocks: &Range<u64>) {
-        let bytes = &mut self.bytes;
-        self.entries.retain(|(block, _), entry| {
-            let gone = blocks.contains(block);
-            if gone {
-                *bytes -= entry.bytes();
-            }
-            !gone
-        });
-    }
-}
-
-struct Segments {
-    probation: Segment,
-    protected: Segment,
-    bytes_max: usize,
-    evictions: u64,
-}
-
-impl Segments {
-    fn get(&mut self, key: Key) -> Option<Entry> {
-        if let Some(entry) = self.protected.entries.get(&key) {
-            return Some(entry.clone());
-        }
-        let entry = self.probation.take(key)?;
-        self.protected.put(key, entry.clone());
-        self.settle();
-        Some(entry)
-    }
-
-    fn put(&mut self, key: Key, entry: Entry, protect: bool) {
-        if entry.bytes() > self.bytes_max / ENTRY_SHARE_MAX {
-            return;
-        }
-        // Another reader may have put it in the meantime, and more may have asked for it since.
-        if protect || self.protected.entries.contains(&key) {
-            self.probation.take(key);
-            self.protected.put(key, entry);
-        } else {
-            self.probation.put(key, entry);
-        }
-        self.settle();
-    }
-
-    /// Moves the oldest down and out until the limits hold again.
-    fn settle(&mut self) {
-        let protected_max = self.bytes_max / 4 * PROTECTED_QUARTERS;
-        while self.protected.bytes > protected_max
-            && let Some((key, entry)) = self.protected.take_oldest()
-        {
-            self.probation.put(key, entry);
-        }
-        while self.probation.bytes + self.protected.bytes > self.bytes_max && self.probation.take_oldest().is_some() {
-            self.evictions += 1;
-        }
-    }
-}
-
 /// What the cache holds and how it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
@@ -202,7 +111,7 @@ pub struct Cache {
 impl Cache {
     /// A cache that holds at most `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Cache {
-        let segments = Segments { probation: Segment::new(), protected: Segment::new(), bytes_max, evictions: 0 };
+        let segments = Segments::new(bytes_max);
         Cache { segments: Mutex::new(segments), lookups: Arc::default() }
     }
 

@@ -93,7 +93,7 @@ impl Database {
         Ok(Database { path: path.to_path_buf(), identity, files, _lock: lock })
     }
 
-    /// Refuses a directory of another node; `--rename` calls [`Database::rename`] instead.
+    /// Refuses a directory of another node.
     pub fn expect_node(&self, node_id: &str) -> Result<()> {
         if self.identity.node_id == node_id {
             return Ok(());
@@ -101,7 +101,7 @@ impl Database {
         let (path, owner) = (self.path.display(), &self.identity.node_id);
         let message = format!("{path} belongs to node \"{owner}\", not \"{node_id}\"");
         Err(Error::invalid(SqlState::NOT_IN_STATE, message)
-            .hint(format!("start with --id {owner}, or rename the node with --rename")))
+            .hint(format!("start with --data-dir {path} --id {owner}, or give it the new name with --rename")))
     }
 
     /// Refuses a directory of another group.
@@ -117,6 +117,9 @@ impl Database {
     /// Gives the directory to another node id, durably. The disk stays the same disk.
     pub fn rename(&mut self, node_id: &str) -> Result<()> {
         check_id(node_id)?;
+        if self.identity.node_id == node_id {
+            return Ok(());
+        }
         let identity = Identity { node_id: node_id.to_string(), ..self.identity.clone() };
         files::replace(&*self.files, &self.path.join(CLUSTER), &identity.encode()?)?;
         self.identity = identity;
@@ -165,10 +168,26 @@ pub fn resolve(files: &dyn Files, dir: &Path, id: Option<&str>, default: &str, c
         }
     };
     match create {
-        Create::Allowed => Ok(path),
-        Create::Refused if is_database(files, &path) => Ok(path),
+        Create::Allowed | Create::Refused if is_database(files, &path) => Ok(path),
+        Create::Allowed => id.map_or(Ok(()), |id| expect_no_namesake(files, dir, id)).map(|()| path),
         Create::Refused => Err(absent(&path)),
     }
+}
+
+/// Refuses to make a second database of that node's beside the one that has its name inside, after a rename say: to the
+/// operator all rows would be gone.
+fn expect_no_namesake(files: &dyn Files, dir: &Path, id: &str) -> Result<()> {
+    for path in databases(files, dir)? {
+        let cluster = path.join(CLUSTER);
+        // One that cannot be read is somebody else's trouble, and reported where it is opened.
+        let identity = files::read(files, &cluster).and_then(|content| Identity::decode(&content, &cluster));
+        if identity.is_ok_and(|identity| identity.node_id == id) {
+            let message = format!("the database of node \"{id}\" is {}", path.display());
+            return Err(Error::invalid(SqlState::CONFIG_ERROR, message)
+                .hint(format!("name it with --data-dir {}, or rename the directory to {id}", path.display())));
+        }
+    }
+    Ok(())
 }
 
 /// Whether [`resolve`] may name a directory that is yet to be made.

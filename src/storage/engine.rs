@@ -37,7 +37,7 @@ mod state;
 mod threads;
 mod watcher;
 
-pub use backup::PREFIX as BACKUP_PREFIX;
+pub use backup::{IsWanted, PREFIX as BACKUP_PREFIX};
 pub use counters::Counters;
 pub use histogram::{Distribution, Histogram};
 pub use limits::Limits;
@@ -183,6 +183,8 @@ pub struct Status {
     pub memtables: usize,
     /// Bytes they hold.
     pub memtable_bytes: usize,
+    /// Bytes of flushed memtables that statements under way keep.
+    pub memtable_kept_bytes: u64,
     /// Levels of blocks below them.
     pub block_levels: usize,
     /// Bytes the block cache holds.
@@ -237,6 +239,7 @@ impl Handle {
             applied: self.shared.view().version,
             memtables: levels.memtables.len(),
             memtable_bytes: levels.memtable_bytes(),
+            memtable_kept_bytes: self.shared.leases.memory_bytes(&levels),
             block_levels: levels.blocks.len(),
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
@@ -262,10 +265,10 @@ impl Handle {
 
     /// Writes a backup of everything applied by now into a directory that does not exist yet, on the same file system:
     /// in `snapshots/`, under a name that begins with [`BACKUP_PREFIX`]. The caller removes it; a dropped sender means
-    /// that the engine has ended.
-    pub fn backup(&self, to: &Path) -> oneshot::Receiver<Result<()>> {
+    /// that the engine has ended. Once `is_wanted` says no it ends early, with an error, and nothing is left of it.
+    pub fn backup(&self, to: &Path, is_wanted: IsWanted) -> oneshot::Receiver<Result<()>> {
         let (done, wait) = oneshot::channel();
-        let _ = self.background.send(Job::Backup { to: to.to_path_buf(), done });
+        let _ = self.background.send(Job::Backup { to: to.to_path_buf(), is_wanted, done });
         wait
     }
 
@@ -282,7 +285,7 @@ impl Engine {
         let watch = Watch::new(options.clock.clone(), options.limits.disk_stall_max);
         let options = &Options { files: watch.over(options.files.clone()), ..options.clone() };
         let open::Opened { wal, machine, background, shared, hard_state, rebuilt } =
-            open::open(&database.path, options, &watch, salt)?;
+            open::open(&database.path, options, &watch, salt).map_err(|error| advise(error, &database.path))?;
         let (log_sender, log_requests) = channel();
         let (state_sender, state_requests) = channel();
         let (job_sender, jobs) = channel();
@@ -378,18 +381,50 @@ impl Engine {
                 return Err(hung);
             }
         };
-        watcher.end();
         let ended = |name: &str| Error::internal(format!("the {name} thread panicked"));
         // Only now, with no thread left that writes, may the directory be let go, whichever of them has panicked.
-        let (wal, mut background) = (log.map_err(|_| ended("log"))?, background.map_err(|_| ended("background"))?);
-        state.map_err(|_| ended("state"))?;
-        if handle.has_failed() {
-            return Ok(());
+        let joined = log
+            .map_err(|_| ended("log"))
+            .and_then(|wal| background.map(|background| (wal, background)).map_err(|_| ended("background")))
+            .and_then(|parts| state.map(|()| parts).map_err(|_| ended("state")));
+        let (wal, mut background) = match joined {
+            Ok(parts) if !handle.has_failed() => parts,
+            left => {
+                watcher.end();
+                return left.map(drop);
+            }
+        };
+        // On a thread of its own, for the disk may hang in the last seal as in any other.
+        let last = move || {
+            background.seal_at_stop()?;
+            // The entry at the birth is in sealed files too; the log's header keeps its position and term.
+            wal.close(background.birth().next())
+        };
+        let closed = threads::spawn("close", last).and_then(|thread| watcher.join(thread));
+        match closed {
+            Ok(closed) => {
+                watcher.end();
+                closed.unwrap_or_else(|_| Err(ended("close")))
+            }
+            Err(error) => {
+                // Not let go either: see above.
+                std::mem::forget(database);
+                Err(error)
+            }
         }
-        background.seal_at_stop()?;
-        // The entry at the birth is in sealed files too; the log's header keeps its position and term.
-        wal.close(background.birth().next())
     }
+}
+
+/// What an operator does about a directory that is damaged.
+fn advise(error: Error, path: &Path) -> Error {
+    if error.kind() != Kind::Damaged || error.hint_text().is_some() {
+        return error;
+    }
+    error.hint(format!(
+        "{} is left as it is: keep a copy of it, and restore a snapshot into another --data-dir (chronos snapshot \
+         restore)",
+        path.display()
+    ))
 }
 
 /// Bound into the log's checksums: part of what only this disk has.

@@ -16,6 +16,8 @@
 //!
 //! * Nothing is visible before [`HotStore::publish`]: a draft may take in several memtables, as one large command needs.
 //! * A block that is more than three quarters full is not taken apart for rows beyond its end.
+//! * What is in memory is a bounded number of bytes, whatever a row has: a chunk of the memtable, one block, and what they
+//!   make together. So has a block when it is decoded, by which readers are bounded.
 //! * What may be left out is judged by the state record that will be published (`storage::judge`).
 //! * Rows of dropped keyspaces go, and so do blocks of which nothing is left, unread.
 
@@ -37,17 +39,26 @@ use crate::storage::state::StateRecord;
 use crate::storage::weave;
 use std::sync::Arc;
 
-/// Rows taken from the memtable at once.
+/// Rows taken from the memtable at once; large ones are fewer.
 const CHUNK_ROWS: usize = 4096;
+
+/// Bytes in memory of rows that wait to become blocks: with the chunk that they come from and the copies made of both, a
+/// flush takes a few MiB.
+const PENDING_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes that a block has in memory when it is decoded: texts that are alike take next to nothing encoded.
+const DECODED_BYTES_MAX: usize = 256 << 10;
+
+/// Encoded bytes for each column that a block aims at, where a table is so wide that they are more than `TARGET_BYTES`. A
+/// column costs a block some 16 bytes and its manifest 72 whatever it holds; in blocks of 8 KB, a row of 1,600 columns
+/// was one block, and its manifest ten times the row.
+const COLUMN_BYTES: usize = 160;
+
+/// Rows of a wide table that a block has room for in memory at least, for the same reason.
+const WIDE_ROWS_MIN: usize = 64;
 
 /// Encoded bytes that a block aims at: the table in `storage::hot` says why.
 const TARGET_BYTES: usize = 8000;
-
-/// Encoded bytes at which a block is cut in two: the estimate is off by a tenth, seldom by half.
-const BLOCK_BYTES_MAX: usize = TARGET_BYTES * 3 / 2;
-
-/// A block below three quarters of the target takes in the rows to its right.
-const UNDERFULL_BYTES: u32 = (TARGET_BYTES * 3 / 4) as u32;
 
 /// Rows of a hot block at most, however small they are: a point read decodes all keys of its block. See there too.
 const ROWS_MAX: usize = 1024;
@@ -154,6 +165,10 @@ struct KeyspaceFlush<'a> {
     /// Rows to the right of `out`, not in blocks yet.
     pending: Vec<Rows>,
     pending_rows: usize,
+    pending_bytes: usize,
+    /// Encoded bytes that a block aims at, and bytes it may have in memory.
+    target_bytes: usize,
+    decoded_bytes_max: usize,
     bytes_per_row: f64,
     lookup: Lookup,
     /// Rows that came in, and the stretches without a row between them that they came in.
@@ -169,6 +184,7 @@ impl<'a> KeyspaceFlush<'a> {
         keyspace: KeyspaceId,
         blocks: &'a [Arc<BlockEntry>],
     ) -> KeyspaceFlush<'a> {
+        let columns = judge.layout.columns.len();
         let rows: u64 = blocks.iter().map(|entry| u64::from(entry.summary.rows)).sum();
         let filter_bytes = |entry: &BlockEntry| entry.filter.as_ref().map_or(0, |filter| filter.len() as u64);
         let bytes: u64 = blocks.iter().map(|entry| u64::from(entry.bytes) + filter_bytes(entry)).sum();
@@ -184,6 +200,9 @@ impl<'a> KeyspaceFlush<'a> {
             begun: None,
             pending: Vec::new(),
             pending_rows: 0,
+            pending_bytes: 0,
+            target_bytes: TARGET_BYTES.max(columns * COLUMN_BYTES),
+            decoded_bytes_max: DECODED_BYTES_MAX.max(columns * size_of::<u64>() * WIDE_ROWS_MIN),
             bytes_per_row,
             lookup: Lookup::of(&[&hot.level], keyspace),
             rows_in: 0,
@@ -276,7 +295,9 @@ impl<'a> KeyspaceFlush<'a> {
     /// room.
     fn meet_left(&mut self, next_is_inside: bool) -> Result<()> {
         let entry = self.blocks[self.at].clone();
-        let has_room = entry.bytes < UNDERFULL_BYTES && (entry.summary.rows as usize) < ROWS_MAX * 3 / 4;
+        // A block below three quarters of the target takes in the rows to its right.
+        let has_room =
+            (entry.bytes as usize) < self.target_bytes * 3 / 4 && (entry.summary.rows as usize) < ROWS_MAX * 3 / 4;
         if next_is_inside || !has_room {
             self.pass_until(self.at + 1);
             return Ok(());
@@ -315,8 +336,10 @@ impl<'a> KeyspaceFlush<'a> {
         self.lookup
     }
 
-    fn rows_per_block(&self) -> usize {
-        ((TARGET_BYTES as f64 / self.bytes_per_row) as usize).clamp(1, ROWS_MAX)
+    /// Rows of the next block, where one takes `row_bytes` in memory.
+    fn rows_per_block(&self, row_bytes: usize) -> usize {
+        let encoded = (self.target_bytes as f64 / self.bytes_per_row) as usize;
+        encoded.min(self.decoded_bytes_max / row_bytes.max(1)).clamp(1, ROWS_MAX)
     }
 
     fn push(&mut self, rows: Rows) -> Result<()> {
@@ -324,9 +347,13 @@ impl<'a> KeyspaceFlush<'a> {
             return Ok(());
         }
         self.pending_rows += rows.len();
+        self.pending_bytes += rows.byte_len();
         self.pending.push(rows);
         // Two blocks' worth stay back, so that the last two can be made of one size.
-        if self.pending_rows >= CHUNK_ROWS.max(2 * self.rows_per_block()) { self.emit(false) } else { Ok(()) }
+        let row_bytes = self.pending_bytes / self.pending_rows;
+        let is_much = self.pending_rows >= CHUNK_ROWS.max(2 * self.rows_per_block(row_bytes))
+            || self.pending_bytes >= PENDING_BYTES_MAX.max(4 * self.decoded_bytes_max);
+        if is_much { self.emit(false) } else { Ok(()) }
     }
 
     fn emit_all(&mut self) -> Result<()> {
@@ -338,10 +365,12 @@ impl<'a> KeyspaceFlush<'a> {
         let layout = &self.judge.layout;
         let parts = std::mem::take(&mut self.pending);
         let rows = weave::join(layout, &parts.iter().collect::<Vec<&Rows>>());
-        self.pending_rows = 0;
+        drop(parts);
+        let row_bytes = self.pending_bytes / self.pending_rows.max(1);
+        (self.pending_rows, self.pending_bytes) = (0, 0);
         let mut at = 0;
         while at < rows.len() {
-            let block_rows = self.rows_per_block();
+            let block_rows = self.rows_per_block(row_bytes);
             let left = rows.len() - at;
             if !last && left < 2 * block_rows {
                 break;
@@ -353,7 +382,7 @@ impl<'a> KeyspaceFlush<'a> {
         }
         if at < rows.len() {
             let rest = weave::slice(layout, &rows, at, rows.len());
-            self.pending_rows = rest.len();
+            (self.pending_rows, self.pending_bytes) = (rest.len(), rest.byte_len());
             self.pending.push(rest);
         }
         Ok(())
@@ -379,7 +408,8 @@ impl<'a> KeyspaceFlush<'a> {
             summary,
             filter,
         };
-        if block.len() > BLOCK_BYTES_MAX && rows.len() > 1 {
+        // The estimate is off by a tenth, seldom by half.
+        if block.len() > self.target_bytes * 3 / 2 && rows.len() > 1 {
             let middle = rows.len() / 2;
             self.encode(&weave::slice(layout, rows, 0, middle))?;
             return self.encode(&weave::slice(layout, rows, middle, rows.len()));

@@ -95,6 +95,9 @@ const RECENT_FLUSHES: usize = 4;
 
 /// The hot store, as its one writer sees it.
 pub struct HotStore {
+    /// First, so that it is closed before the last of what levels share may remove its directory. Levels do not hold it:
+    /// a reader that outlives an engine must not keep the next one from opening it.
+    store: Box<dyn BlockStore>,
     pub(super) shared: Arc<Shared>,
     pub(super) level: Arc<Level>,
     pub(super) live: BTreeMap<Address, Stored>,
@@ -112,11 +115,10 @@ pub struct HotStore {
 
 /// What levels share with the writer.
 pub(super) struct Shared {
-    store: Box<dyn BlockStore>,
     files: Arc<dyn Files>,
     directory: PathBuf,
     garbage: Mutex<Garbage>,
-    /// Runs once the store is closed: removes its directory.
+    /// Runs once the store and all of its levels are gone: removes its directory.
     retired: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     /// Set with the first block that is found damaged.
     is_distrusted: AtomicBool,
@@ -151,8 +153,9 @@ impl HotStore {
         birth: &StateRecord,
     ) -> Result<HotStore> {
         block_file::remove_others(&*files, directory, &BTreeMap::new())?;
-        let shared = Shared::new(store, files, directory);
+        let shared = Shared::new(files, directory);
         let mut hot = HotStore {
+            store,
             level: shared.level(0, Manifest::default(), Vec::new(), BTreeMap::new()),
             shared,
             live: BTreeMap::new(),
@@ -197,8 +200,9 @@ impl HotStore {
         let state = StateRecord::decode(&root.content.state, "hot store: state record")?;
         let deletes = root.content.range_deletes.iter().map(RangeDelete::from).collect();
         block_file::remove_others(&*files, directory, &opened)?;
-        let shared = Shared::new(store, files, directory);
+        let shared = Shared::new(files, directory);
         Ok(HotStore {
+            store,
             level: shared.level(root.content.sequence, manifest, deletes, opened.clone()),
             shared,
             live,
@@ -233,7 +237,7 @@ impl HotStore {
     pub fn size(&self) -> Result<u64> {
         let superseded: u64 = lock(&self.shared.garbage).superseded.values().flatten().map(|(_, bytes)| bytes).sum();
         let named: u64 = self.files.values().map(|file| file.bytes).sum();
-        Ok(self.shared.store.size()? + named + superseded)
+        Ok(self.store.size()? + named + superseded)
     }
 
     /// Encoded bytes of the blocks that are named: what a seal will read.
@@ -305,9 +309,9 @@ impl HotStore {
         let running = chain(if is_base { 0 } else { self.running }, &delta);
         let mut edits = self.publish_edits(sequence, is_base, &delta)?;
         let root_parts = push_root(&mut edits, &content, running, self.root_parts);
-        self.shared.store.apply_batch(edits)?;
+        self.store.apply_batch(edits)?;
         // Before any file goes that the root before this one names: that root may be what a killed process leaves.
-        self.shared.store.flush()?;
+        self.store.flush()?;
 
         let named: BTreeSet<u32> = live.keys().map(|address| address.file).collect();
         let (files, gone) = std::mem::take(&mut self.files)
@@ -340,7 +344,7 @@ impl HotStore {
     fn publish_edits(&self, sequence: u64, is_base: bool, delta: &[u8]) -> Result<Vec<Edit>> {
         let mut edits = Vec::new();
         if is_base {
-            let old = self.shared.store.range(&[DELTA_PREFIX], &[DELTA_PREFIX + 1]);
+            let old = self.store.range(&[DELTA_PREFIX], &[DELTA_PREFIX + 1]);
             edits = old.map(|pair| pair.map(|(key, _)| (key, None))).collect::<Result<Vec<Edit>>>()?;
         }
         push_parts(&mut edits, DELTA_PREFIX, sequence, delta);
@@ -371,9 +375,8 @@ impl HotStore {
 }
 
 impl Shared {
-    fn new(store: Box<dyn BlockStore>, files: Arc<dyn Files>, directory: &Path) -> Arc<Shared> {
+    fn new(files: Arc<dyn Files>, directory: &Path) -> Arc<Shared> {
         Arc::new(Shared {
-            store,
             files,
             directory: directory.to_path_buf(),
             garbage: Mutex::default(),
@@ -428,8 +431,6 @@ impl Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(then) = lock(&self.retired).take() {
-            // The engine must be closed before its files are removed, and a field is dropped only after this body.
-            self.store = Box::new(crate::storage::memory::MemoryStore::new());
             then();
         }
     }

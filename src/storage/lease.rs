@@ -82,6 +82,15 @@ impl Leases {
         self.len() == 0
     }
 
+    /// Bytes of memtables that live leases keep beside the present levels, each once.
+    pub fn memory_bytes(&self, present: &Levels) -> u64 {
+        // Dropped after the lock, as in `settle`.
+        let leases: Vec<Arc<Lease>> = self.lock().values().filter_map(Weak::upgrade).collect();
+        let mut seen: BTreeSet<*const ()> = present.memtables.iter().map(|table| Arc::as_ptr(table).cast()).collect();
+        let kept = leases.iter().flat_map(|lease| &lease.levels.memtables);
+        kept.filter(|table| seen.insert(Arc::as_ptr(table).cast())).map(|table| table.bytes() as u64).sum()
+    }
+
     /// Revokes leases until what the others keep beside the present levels fits; how many were revoked.
     pub fn settle(&self, present: &Levels) -> usize {
         // Dropped after the lock: the last holder of a lease takes it out of the list.
@@ -216,6 +225,8 @@ mod tests {
         assert_eq!(granted[0].check().unwrap_err().sqlstate(), SqlState::SNAPSHOT_TOO_OLD);
         assert!(granted[1].check().is_ok() && granted[2].check().is_ok() && harmless.check().is_ok());
         assert_eq!(leases.settle(&present), 0, "one that is revoked counts no more");
+        let bytes: u64 = kept.iter().map(|levels| levels.memtable_bytes() as u64).sum();
+        assert_eq!(leases.memory_bytes(&present), bytes, "it still holds what it holds until its reader lets go");
         drop((granted, harmless));
         assert!(leases.is_empty(), "what is given back is forgotten");
     }

@@ -58,6 +58,9 @@ const VISIT_ROWS_MAX: usize = 512;
 /// Bytes of keys and images that a reader copies for each hold of the lock: large values take time to copy too.
 const VISIT_BYTES_MAX: usize = 128 << 10;
 
+/// Bytes that rows taken out at once have when they are decoded, about: whoever drains a memtable holds some copies.
+const ROWS_BYTES_MAX: usize = 1 << 20;
+
 /// Bytes of a map entry with its share of the node.
 const KEYSPACE_BYTES: usize = 64;
 
@@ -203,23 +206,31 @@ impl Memtable {
         Ok(Visit::End)
     }
 
+    /// How many keys of a keyspace are named, those of tombstones too.
+    pub fn keys(&self, keyspace: KeyspaceId) -> usize {
+        self.read().keyspaces.get(&keyspace).map_or(0, Tree::len)
+    }
+
     /// The keyspaces that have rows, ascending.
     pub fn keyspaces(&self) -> Vec<KeyspaceId> {
         self.read().keyspaces.keys().copied().collect()
     }
 
-    /// At most `rows_max` rows of a keyspace after a key, tombstones included, each in its newest version. Fewer than
-    /// `rows_max` are all there are.
+    /// At most `rows_max` rows of a keyspace after a key, tombstones included, each in its newest version; fewer where
+    /// they are large. None are left where none come.
     pub fn rows(&self, keyspace: KeyspaceId, layout: &Layout, after: Option<&[u8]>, rows_max: usize) -> Result<Rows> {
         let slots: Vec<usize> = (0..layout.columns.len()).collect();
         let decoder = Decoder::new(layout, &slots);
         let mut columns = decoder.builders(rows_max.min(VISIT_ROWS_MAX));
         let (mut keys, mut metadata) = (Strings::default(), Metadata::default());
         let mut last = after.map(Key::new);
-        while keys.len() < rows_max {
+        // Numbers take eight bytes once they are decoded, however short they are in the image.
+        let (row_bytes, mut bytes) = ((layout.columns.len() + 4) * size_of::<u64>(), 0);
+        while keys.len() < rows_max && bytes < ROWS_BYTES_MAX {
             let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let wanted = rows_max - keys.len();
+            let wanted = (rows_max - keys.len()).min((ROWS_BYTES_MAX - bytes).div_ceil(row_bytes));
             let visit = self.visit(keyspace, from, None, LogIndex(u64::MAX), wanted, |key, stamp, image| {
+                bytes += row_bytes + key.len() + image.map_or(0, <[u8]>::len);
                 keys.push(key);
                 metadata.push(stamp, image.is_none());
                 decoder.decode(key, image, &mut columns)

@@ -150,7 +150,7 @@ pub fn merge_step(
         let mut stream = Stream::new(&keyspace_judge, levels.iter().copied(), keyspace, &range);
         if !pass(&mut stream, &levels, &keyspace_judge, &mut writer, pick.to.is_none())? {
             let at = stream.position().expect("a stream that has not ended has a position");
-            cut = Some(((keyspace, at), stream.tails()));
+            cut = Some(((keyspace, at), stream.tails()?));
             break;
         }
     }

@@ -81,7 +81,16 @@ pub struct Rows {
     pub metadata: Metadata,
 }
 
+/// Bytes of one row's metadata: four numbers and a mark.
+const METADATA_BYTES: usize = 33;
+
 impl Rows {
+    /// Bytes that the rows take in memory, a repeated value counted for each row.
+    pub fn byte_len(&self) -> usize {
+        let columns: usize = self.columns.iter().map(|column| column.bytes_between(0, self.len())).sum();
+        columns + self.keys.byte_len() + self.len() * METADATA_BYTES
+    }
+
     /// How many rows, tombstones included.
     pub fn len(&self) -> usize {
         self.metadata.len()

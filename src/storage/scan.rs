@@ -43,6 +43,10 @@ use plan::{Need, Planned};
 use request::Wanted;
 use std::sync::Arc;
 
+/// Bytes of a batch, about: where rows are large it has fewer of them. A statement holds a batch for each of its
+/// operators, and some copies on its way out.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
 /// Reads a scan batch by batch, in key order. Owns what it reads from: dropping it ends the scan.
 pub struct Scanner {
     wanted: Wanted,
@@ -123,7 +127,7 @@ impl Scanner {
         self.summarised = None;
         self.wanted.view.check_lease()?;
         loop {
-            if self.output.rows() >= self.wanted.batch_rows {
+            if self.output.is_full(&self.wanted) {
                 return self.hand_out();
             }
             if self.current.is_none() {
@@ -191,7 +195,7 @@ impl Scanner {
             });
         }
         let Some(Open { chunk, at, end, alone }) = cursors[least].open().cloned() else { return Ok(Step::Merged) };
-        let room = self.wanted.batch_rows - self.output.rows();
+        let room = self.output.room(wanted, &chunk)?;
         let end = end.min(at + room);
         let run_end = match limit {
             Some(limit) if !alone => {

@@ -157,7 +157,7 @@ impl<'a> RunWriter<'a> {
             return Ok(());
         }
         self.pending_rows += rows.len();
-        self.pending_bytes += bytes_of(&rows);
+        self.pending_bytes += rows.byte_len();
         self.pending.push(rows);
         let limits = self.target.limits;
         if self.pending_rows >= limits.block_rows || self.pending_bytes >= limits.block_bytes {
@@ -237,7 +237,7 @@ impl<'a> RunWriter<'a> {
         if at < rows.len() {
             let rest = weave::slice(&layout, &rows, at, rows.len());
             self.pending_rows = rest.len();
-            self.pending_bytes = bytes_of(&rest);
+            self.pending_bytes = rest.byte_len();
             self.pending.push(rest);
         }
         Ok(())
@@ -327,12 +327,6 @@ fn reaches(judge: &Judge<'_>, delete: &RangeDelete, name: &SealedName) -> bool {
             keyspace >= name.from.0 && begins_before_end((keyspace, &Key::new(&[])))
         }
     })
-}
-
-fn bytes_of(rows: &Rows) -> usize {
-    const METADATA_BYTES: usize = 33;
-    let columns: usize = rows.columns.iter().map(|column| column.byte_len()).sum();
-    columns + rows.keys.byte_len() + rows.len() * METADATA_BYTES
 }
 
 /// Passes a stream on to a writer until the stream ends or the writer's file is full; true at the end.

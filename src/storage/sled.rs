@@ -9,6 +9,8 @@
 //!   never fsynced. So longer records go on in further values.
 //! * No flusher thread: sled is never trusted across a power cut, so its fsyncs every half second would buy nothing.
 //!   [`BlockStore::flush`] after each publish hands its buffer to the kernel, so that kill -9 loses no flush.
+//! * A dropped sled lets its lock go some time later: threads of a pool that all of its databases share finish what they
+//!   write for it first. So opening waits for the lock; the directory's own LOCK keeps other processes away.
 //! * sled meets some kinds of damage with a panic. Here a panic becomes an error like any other: the hot store is
 //!   then thrown away and the log replayed from its birth.
 //!
@@ -18,12 +20,18 @@ use crate::error::{Error, Result};
 use crate::storage::block_store::{BlockStore, Edit, Pair};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// sled's own page cache. It is read at start only, so it need not hold more than the tail.
 const CACHE_BYTES: u64 = 1 << 20;
 
 /// See above: a page of 16 values of 4 KB must stay below a quarter of it.
 const SEGMENT_BYTES: usize = 512 << 10;
+
+/// How often the lock is looked at, and how many times: half a second, after which it is not the one that went before who
+/// holds it.
+const LOCK_LOOK_EVERY: Duration = Duration::from_millis(1);
+const LOCK_LOOKS_MAX: u32 = 500;
 
 /// An ordered map of bytes in a sled directory.
 pub struct SledStore {
@@ -41,9 +49,25 @@ impl SledStore {
             .flush_every_ms(None)
             .mode(::sled::Mode::HighThroughput)
             .use_compression(false);
-        let database = guarded(path, "open", || config.open())?;
-        Ok(SledStore { database, path: path.to_path_buf() })
+        let mut looks = 0;
+        loop {
+            match guarded(path, "open", || Ok(config.open())) {
+                Ok(Ok(database)) => return Ok(SledStore { database, path: path.to_path_buf() }),
+                Ok(Err(error)) if is_locked(&error) && looks < LOCK_LOOKS_MAX => {
+                    looks += 1;
+                    // sled tells nobody when it is done.
+                    std::thread::park_timeout(LOCK_LOOK_EVERY);
+                }
+                Ok(Err(error)) => return Err(translate(path, "open", error)),
+                Err(error) => return Err(error),
+            }
+        }
     }
+}
+
+fn is_locked(error: &::sled::Error) -> bool {
+    // sled gives the text of the system's error in one of its own.
+    matches!(error, ::sled::Error::Io(error) if error.to_string().contains("could not acquire lock"))
 }
 
 /// Runs one call of sled; its errors and panics become ours.

@@ -42,7 +42,9 @@ pub struct Stream<'a> {
 
 struct Input<'a> {
     level: &'a Level,
-    /// Blocks not begun yet, in key order.
+    /// All its blocks in the range, in key order.
+    all: &'a [Arc<BlockEntry>],
+    /// Those not begun yet.
     entries: &'a [Arc<BlockEntry>],
     /// The block that was begun: its rows from `at` on are still to come.
     begun: Option<(Rows, usize)>,
@@ -73,8 +75,10 @@ impl<'a> Stream<'a> {
         keyspace: KeyspaceId,
         range: &KeyRange,
     ) -> Stream<'a> {
-        let input =
-            |level: &'a Level| Input { level, entries: level.manifest.overlapping(keyspace, range), begun: None };
+        let input = |level: &'a Level| {
+            let all = level.manifest.overlapping(keyspace, range);
+            Input { level, all, entries: all, begun: None }
+        };
         Stream { judge, inputs: levels.map(input).collect() }
     }
 
@@ -88,11 +92,24 @@ impl<'a> Stream<'a> {
         Ok(self.judge.rows(self.load(input, entry)?))
     }
 
-    /// What is left of the blocks that were begun: for each input its rows that have not come yet, unjudged.
-    pub fn tails(&self) -> Vec<Option<Rows>> {
+    /// What is left of the blocks that the position lies in: for each input its rows that have not come yet, unjudged.
+    pub fn tails(&self) -> Result<Vec<Option<Rows>>> {
+        let position = self.position();
+        self.inputs.iter().enumerate().map(|(i, input)| self.tail(i, input, position.as_ref())).collect()
+    }
+
+    fn tail(&self, number: usize, input: &Input<'_>, position: Option<&Key>) -> Result<Option<Rows>> {
         let layout = &self.judge.layout;
-        let tail = |(rows, at): &(Rows, usize)| weave::slice(layout, rows, *at, rows.len());
-        self.inputs.iter().map(|input| input.begun.as_ref().map(tail)).collect()
+        if let Some((rows, at)) = &input.begun {
+            return Ok(Some(weave::slice(layout, rows, *at, rows.len())));
+        }
+        let Some(position) = position else { return Ok(None) };
+        // A block that was skipped unread, since all of it is hidden, while another input stands in the midst of it.
+        let at = input.all.partition_point(|entry| entry.last < *position);
+        let Some(entry) = input.all.get(at).filter(|entry| entry.first < *position) else { return Ok(None) };
+        let rows = self.load(number, entry)?;
+        let from = weave::seek(&rows.keys, 0, position);
+        Ok(Some(weave::slice(layout, &rows, from, rows.len())))
     }
 
     /// The next piece; none at the end.

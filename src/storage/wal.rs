@@ -248,6 +248,13 @@ impl Wal {
         Recovered { hard_state: self.log.hard_state.clone(), previous, first: previous.index.next(), last, wal: self }
     }
 
+    /// A segment that was written under another salt than this log's own: what lies in the directory came from elsewhere.
+    pub fn foreign_segment(&self) -> Option<&Path> {
+        let is_foreign =
+            |segment: &&segment::Segment| segment.seed != batch::Seed::new(segment.sequence, self.options.salt);
+        self.log.segments.iter().find(is_foreign).map(|segment| segment.path.as_path())
+    }
+
     /// Writes entries, and before them the hard state where it changed; durable after the next [`Wal::sync`]. The
     /// entries follow each other; the first follows the last in the log or takes the place of one after `previous`,
     /// which truncates. After an error [`Wal::last`] says what was appended.

@@ -1,5 +1,8 @@
 //! The command line as a shell meets it: what it prints, where, and with which exit code.
 
+mod backslashes;
+mod values;
+
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -225,6 +228,53 @@ fn statements_of_flags_and_files_run_in_order() {
     let two = ["single-node", "--data-dir", "d", "--format", "csv", "-e", "SELECT 1 AS a; SELECT 2 AS b", "-e"];
     let ran = run_in(inside.path(), &[&two[..], &["SELECT COUNT(*) AS n FROM sensors"]].concat());
     assert_eq!((ran.code, ran.out.as_str()), (0, "a\n1\nb\n2\nn\n2\n"));
+}
+
+#[test]
+fn a_database_gets_another_name_only_when_it_is_asked_for() {
+    let inside = directory();
+    assert_eq!(piped(inside.path(), &[], SENSORS).code, 0);
+    let asked = |arguments: &[&str]| {
+        let count = ["-e", "SELECT COUNT(*) AS n FROM sensors", "--format", "csv"];
+        run_in(inside.path(), &[&["single-node", "--data-dir"], arguments, &count].concat())
+    };
+    let refused = asked(&["d/local", "--id", "gateway"]);
+    assert_eq!(refused.code, 1);
+    assert!(refused.err.contains("belongs to node \"local\", not \"gateway\""), "{}", refused.err);
+    assert!(refused.err.contains("--rename"), "{}", refused.err);
+    let nothing = asked(&["d", "--id", "gateway", "--rename"]);
+    assert_eq!(nothing.code, 1, "there is nothing to rename: {}", nothing.out);
+    for _ in 0..2 {
+        let renamed = asked(&["d/local", "--id", "gateway", "--rename"]);
+        assert_eq!((renamed.code, renamed.out.as_str()), (0, "n\n2\n"), "{}", renamed.err);
+    }
+    let beside = asked(&["d", "--id", "gateway"]);
+    assert_eq!(beside.code, 1, "no second database of that name: {}", beside.out);
+    assert!(beside.err.contains("the database of node \"gateway\" is d/local"), "{}", beside.err);
+    // From the sealed files and from the log alone: its name is in both.
+    assert_eq!(asked(&["d/local", "--id", "gateway"]).out, "n\n2\n");
+    assert_eq!(asked(&["d/local", "--id", "local"]).code, 1);
+}
+
+/// A node under a name that its directory did not have, killed before anything is sealed.
+#[test]
+fn a_renamed_node_is_known_by_its_name_after_a_kill() {
+    let inside = directory();
+    assert_eq!(piped(inside.path(), &[], SENSORS).code, 0);
+    let (parent, path) = (inside.path().join("d"), inside.path().join("d/node1"));
+    std::fs::rename(parent.join("local"), &path).expect("moves");
+    let start = |arguments: &[&str]| {
+        let mut command = super::process::command(&path, super::process::FREE);
+        command.args(arguments);
+        super::process::Node::spawn(command, &parent)
+    };
+    let renamed = start(&["--rename"]);
+    renamed.until_ready();
+    renamed.kill();
+    let node = start(&[]);
+    let counted = node.post_sql(r#"{"sql": "SELECT COUNT(*) AS n FROM sensors"}"#);
+    assert_eq!(counted.0, 200, "{}", counted.1);
+    assert!(node.get("/status").contains("\"node1\""));
 }
 
 fn import(directory: &Path, arguments: &[&str]) -> Ran {

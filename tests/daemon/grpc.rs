@@ -125,7 +125,10 @@ fn limits_and_deadlines_are_told_by_name() {
         let refused = run(&mut client, &long).await;
         assert_eq!((refused.success, refused.sqlstate.as_str()), (false, "54000"), "{}", refused.error);
         let longer = SqlRequest { sql: format!("SELECT '{}'", "x".repeat(17 << 20)) };
-        assert_eq!(client.execute_sql(longer).await.unwrap_err().code(), Code::OutOfRange);
+        let refused = client.execute_sql(longer).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        assert!(refused.message().contains("limits.statement_bytes_max"), "{refused}");
+        assert_eq!(refused.metadata().get("x-chronos-sqlstate").unwrap(), "54000");
         let deep = run(&mut client, &format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000))).await;
         assert!(!deep.success && !deep.sqlstate.is_empty(), "{}", deep.error);
         // A write waits for the disk at least, so it cannot be done before its deadline.

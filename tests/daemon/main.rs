@@ -5,6 +5,7 @@
 mod cli;
 mod cli_hostile;
 mod crash;
+mod flight;
 mod grpc;
 mod hostile;
 mod http;

@@ -98,11 +98,13 @@ fn the_status_says_everything_under_names_that_stay() {
         "limits.connections",
         "limits.mailbox",
         "limits.query_memory_bytes",
+        "limits.in_flight_bytes_max",
         "limits.response_bytes_max",
         "limits.statement_bytes_max",
         "limits.statement_effects_max",
         "limits.statement_timeout",
         "raft.proposals_bytes_max",
+        "storage.batch_effects_bytes_max",
         "storage.cache_bytes_max",
         "storage.commit_linger",
         "storage.disk_reserve",
@@ -113,6 +115,7 @@ fn the_status_says_everything_under_names_that_stay() {
         "storage.segment_bytes",
         "storage.pinned_bytes_max",
         "storage.scrub_interval",
+        "storage.statement_slice_bytes_max",
         "storage.view_age_max",
         "ttl.cleanup_interval_secs",
     ] {
@@ -121,7 +124,13 @@ fn the_status_says_everything_under_names_that_stay() {
     }
     assert_eq!(status["limits"]["limits.mailbox"]["max"], json!(77));
     assert_eq!(status["limits"]["storage.seal_wal_bytes"]["set"], json!("64 MiB"));
-    assert!(status["limits"]["storage.memory_bytes_max"]["now"].as_u64() > Some(1 << 20));
+    // A quarter of the memory, which a larger batch is refused by.
+    let memory = status["limits"]["storage.memory_bytes_max"]["max"].as_u64().unwrap();
+    assert_eq!(status["limits"]["storage.batch_effects_bytes_max"]["max"], json!(memory / 4));
+    let resident = &status["limits"]["process.resident_bytes"];
+    assert!(resident["now"].as_u64() > Some(1 << 20) && resident["now"].as_u64() < resident["max"].as_u64());
+    let memory = &status["limits"]["storage.memory_bytes_max"];
+    assert!(memory["now"].as_u64() > Some(0) && memory["now"].as_u64() < memory["max"].as_u64(), "{memory}");
     assert!(status["limits"]["storage.memtable_bytes_max"]["now"].as_u64() > Some(0));
 }
 
@@ -294,4 +303,16 @@ fn sighup_cannot_overrule_the_environment() {
     while !std::fs::read_to_string(&log).unwrap().contains("log.level = \"info\" (environment RUST_LOG)") {
         std::thread::yield_now();
     }
+}
+
+#[test]
+fn what_dependencies_log_arrives_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("chronos.log");
+    let settings = [("CHRONOS_LOG_FILE", log.to_str().unwrap()), ("RUST_LOG", "off,sled=debug")];
+    let node = Node::start_with(directory.path(), &settings);
+    assert_eq!(node.terminate().code(), Some(0));
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(lines.contains(" sled::") || !cfg!(debug_assertions), "{lines}");
+    assert!(!lines.contains(" chronos::"), "{lines}");
 }

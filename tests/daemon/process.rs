@@ -121,9 +121,16 @@ impl Node {
         let _ = stream.write_all(body);
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
-        let answer = String::from_utf8(answer).unwrap();
+        let answer = unchunked(&answer);
         let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.unwrap_or_else(|| panic!("no HTTP: {answer:?}")), answer)
+    }
+
+    /// The most memory that the process has had so far.
+    pub fn peak_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
     /// A GET for its body.
@@ -151,6 +158,27 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A whole answer as text; one that came in chunks is put together, and must have come to its end.
+pub fn unchunked(answer: &[u8]) -> String {
+    let head_end = answer.windows(4).position(|four| four == b"\r\n\r\n").map_or(answer.len(), |at| at + 4);
+    let (head, mut rest) = answer.split_at(head_end);
+    let mut whole = head.to_vec();
+    if !String::from_utf8_lossy(head).to_lowercase().contains("transfer-encoding: chunked") {
+        whole.extend_from_slice(rest);
+        return String::from_utf8(whole).unwrap();
+    }
+    loop {
+        let line_end = rest.windows(2).position(|two| two == b"\r\n").expect("the answer broke off");
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..line_end]).unwrap(), 16).unwrap();
+        if length == 0 {
+            return String::from_utf8(whole).unwrap();
+        }
+        let chunk = &rest[line_end + 2..];
+        whole.extend_from_slice(&chunk[..length]);
+        rest = &chunk[length + 2..];
     }
 }
 

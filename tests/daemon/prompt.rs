@@ -24,7 +24,8 @@ struct Terminal {
 impl Terminal {
     /// None where there is no `script`.
     fn open(directory: &Path, arguments: &str) -> Option<Terminal> {
-        let program = format!("{} {arguments}", env!("CARGO_BIN_EXE_chronos"));
+        // `exec`: a shell between would get Ctrl-C too, and some end by it once the program has.
+        let program = format!("exec {} {arguments}", env!("CARGO_BIN_EXE_chronos"));
         let mut command = Command::new("script");
         command.args(["-q", "-e", "-c", &program, "/dev/null"]).current_dir(directory).env("TERM", "xterm");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());

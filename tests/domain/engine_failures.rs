@@ -1,8 +1,11 @@
 //! What becomes of the engine where its background work fails: in a flush, around `CURRENT`, in a seal or merge that can
-//! be tried again, in a damaged block, while it opens.
+//! be tried again, in a damaged block.
 //!
 //! Files are on a disk that fails on demand, sled on a real one beside it, so a restart within the same boot goes on from
 //! the hot store.
+
+mod current;
+mod damage;
 
 use chronos::clock::{ManualClock, Wall};
 use chronos::embedded::{Database, Options};
@@ -235,78 +238,6 @@ fn a_flush_that_fails_while_a_merge_gives_way_ends_the_engine_and_loses_nothing(
     fail_a_flush_that_is_given_way_to(&mut world, db, &gate);
 }
 
-/// The steps by which `CURRENT` is put in its place.
-const STEPS: [&str; 5] = ["create", "write", "sync", "rename", "sync the directory"];
-
-/// Fails one of them, the first time after `begins`.
-fn fail_current(disk: &Disk, step: &'static str, begins: impl Fn(Operation, &Path) -> bool + Send + Sync + 'static) {
-    let (begun, renamed, failed) = (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-    disk.fail_where(Some(Arc::new(move |operation, path| {
-        if begins(operation, path) {
-            begun.store(true, Ordering::Relaxed);
-        }
-        let is_current = path.ends_with("CURRENT.tmp");
-        let is_step = match operation {
-            Operation::Create => is_current && step == "create",
-            Operation::Write => is_current && step == "write",
-            Operation::Sync => is_current && step == "sync",
-            Operation::Name => is_current && step == "rename",
-            Operation::SyncDir => {
-                path.ends_with("state") && step == "sync the directory" && renamed.load(Ordering::Relaxed)
-            }
-            Operation::SetLen => false,
-        };
-        if operation == Operation::Name && is_current && begun.load(Ordering::Relaxed) {
-            renamed.store(true, Ordering::Relaxed);
-        }
-        is_step && begun.load(Ordering::Relaxed) && !failed.swap(true, Ordering::Relaxed)
-    })));
-}
-
-/// The engine has failed by name; the next one finds all rows, and seals and merges as ever.
-fn check_that_current_is_fatal(mut world: World, db: Database, what: &str) {
-    let told = failure(&db);
-    assert!(told.message().contains(what) && told.message().contains("injected error"), "{told}");
-    let db = world.restart(db);
-    world.check(&db);
-    let merges = of(&counters(&db).merges);
-    for _ in 0..5 {
-        world.seal_one(&db);
-    }
-    until(|| of(&counters(&db).merges) > merges);
-    world.check(&db);
-    let db = world.restart(db);
-    world.check(&db);
-}
-
-#[test]
-fn a_seal_that_cannot_switch_current_ends_the_engine_at_whichever_step() {
-    for step in STEPS {
-        let mut world = World::new();
-        let db = world.create();
-        world.seal_one(&db);
-        world.insert(&db).unwrap();
-        fail_current(&world.disk, step, |_, _| true);
-        let error = seal(&db).unwrap_err();
-        assert_eq!(error.kind(), Kind::Unavailable, "{step}: {error}");
-        check_that_current_is_fatal(world, db, "sealing");
-    }
-}
-
-#[test]
-fn a_merge_that_cannot_switch_current_ends_the_engine_at_whichever_step() {
-    for step in STEPS {
-        let mut world = World::new();
-        let db = world.create();
-        for _ in 0..3 {
-            world.seal_one(&db);
-        }
-        fail_current(&world.disk, step, |_, path| path.ends_with("000005.blk"));
-        world.seal_one(&db);
-        check_that_current_is_fatal(world, db, "merging");
-    }
-}
-
 #[test]
 fn a_seal_that_fails_before_current_is_tried_again() {
     let mut world = World::new();
@@ -359,9 +290,9 @@ fn a_failed_merge_is_left_alone_for_a_while_and_a_failing_seal_does_not_keep_it_
     until(|| tries.load(Ordering::Relaxed) == 1);
     for _ in 0..3 {
         world.insert(&db).unwrap();
-        let _ = db
-            .group()
-            .with_engine(|engine| engine.handle().backup(Path::new("/nowhere/at/all")).blocking_recv().unwrap());
+        let _ = db.group().with_engine(|engine| {
+            engine.handle().backup(Path::new("/nowhere/at/all"), Arc::new(|| true)).blocking_recv().unwrap()
+        });
     }
     assert_eq!(tries.load(Ordering::Relaxed), 1, "not with every job");
     merging.store(true, Ordering::Relaxed);
@@ -431,47 +362,4 @@ fn writes_that_grow_end_while_a_frozen_store_cannot_be_sealed_and_come_back_with
     until(|| !counters(&db).seal_overdue.load(Ordering::Relaxed));
     world.insert(&db).unwrap();
     world.check(&db);
-}
-
-/// A damaged block of the hot store is met by `meet`; what it is told, and what becomes of the database.
-fn damage(meet: impl FnOnce(&mut World, &Database) -> Option<Error>) {
-    let mut world = World::new();
-    world.limits.seal_wal_bytes = 1 << 20;
-    world.limits.memtable_bytes_max = 64 << 10;
-    let db = world.create();
-    flush_some(&mut world, &db, 1);
-    until(|| handle(&db).status().memtables == 1);
-    for path in world.hot_files() {
-        world.disk.flip(&path, 8 * 3000).unwrap();
-    }
-    if let Some(error) = meet(&mut world, &db) {
-        assert_eq!(error.kind(), Kind::Damaged, "{error}");
-    }
-    let told = failure(&db);
-    assert!(told.kind() == Kind::Damaged && told.message().contains("hot store"), "{told}");
-    assert!(handle(&db).has_failed(), "nothing is written on top of it");
-    let boot = |path: &PathBuf| path.ends_with("hot-000001/BOOT");
-    assert!(!world.disk.paths().iter().any(boot), "the next start does not trust it");
-    let db = world.restart(db);
-    assert!(db.group().recovered().rebuilt);
-    let rows = db.execute("SELECT COUNT(*) FROM t").unwrap().rows;
-    if rows == [[Value::Int(world.rows + ROWS)]] {
-        world.rows += ROWS;
-    }
-    world.check(&db);
-    seal(&db).unwrap();
-}
-
-#[test]
-fn a_damaged_hot_block_ends_the_engine_and_is_made_anew_from_the_log_when_a_reader_meets_it() {
-    damage(|_, db| Some(db.execute("SELECT id, note FROM t").unwrap_err()));
-}
-
-#[test]
-fn a_damaged_hot_block_ends_the_engine_and_is_made_anew_from_the_log_when_a_seal_meets_it() {
-    damage(|_, db| {
-        // Whoever asked learns of the block or that the engine is ending.
-        let _ = seal(db).unwrap_err();
-        None
-    });
 }

@@ -1,8 +1,9 @@
 //! How the engine's threads share the work, and what they leave at a clean stop: sealed rows, and of the log one small
 //! segment.
 
-use chronos::embedded::Database;
+use chronos::embedded::{Database, Options, engine_options};
 use chronos::sql::value::Value;
+use chronos::storage::engine::{Limits, Stop};
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
@@ -53,4 +54,25 @@ fn a_clean_stop_leaves_one_small_segment_of_the_log() {
         database.execute(&format!("INSERT INTO t VALUES ({}, '')", 8000 + round)).unwrap();
         database.close().unwrap();
     }
+}
+
+/// An actor's restart opens the directory while readers of the engine before still have their views.
+#[test]
+fn a_reader_that_outlives_an_engine_keeps_nobody_from_its_hot_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = Limits { memtable_bytes_max: 48 << 10, ..Limits::default() };
+    let open = || Database::open_on(directory.path(), &Options::default(), &engine_options(limits.clone())).unwrap();
+    let database = open();
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY, v FLOAT)").unwrap();
+    for round in 0..3 {
+        let rows: Vec<String> = (0..4000).map(|row| format!("({}, 0.5)", round * 4000 + row)).collect();
+        database.execute(&format!("INSERT INTO t VALUES {}", rows.join(", "))).unwrap();
+    }
+    let mut rows = database.query("SELECT id FROM t").unwrap();
+    rows.next().unwrap().unwrap();
+    database.group().stop(Stop::Abandon).unwrap();
+    let again = open();
+    assert!(!again.group().recovered().rebuilt, "it goes on from the hot store");
+    assert_eq!(again.execute("SELECT COUNT(*) FROM t").unwrap().rows, [vec![Value::Int(12_000)]]);
+    assert_eq!(rows.map(Result::unwrap).count(), 11_999, "the reader goes on as well");
 }

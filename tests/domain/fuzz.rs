@@ -63,8 +63,8 @@ pub const WAL: WalOptions = WalOptions { segment_bytes: 4096, spares_max: 2, sal
 /// Where the log under fuzzing lies.
 pub const WAL_DIRECTORY: &str = "/db/raft";
 
-/// Longest statement worth fuzzing: more only repeats what a shorter one shows, and takes time.
-const SQL_BYTES_MAX: usize = 4096;
+/// Longest statement worth fuzzing: from 16 KiB on, long lists are taken out of a text.
+const SQL_BYTES_MAX: usize = 20 << 10;
 
 /// Files of a log in one input.
 const WAL_FILES_MAX: usize = 4;

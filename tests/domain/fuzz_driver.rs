@@ -23,8 +23,8 @@ const INPUTS: u64 = 2_000;
 /// Inputs that mutations begin from: the valid ones, and as many accepted ones as keep it varied.
 const POOL_MAX: usize = 512;
 
-/// Longest input: the formats under test repeat themselves long before.
-const INPUT_BYTES_MAX: usize = 16 << 10;
+/// Longest input: a statement from which a list is taken out. The other formats repeat themselves long before.
+const INPUT_BYTES_MAX: usize = 20 << 10;
 
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)

@@ -6,6 +6,7 @@
 mod embedded;
 mod engine_failures;
 mod engine_limits;
+mod engine_refusals;
 mod engine_threads;
 mod flipped_bits;
 mod fuzz;

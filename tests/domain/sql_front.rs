@@ -221,6 +221,19 @@ fn long_chains_are_refused_and_moderate_ones_pass() {
 }
 
 #[test]
+fn a_text_like_the_names_of_lists_is_read_in_one_pass() {
+    let front = Front::with(&["CREATE TABLE t (id INT PRIMARY KEY, s TEXT)"]);
+    let (more, list) = ("x".repeat(1 << 20), vec!["7"; 2_000].join(","));
+    front.prepare(&format!("SELECT '$list{more}'")).expect("text");
+    front.prepare(&format!("SELECT 1 FROM t WHERE s = '$list{more}' AND id IN ({list})")).expect("a list too");
+    let names: Vec<&str> = (0..100_000).flat_map(|i| ["$list", &more[..i % 16]]).collect();
+    let names = names.concat();
+    front.prepare(&format!("SELECT 1 FROM t WHERE s = '{names}' AND id IN ({list})")).expect("many names");
+    let error = front.prepare(&format!("SELECT $list{more}, 1 FROM t WHERE id IN ({list})")).expect_err("no name");
+    assert_eq!(error.position(), Some(8), "{error}");
+}
+
+#[test]
 fn a_depth_within_the_limit_fits_the_stack() {
     let front = Front::default();
     let sql = format!("SELECT {}1{}", "(1 + ".repeat(100), ")".repeat(100));

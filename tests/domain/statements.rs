@@ -10,9 +10,11 @@ mod definitions;
 mod indexes;
 mod large;
 mod latches;
+mod memory;
 mod requests;
 mod staged;
 pub(crate) mod support;
+mod wide_indexes;
 mod writes;
 
 pub(crate) use support::fresh;

@@ -168,3 +168,23 @@ proptest! {
         });
     }
 }
+
+/// An actor's restart opens the directory at once, while sled's pool still holds the lock of the one before.
+#[test]
+fn a_sled_directory_opens_again_right_after_it_was_let_go() {
+    let directory = tempfile::tempdir().unwrap();
+    for number in 0..100_u32 {
+        let store = SledStore::open(directory.path()).unwrap();
+        assert_eq!(keys(&store, &[], &[0xFF; 5]).len(), number as usize);
+        store.apply_batch(vec![put(&number.to_be_bytes(), &[7; 4_000])]).unwrap();
+        store.flush().unwrap();
+    }
+}
+
+#[test]
+fn a_sled_directory_that_somebody_keeps_is_refused_by_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let _kept = SledStore::open(directory.path()).unwrap();
+    let refused = SledStore::open(directory.path()).err().unwrap().to_string();
+    assert!(refused.contains(&directory.path().display().to_string()), "{refused}");
+}

@@ -304,3 +304,19 @@ fn a_block_cut_at_the_end_of_a_step_leaves_the_keyspaces_above_it_alone() {
     }
     assert!(steps > 1);
 }
+
+#[test]
+fn a_merge_step_that_ends_within_a_hidden_block_cuts_it_like_any_other() {
+    // Found by a random history: the end of the first step lies in a block of the oldest run that the range delete hides.
+    let append = |device, from, rows, value| Step::Append { device, from, rows, value };
+    let scatter = |seed, rows, value| Step::Scatter { seed, rows, value };
+    let delete = |device, from, rows| Step::Delete { device, from, rows };
+    let history = [
+        vec![delete(0, 0, 1), delete(1, 255, 32), delete(1, 0, 27), scatter(311, 43, 0), Step::Seal],
+        vec![append(0, 65, 20, 0), scatter(0, 11, 2), Step::Seal],
+        vec![delete(0, 265, 56), append(0, 5, 67, 45), scatter(986, 46, 34), Step::Seal],
+        vec![Step::DeleteRange { device: 1, from: 180, rows: 165 }, scatter(273, 39, 14), delete(0, 162, 31)],
+        vec![scatter(134, 58, 34), scatter(413, 34, 33), append(1, 278, 58, 34)],
+    ];
+    run(None, 1, &history.concat());
+}

@@ -137,7 +137,8 @@ fn quoted(out: &mut Vec<u8>, inner: impl FnOnce(&mut Vec<u8>)) {
 /// A number as SQL reads it; none where it is no number.
 fn float(out: &mut Vec<u8>, text: &str) -> Option<()> {
     let value = text::parse_float(text).ok()?;
-    if !value.is_finite() {
+    // Unquoted, `-0` is the negation of an integer, which has no negative zero.
+    if !value.is_finite() || (value == 0.0 && value.is_sign_negative()) {
         quoted(out, |out| text::append(out, &Value::Float(value)));
         return Some(());
     }
@@ -206,9 +207,20 @@ mod tests {
         assert_eq!(sql("1e5", DataType::Float), Ok("100000".to_owned()));
         assert_eq!(sql("-inf", DataType::Float), Ok("'-Infinity'".to_owned()));
         assert_eq!(sql(".5", DataType::Float), Ok("0.5".to_owned()));
+        assert_eq!(sql("-0", DataType::Int), Ok("0".to_owned()));
         assert_eq!(sql("T", DataType::Bool), Ok("TRUE".to_owned()));
         assert_eq!(sql("2015-02-04T17:51:00Z", DataType::Timestamp), Ok("'2015-02-04 17:51:00'".to_owned()));
         assert_eq!(sql("\\x00fF", DataType::Blob), Ok("'\\x00ff'".to_owned()));
+    }
+
+    #[test]
+    fn a_negative_zero_keeps_its_sign_where_it_has_one() {
+        for field in ["-0", "-0.0", "-.0", "-0e3", " -0.00 "] {
+            assert_eq!(sql(field, DataType::Float), Ok("'-0'".to_owned()), "{field}");
+        }
+        assert_eq!(sql("0.0", DataType::Float), Ok("0.0".to_owned()));
+        assert_eq!(guess(&["-0"]), Guess::Int);
+        assert_eq!(guess(&["1.5", "-0"]), Guess::Float);
     }
 
     #[test]

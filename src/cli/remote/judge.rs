@@ -52,14 +52,16 @@ pub fn reason(status: &Status) -> String {
 /// A gRPC status as an error of ours, with the SQLSTATE that the node gave it.
 pub fn from_status(status: &Status) -> Error {
     let error = by_code(status);
-    let Some(state) = status.metadata().get("x-chronos-sqlstate").and_then(|state| state.to_str().ok()) else {
-        return error;
-    };
-    let named = Error::new(error.kind(), SqlState::parse(state), error.message().to_owned());
+    let Some(state) = sqlstate(status) else { return error };
+    let named = Error::new(error.kind(), state, error.message().to_owned());
     match error.hint_text() {
         Some(hint) => named.hint(hint.to_owned()),
         None => named,
     }
+}
+
+fn sqlstate(status: &Status) -> Option<SqlState> {
+    status.metadata().get("x-chronos-sqlstate").and_then(|state| state.to_str().ok()).map(SqlState::parse)
 }
 
 fn by_code(status: &Status) -> Error {
@@ -68,6 +70,10 @@ fn by_code(status: &Status) -> Error {
         Code::Unauthenticated => Error::invalid(SqlState::INVALID_AUTHORIZATION, text)
             .hint("set CHRONOS_AUTH_TOKEN to a token of the server"),
         Code::PermissionDenied => Error::invalid(SqlState::INSUFFICIENT_PRIVILEGE, text),
+        // Too large once is too large for ever.
+        Code::ResourceExhausted if sqlstate(status) == Some(SqlState::LIMIT_EXCEEDED) => {
+            Error::limit(SqlState::LIMIT_EXCEEDED, text)
+        }
         Code::ResourceExhausted => Error::overloaded(text),
         // The transport's own words for a message beyond what the node takes, and beyond what it sends.
         Code::OutOfRange if text.contains("encoded message length too large") => {
@@ -113,6 +119,10 @@ mod tests {
         status.metadata_mut().insert("x-chronos-sqlstate", "53100".parse().expect("a header"));
         let error = from_status(&status);
         assert_eq!((error.sqlstate(), error.kind()), (SqlState::DISK_FULL, Kind::Overloaded));
+        status.metadata_mut().insert("x-chronos-sqlstate", "53200".parse().expect("a header"));
+        assert!(from_status(&status).is_retryable());
+        status.metadata_mut().insert("x-chronos-sqlstate", "54000".parse().expect("a header"));
+        assert_eq!(from_status(&status).kind(), Kind::Limit, "no retry makes a statement shorter");
         assert_eq!(from_status(&Status::resource_exhausted("busy")).sqlstate(), SqlState::TOO_MANY_REQUESTS);
     }
 

@@ -25,6 +25,13 @@ impl Strings {
         self.len() == 0
     }
 
+    /// None yet, with room for so many of so many bytes together.
+    pub fn with_capacity(strings: usize, bytes: usize) -> Strings {
+        let mut offsets = Vec::with_capacity(strings + 1);
+        offsets.push(0);
+        Strings { offsets, bytes: Vec::with_capacity(bytes) }
+    }
+
     /// Strings that lie end to end in `bytes`, cut at `offsets`; none where the offsets do not begin at 0, go back, or
     /// do not end where the bytes end.
     pub fn from_parts(offsets: Vec<u32>, bytes: Vec<u8>) -> Option<Strings> {

@@ -5,14 +5,20 @@ use super::coercion::{Typed, binary, common, no_operator, not_unique, symbol, un
 use super::constant::{evaluate, is_constant, place};
 use super::source::Source;
 use crate::error::{Error, Result, SqlState};
-use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator, can_cast};
+use crate::sql::batch::ColumnBuilder;
+use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator, ValueSet, can_cast};
+use crate::sql::memory::Counted;
 use crate::sql::plan::Aggregate;
-use crate::sql::statement::{Expr, Literal, Node, Test};
+use crate::sql::statement::{Expr, Literal, Literals, Node, Test};
 use crate::sql::suggest;
 use crate::sql::value::{DataType, Value};
+use std::sync::Arc;
 
 /// Columns from this index on stand for aggregates until grouping is resolved. A table has far fewer columns.
 pub(super) const FIRST_AGGREGATE: usize = 1 << 30;
+
+/// Constants of an IN list from which on they are put in order once, rather than hashed for each batch.
+const SET_VALUES_MIN: usize = 64;
 
 /// What an aggregate means where it stands.
 pub(super) enum Aggregates {
@@ -74,6 +80,10 @@ impl<'a> Binder<'a> {
             Node::Is { input, test, negated } => self.is(input, *test, *negated, position),
             Node::Between { input, low, high, negated } => self.between(input, low, high, *negated, position),
             Node::InList { input, list, negated } => self.in_list(input, list, *negated, position),
+            Node::InSet { input, values, list_position, negated } => {
+                let (input, set) = self.in_set(input, values, *list_position)?;
+                Ok(Typed::new(Expression::InSet { input, set, negated: *negated }, position))
+            }
             Node::Like { input, pattern, escape, case_insensitive, negated } => {
                 let (input, pattern) = (self.expression(input)?, self.expression(pattern)?);
                 if !input.fits(DataType::Text) || !pattern.fits(DataType::Text) {
@@ -222,7 +232,45 @@ impl<'a> Binder<'a> {
             .map_err(|(item, _)| no_operator("=", &input, item, item.position))?;
         let input = Box::new(input.into_type(data_type)?);
         let list = list.into_iter().map(|item| item.into_type(data_type)).collect::<Result<Vec<Expression>>>()?;
+        let value = |item: &Expression| match item {
+            Expression::Constant { value, .. } if !value.is_null() => Some(value.clone()),
+            _ => None,
+        };
+        if list.len() >= SET_VALUES_MIN
+            && let Some(values) = list.iter().map(value).collect::<Option<Vec<Value>>>()
+        {
+            let mut column = ColumnBuilder::new(data_type, values.len());
+            values.iter().for_each(|value| column.push(value));
+            let set = Arc::new(ValueSet::of(column.finish(), Counted::default()));
+            return Ok(Typed::new(Expression::InSet { input, set, negated }, position));
+        }
         Ok(Typed::new(Expression::InList { input, list, negated }, position))
+    }
+
+    /// What is looked for in a long list of literals of one kind, and the list, each literal bound by itself: together
+    /// they would take a hundred times the room. What is wrong with one of them is said at the list's place.
+    fn in_set(&mut self, input: &Expr, values: &Literals, at: u32) -> Result<(Box<Expression>, Arc<ValueSet>)> {
+        let input = self.expression(input)?;
+        let first = self.expression(&values.expression(0, at))?;
+        let data_type = common([&input, &first]).map_err(|(item, _)| no_operator("=", &input, item, item.position))?;
+        let input = Box::new(input.into_type(data_type)?);
+        let mut counted = match values {
+            Literals::Ints(set) if data_type == DataType::Int => return Ok((input, Arc::clone(set))),
+            Literals::Ints(set) => set.counted().beside(),
+            Literals::Quoted { strings, counted } if data_type == DataType::Text => {
+                let mut counted = counted.beside();
+                counted.set(ValueSet::strings_bytes(strings))?;
+                return Ok((input, Arc::new(ValueSet::of_texts(strings, counted))));
+            }
+            Literals::Quoted { counted, .. } => counted.beside(),
+        };
+        counted.set(set_bytes(values, data_type))?;
+        let mut column = ColumnBuilder::new(data_type, values.len());
+        for i in 0..values.len() {
+            let item = self.expression(&values.expression(i, at))?.into_type(data_type)?;
+            column.push(&evaluate(&item, at)?);
+        }
+        Ok((input, Arc::new(ValueSet::of(column.finish(), counted))))
     }
 
     fn case(
@@ -263,6 +311,15 @@ fn cut(text: Typed, length_max: u32) -> Typed {
     let arguments = vec![text.expression, length];
     let expression = Expression::Call { function: Function::Left, arguments, data_type: DataType::Text };
     Typed::new(expression, text.position)
+}
+
+/// Bytes that the values of a list take at most while they become a set of another type.
+fn set_bytes(values: &Literals, data_type: DataType) -> usize {
+    match (values, data_type) {
+        // They grow by doubling, and are copied in order. No value is longer than its text.
+        (Literals::Quoted { strings, .. }, DataType::Text | DataType::Blob) => 3 * ValueSet::strings_bytes(strings),
+        (Literals::Ints(_) | Literals::Quoted { .. }, _) => values.len() * size_of::<i64>(),
+    }
 }
 
 fn literal_value(literal: &Literal, position: u32) -> Typed {

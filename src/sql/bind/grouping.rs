@@ -48,6 +48,7 @@ impl Groups {
                 | Expression::IsNull { .. }
                 | Expression::Like { .. }
                 | Expression::InList { .. }
+                | Expression::InSet { .. }
                 | Expression::Case { .. }
                 | Expression::Cast { .. }
                 | Expression::Call { .. } => format!("group {}", group + 1),
@@ -89,9 +90,10 @@ impl Groups {
 pub(crate) fn children(expression: &mut Expression) -> Vec<&mut Expression> {
     match expression {
         Expression::Constant { .. } | Expression::Column { .. } => Vec::new(),
-        Expression::Unary { input, .. } | Expression::IsNull { input, .. } | Expression::Cast { input, .. } => {
-            vec![input]
-        }
+        Expression::Unary { input, .. }
+        | Expression::IsNull { input, .. }
+        | Expression::InSet { input, .. }
+        | Expression::Cast { input, .. } => vec![input],
         Expression::Binary { left, right, .. } => vec![left, right],
         Expression::Like { input, pattern, .. } => vec![input, pattern],
         Expression::InList { input, list, .. } => std::iter::once(&mut **input).chain(list).collect(),

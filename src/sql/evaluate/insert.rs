@@ -8,8 +8,8 @@ use crate::error::SqlState;
 use crate::machine::{Effect, RowSet, duplicate_key};
 use crate::sql::batch::{Column, Strings, Values};
 use crate::sql::bind::BoundInsert;
-use crate::sql::catalog::Layout;
-use crate::storage::codec;
+use crate::sql::catalog::{Layout, LayoutColumn, Table};
+use crate::storage::keys;
 use crate::{Error, Result};
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ impl InsertSlices {
             slices.order = order(&slices.insert, whole_bytes_max)?;
         }
         Ok(slices)
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.insert.table
     }
 
     /// Bytes that all rows take.
@@ -84,48 +88,73 @@ fn cell_bytes(column: &Column, row: usize) -> usize {
     }
 }
 
-/// Row numbers in key order, where rows are in another.
-fn order(insert: &BoundInsert, bytes_max: usize) -> Result<Option<Vec<u32>>> {
-    let layout = insert.table.layout();
-    let columns: Vec<Arc<Column>> = layout
-        .columns
-        .iter()
-        .map(|slot| {
-            let at = insert.table.columns.iter().position(|column| column.id == slot.id);
-            insert.columns[at.expect("a table with a key has no hidden columns")].clone()
-        })
-        .collect();
-    let (mut before, mut key) = (Vec::new(), Vec::new());
-    for row in 0..insert.rows {
-        key.clear();
-        codec::encode_key(&layout, &columns, row, &mut key);
-        if row > 0 && key <= before {
-            return sorted(insert, &layout, &columns, bytes_max).map(Some);
-        }
-        std::mem::swap(&mut before, &mut key);
-    }
-    Ok(None)
+/// The keys of rows that are to be inserted.
+pub(super) struct RowKeys {
+    layout: Layout,
+    /// For each column of the layout its place in the table.
+    places: Vec<usize>,
+    key: Vec<u8>,
+    /// The key of the row before; empty before the first.
+    before: Vec<u8>,
 }
 
-fn sorted(insert: &BoundInsert, layout: &Layout, columns: &[Arc<Column>], bytes_max: usize) -> Result<Vec<u32>> {
-    let (mut keys, mut key) = (Strings::default(), Vec::new());
+impl RowKeys {
+    /// Keys of a table that has a key of its own.
+    pub(super) fn new(table: &Table) -> RowKeys {
+        let layout = table.layout();
+        let place = |slot: &LayoutColumn| {
+            let at = table.columns.iter().position(|column| column.id == slot.id);
+            at.expect("a table with a key has no hidden columns")
+        };
+        RowKeys { places: layout.columns.iter().map(place).collect(), layout, key: Vec::new(), before: Vec::new() }
+    }
+
+    /// The key of a row.
+    pub(super) fn key(&mut self, insert: &BoundInsert, row: usize) -> &[u8] {
+        self.key.clear();
+        for &slot in &self.layout.key {
+            keys::push_cell(&mut self.key, &insert.columns[self.places[usize::from(slot)]], row);
+        }
+        &self.key
+    }
+
+    /// True where each row's key is above the one before it, also above the last row that was given here before.
+    pub(super) fn ascend(&mut self, insert: &BoundInsert) -> bool {
+        (0..insert.rows).all(|row| {
+            self.key(insert, row);
+            let ascends = self.key > self.before;
+            std::mem::swap(&mut self.key, &mut self.before);
+            ascends
+        })
+    }
+}
+
+/// Row numbers in key order, where rows are in another.
+fn order(insert: &BoundInsert, bytes_max: usize) -> Result<Option<Vec<u32>>> {
+    if RowKeys::new(&insert.table).ascend(insert) { Ok(None) } else { sorted(insert, bytes_max).map(Some) }
+}
+
+fn sorted(insert: &BoundInsert, bytes_max: usize) -> Result<Vec<u32>> {
+    let (mut keys, mut row_keys) = (Strings::default(), RowKeys::new(&insert.table));
     for row in 0..insert.rows {
-        key.clear();
-        codec::encode_key(layout, columns, row, &mut key);
-        keys.push(&key);
+        keys.push(row_keys.key(insert, row));
         if keys.byte_len() + keys.len() * 2 * size_of::<u32>() > bytes_max {
-            let message = format!(
-                "the INSERT has {} rows in no order of their keys, which take more than {bytes_max} bytes to sort: \
-                 send them in key order, or in smaller statements",
-                insert.rows
-            );
-            return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
+            return Err(too_many_to_sort(bytes_max));
         }
     }
     let mut order: Vec<u32> = (0..insert.rows as u32).collect();
     order.sort_unstable_by(|a, b| keys.get(*a as usize).cmp(keys.get(*b as usize)));
     match order.windows(2).find(|pair| keys.get(pair[0] as usize) == keys.get(pair[1] as usize)) {
-        Some(pair) => Err(duplicate_key(&insert.table, layout, keys.get(pair[0] as usize))),
+        Some(pair) => Err(duplicate_key(&insert.table, &row_keys.layout, keys.get(pair[0] as usize))),
         None => Ok(order),
     }
+}
+
+/// Why rows are not put in order.
+pub(super) fn too_many_to_sort(bytes_max: usize) -> Error {
+    let message = format!(
+        "the rows of the INSERT are in no order of their keys, which take more than {bytes_max} bytes to sort: send them \
+         in key order, or in smaller statements"
+    );
+    Error::limit(SqlState::LIMIT_EXCEEDED, message)
 }

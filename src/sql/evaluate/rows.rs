@@ -1,9 +1,9 @@
 //! The rows that an UPDATE or DELETE is about, a step at a time.
 
-use super::STEP_ROWS;
+use super::{STEP_BYTES, STEP_ROWS};
 use crate::ids::ColumnId;
 use crate::sql::batch::{Batch, ColumnBuilder, Strings};
-use crate::sql::catalog::{Index, Layout, Table};
+use crate::sql::catalog::{Layout, Table};
 use crate::sql::expression::Expression;
 use crate::sql::plan::Access;
 use crate::sql::value::Value;
@@ -19,19 +19,6 @@ pub(super) struct Selection<'a> {
     pub access: &'a Access,
     pub bounds: &'a [ZoneBound],
     pub filter: Option<&'a Expression>,
-}
-
-/// Rows that are looked up by an index, however small their table.
-const LOOKED_UP_MIN: u64 = STEP_ROWS as u64;
-
-/// Rows that a scan reads in the time of one look-up. A look-up decodes a block of some thousand rows unless it is
-/// cached: through an index of an unordered column, 3,212 of 1,000,000 rows took 573 ms, and reading all of them 171 ms.
-const SCANNED_PER_LOOK_UP: u64 = 512;
-
-/// True where looking up the rows of these index ranges is less work than reading the table.
-fn is_narrow(view: &View, table: &Table, index: &Index, ranges: &[KeyRange]) -> bool {
-    let found = view.rows_in_blocks(index.keyspace, ranges);
-    found <= LOOKED_UP_MIN || found <= view.rows_in_blocks(table.keyspace, &[KeyRange::all()]) / SCANNED_PER_LOOK_UP
 }
 
 /// Rows with all columns of their table's layout, their keys and metadata.
@@ -50,6 +37,8 @@ pub(super) struct RowReader<'a> {
     scanner: Scanner,
     /// The scanner reads index entries, whose rows are looked up.
     by_index: bool,
+    /// Entries at hand, and the first whose row is still to be looked up.
+    entries: Option<(Batch, usize)>,
 }
 
 impl<'a> RowReader<'a> {
@@ -64,44 +53,44 @@ impl<'a> RowReader<'a> {
             with_keys: true,
             batch_rows: STEP_ROWS,
         };
-        let scan = |ranges: &[KeyRange]| {
-            let columns = layout.columns.iter().map(|column| column.id).collect();
-            let request = request(table.keyspace, ranges, columns);
-            (ScanRequest { bounds: selection.bounds.to_vec(), ..request }, false)
-        };
         let (request, by_index) = match selection.access {
-            Access::Primary { ranges } => scan(ranges),
+            Access::Primary { ranges } => {
+                let columns = layout.columns.iter().map(|column| column.id).collect();
+                let request = request(table.keyspace, ranges, columns);
+                (ScanRequest { bounds: selection.bounds.to_vec(), ..request }, false)
+            }
             Access::Index { index, ranges } => {
                 let index = table.indexes.iter().find(|known| known.id == *index);
                 let index = index.ok_or_else(|| Error::conflict("the index was dropped meanwhile"))?;
-                if is_narrow(view, table, index, ranges) {
-                    (ScanRequest { with_keys: false, ..request(index.keyspace, ranges, table.key_columns()) }, true)
-                } else {
-                    // The filter holds every condition, also those that the index would have met.
-                    scan(&[KeyRange::all()])
-                }
+                (ScanRequest { with_keys: false, ..request(index.keyspace, ranges, table.key_columns()) }, true)
             }
         };
         let scanner = view.scan(request)?;
-        Ok(RowReader { view, table: table.clone(), layout, filter: selection.filter, scanner, by_index })
+        Ok(RowReader { view, table: table.clone(), layout, filter: selection.filter, scanner, by_index, entries: None })
     }
 
     /// The next rows, none of them in an empty step; none at the end.
     pub(super) fn next(&mut self, check: &dyn Fn() -> Result<()>) -> Result<Option<Step>> {
-        while let Some(found) = self.scanner.next_batch()? {
+        while let Some(step) = self.read()? {
             check()?;
-            let step = if self.by_index {
-                self.look_up(&found.batch)?
-            } else {
-                let (keys, metadata) = found.keys.expect("keys were asked for");
-                Step { batch: found.batch, keys, metadata }
-            };
             let passing = self.passing(step)?;
             if passing.batch.rows > 0 {
                 return Ok(Some(passing));
             }
         }
         Ok(None)
+    }
+
+    fn read(&mut self) -> Result<Option<Step>> {
+        if let Some((entries, from)) = self.entries.take() {
+            return self.look_up(entries, from).map(Some);
+        }
+        let Some(found) = self.scanner.next_batch()? else { return Ok(None) };
+        if self.by_index {
+            return self.look_up(found.batch, 0).map(Some);
+        }
+        let (keys, metadata) = found.keys.expect("keys were asked for");
+        Ok(Some(Step { batch: found.batch, keys, metadata }))
     }
 
     fn passing(&self, step: Step) -> Result<Step> {
@@ -120,21 +109,26 @@ impl<'a> RowReader<'a> {
         Ok(Step { batch: batch.gather(&passing), keys: Arc::new(keys), metadata: Arc::new(kept) })
     }
 
-    /// The rows whose key columns stand in `entries`.
-    fn look_up(&self, entries: &Batch) -> Result<Step> {
+    /// The rows whose key columns stand in `entries`, as many as a step may hold; the others are for the next one.
+    fn look_up(&mut self, entries: Batch, from: usize) -> Result<Step> {
         let ids: Vec<ColumnId> = self.layout.columns.iter().map(|column| column.id).collect();
         let mut builders: Vec<ColumnBuilder> =
             self.layout.columns.iter().map(|column| ColumnBuilder::new(column.data_type, entries.rows)).collect();
         let (mut found_keys, mut metadata) = (Strings::default(), Metadata::default());
-        let mut key = Vec::new();
-        for row in 0..entries.rows {
+        let (mut key, mut bytes, mut row) = (Vec::new(), 0, from);
+        while row < entries.rows && bytes < STEP_BYTES {
             key.clear();
             entries.columns.iter().for_each(|column| keys::push_cell(&mut key, column, row));
+            row += 1;
             let Some(found) = self.view.get(self.table.keyspace, &key, &ids)? else { continue };
             let Some(values) = found.values else { continue };
             builders.iter_mut().zip(&values).for_each(|(builder, value)| builder.push(value));
+            bytes += values.iter().map(Value::byte_len).sum::<usize>();
             found_keys.push(&key);
             metadata.push(found.stamp, false);
+        }
+        if row < entries.rows {
+            self.entries = Some((entries, row));
         }
         let columns = builders.into_iter().map(|builder| Arc::new(builder.finish())).collect();
         Ok(Step {

@@ -7,8 +7,10 @@
 //!   other rows' old ones. Its size has a limit of its own.
 
 use super::insert::InsertSlices;
+use super::key_size::{check_parts, check_update};
+use super::literals::LiteralSlices;
 use super::rows::{RowReader, Selection, Step};
-use super::{Effects, Evaluation, ROW_BYTES, too_much, write};
+use super::{Effects, Evaluation, ROW_BYTES, STEP_BYTES, too_much, write};
 use crate::Result;
 use crate::error::{Error, SqlState};
 use crate::ids::ColumnId;
@@ -32,7 +34,8 @@ pub struct Slices<'a> {
 pub(super) enum Source<'a> {
     Whole(Option<Effects>),
     Insert(InsertSlices),
-    Update { update: &'a BoundUpdate, rows: RowReader<'a>, moves: bool },
+    Literals(LiteralSlices<'a>),
+    Update { update: &'a BoundUpdate, rows: RowReader<'a>, moves: bool, left: Option<Computed> },
     Delete { table: Arc<Table>, rows: RowReader<'a> },
 }
 
@@ -42,7 +45,7 @@ impl<'a> Source<'a> {
         let selection = Selection { table, access: &update.access, bounds: &update.bounds, filter };
         let rows = RowReader::new(&selection, evaluation.view, evaluation.now_ms)?;
         let moves = update.assignments.iter().any(|(id, _)| table.primary_key.contains(id));
-        Ok(Source::Update { update, rows, moves })
+        Ok(Source::Update { update, rows, moves, left: None })
     }
 }
 
@@ -56,18 +59,35 @@ impl Slices<'_> {
             Source::Whole(effects) => Ok(effects.take()),
             Source::Insert(insert) => {
                 evaluation.within(insert.bytes(), insert.rows())?;
-                Ok(insert.next())
+                let effects = insert.next();
+                effects.iter().try_for_each(|effects| check_parts(insert.table(), &effects.parts))?;
+                Ok(effects)
             }
-            Source::Update { update, rows: reader, moves } => {
+            Source::Literals(literals) => {
+                let effects = literals.next(evaluation.slice_bytes_max)?;
+                evaluation.within(literals.bytes, literals.rows)?;
+                effects.iter().try_for_each(|effects| check_parts(literals.table(), &effects.parts))?;
+                Ok(effects)
+            }
+            Source::Update { update, rows: reader, moves, left } => {
                 let mut written = Written::new(&update.table.layout());
-                while !evaluation.is_full(written.bytes, written.created_ms.len(), *moves)?
-                    && let Some(step) = reader.next(evaluation.check)?
-                {
-                    written.step(update, &step, *moves)?;
+                while !evaluation.is_full(written.bytes, written.created_ms.len(), *moves)? {
+                    let mut computed = match left.take() {
+                        Some(computed) => computed,
+                        None => match reader.next(evaluation.check)? {
+                            Some(step) => Computed::of(update, step)?,
+                            None => break,
+                        },
+                    };
+                    written.take(&mut computed, *moves);
                     evaluation.within(bytes + written.bytes, rows + written.created_ms.len())?;
+                    *left = (computed.at < computed.step.batch.rows).then_some(computed);
                 }
                 (self.bytes, self.rows) = (bytes + written.bytes, rows + written.created_ms.len());
-                Ok(written.into_effects(&update.table, *moves))
+                let effects = written.into_effects(&update.table, *moves);
+                let (table, assignments) = (&update.table, &update.assignments);
+                effects.iter().try_for_each(|effects| check_update(table, &effects.parts, assignments))?;
+                Ok(effects)
             }
             Source::Delete { table, rows: reader } => {
                 let (mut doomed, mut taken) = (Vec::new(), 0);
@@ -123,34 +143,22 @@ impl Written {
         Written { columns: columns.collect(), created_ms: vec![], ended: vec![], bytes: 0 }
     }
 
-    fn step(&mut self, update: &BoundUpdate, step: &Step, moves: bool) -> Result<()> {
-        let (table, layout) = (&update.table, update.table.layout());
-        let visible = layout.columns.len() - table.columns.len();
-        let input = Batch::new(step.batch.columns[visible..].to_vec(), step.batch.rows);
-        let mut columns = step.batch.columns.clone();
-        for (id, expression) in &update.assignments {
-            let slot = layout.slot(*id).expect("assignments name columns of their table");
-            let values = expression.evaluate(&input)?;
-            let column = table.column_by_id(*id).expect("assignments name columns of their table");
-            check_column(column, table, &values)?;
-            columns[slot] = values;
+    /// Takes rows over, as many as make a portion: one value may be repeated in all of them, and is written out here.
+    fn take(&mut self, computed: &mut Computed, moves: bool) {
+        let Computed { columns, step, at } = computed;
+        let from = *at;
+        let to = (from + computed_rows(columns, from, step.batch.rows)).min(step.batch.rows);
+        for ((_, builder), column) in self.columns.iter_mut().zip(&*columns) {
+            builder.extend(column, from, to);
+            self.bytes += column.bytes_between(from, to);
         }
-        self.add(&columns, step, moves);
-        Ok(())
-    }
-
-    fn add(&mut self, columns: &[Arc<Column>], step: &Step, moves: bool) {
-        let rows = step.batch.rows;
-        for ((_, builder), column) in self.columns.iter_mut().zip(columns) {
-            builder.extend(column, 0, rows);
-            self.bytes += column.byte_len();
-        }
-        self.created_ms.extend_from_slice(&step.metadata.created_ms);
-        self.bytes += rows * 8;
+        self.created_ms.extend_from_slice(&step.metadata.created_ms[from..to]);
+        self.bytes += (to - from) * 8;
         if moves {
-            self.ended.extend((0..rows).map(|row| Key::new(step.keys.get(row))));
-            self.bytes += step.keys.byte_len();
+            self.ended.extend((from..to).map(|row| Key::new(step.keys.get(row))));
+            self.bytes += step.keys.bytes_between(from, to);
         }
+        *at = to;
     }
 
     fn into_effects(self, table: &Table, moves: bool) -> Option<Effects> {
@@ -171,4 +179,34 @@ impl Written {
         };
         Some(Effects { parts, affected: rows as u64 })
     }
+}
+
+/// New versions of the rows of a step, of which those from `at` on are still to be taken.
+pub(super) struct Computed {
+    columns: Vec<Arc<Column>>,
+    step: Step,
+    at: usize,
+}
+
+impl Computed {
+    fn of(update: &BoundUpdate, step: Step) -> Result<Computed> {
+        let (table, layout) = (&update.table, update.table.layout());
+        let visible = layout.columns.len() - table.columns.len();
+        let input = Batch::new(step.batch.columns[visible..].to_vec(), step.batch.rows);
+        let mut columns = step.batch.columns.clone();
+        for (id, expression) in &update.assignments {
+            let slot = layout.slot(*id).expect("assignments name columns of their table");
+            let values = expression.evaluate(&input)?;
+            let column = table.column_by_id(*id).expect("assignments name columns of their table");
+            check_column(column, table, &values)?;
+            columns[slot] = values;
+        }
+        Ok(Computed { columns, step, at: 0 })
+    }
+}
+
+/// How many rows from `from` on make a portion of some `STEP_BYTES`: at least one.
+fn computed_rows(columns: &[Arc<Column>], from: usize, to: usize) -> usize {
+    let bytes: usize = columns.iter().map(|column| column.bytes_between(from, to)).sum();
+    STEP_BYTES.div_ceil(bytes.div_ceil((to - from).max(1)).max(1))
 }

@@ -3,7 +3,7 @@
 //! Effects go into a memtable of the batch's own, which later statements read in front of everything else. Its rows
 //! carry the read position as their version, so they count as read, not as someone else's change.
 
-use super::{Answer, Executor, RowStream, Task, context};
+use super::{Answer, Executor, Group, RowStream, Task, context};
 use crate::error::SqlState;
 use crate::hlc::Timestamp;
 use crate::ids::{OriginUid, TableId};
@@ -12,6 +12,7 @@ use crate::sql::batch::{Batch, Column, Values};
 use crate::sql::bind::{Bound, bind};
 use crate::sql::catalog::{Catalog, ROW_ID_COLUMNS};
 use crate::sql::evaluate::{ByRange, Effects};
+use crate::sql::insert::{LiteralInsert, bind_literal_insert};
 use crate::sql::operator::Operator;
 use crate::sql::optimize::optimize_bound;
 use crate::sql::statement::Statement;
@@ -21,6 +22,10 @@ use crate::storage::view::View;
 use crate::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Bytes of a batch's texts of which the trees are kept from their parsing to their execution: a tree takes up to sixty
+/// times its text.
+const KEPT_TEXT_BYTES_MAX: usize = 256 << 10;
 
 /// Ordinals of hidden row ids that a leader draws ahead of the log: their high bit keeps them apart from those that
 /// apply draws, and within one instant of one process no two are the same.
@@ -104,11 +109,40 @@ impl Draft {
 }
 
 impl Executor {
-    /// Runs the next statement of a batch on what the ones before it did.
-    pub(super) fn step(&self, draft: &mut Draft, statement: &Statement, task: &Task) -> Result<Answer> {
+    /// Looks at all statements of a batch before any is executed: their trees, where they are short enough to be kept.
+    /// An INSERT of literals has none.
+    pub(super) fn look_through(
+        &self,
+        group: &dyn Group,
+        texts: &[&str],
+    ) -> Result<Vec<Option<Statement>>, (usize, Error)> {
+        let (view, instant) = (group.view().map_err(|error| (0, error))?, group.instant());
+        let keeps = texts.iter().map(|sql| sql.len()).sum::<usize>() <= KEPT_TEXT_BYTES_MAX;
+        let tree = |sql: &str| {
+            self.limits.parse.check_length(sql)?;
+            if let Some(insert) = LiteralInsert::begin(sql, &context(&view.catalog, instant)) {
+                let Some(at) = insert.unknown() else { return Ok(None) };
+                self.check_row(&insert, at, &view, instant)?;
+            }
+            match self.parse(sql) {
+                // Once the batch has made its table it may be an INSERT of literals, which takes no such memory.
+                Err(error) if error.sqlstate() == SqlState::OUT_OF_MEMORY => Ok(None),
+                parsed => parsed.map(|statement| keeps.then_some(statement)),
+            }
+        };
+        texts.iter().enumerate().map(|(at, sql)| tree(sql).map_err(|error| (at, error))).collect()
+    }
+
+    /// Runs the next statement of a batch, of which there may be a tree, on what the ones before it did.
+    pub(super) async fn step(
+        &self,
+        draft: &mut Draft,
+        (sql, tree): (&str, Option<&Statement>),
+        task: &Task,
+    ) -> Result<Answer> {
         (task.check)()?;
         let view = draft.view();
-        let bound = optimize_bound(bind(statement, &context(&view.catalog, draft.instant))?);
+        let bound = self.bind_step((sql, tree), &view, draft.instant)?;
         if let Some(stream) = self.query(&bound, &view, draft.instant, task)? {
             return self.hold(stream);
         }
@@ -120,7 +154,7 @@ impl Executor {
         }
         let has_written = draft.parts.iter().any(|part| matches!(part, Part::Write(_)));
         let by_range = if has_written { ByRange::Never } else { ByRange::Older };
-        let effects = self.evaluation(&view, draft.instant, task, by_range).run(&bound)?;
+        let effects = self.evaluation(&view, draft.instant, task, by_range).run(&bound).await?;
         let affected = effects.affected;
         draft.add(effects)?;
         // Its statements see each other, here and on every replica, so all of it must be in memory at once.
@@ -132,6 +166,22 @@ impl Executor {
             return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
         }
         Ok(Answer::Done { affected })
+    }
+
+    fn bind_step(&self, (sql, tree): (&str, Option<&Statement>), view: &View, instant: Timestamp) -> Result<Bound> {
+        let context = context(&view.catalog, instant);
+        if let Some(tree) = tree {
+            return Ok(optimize_bound(bind(tree, &context)?, view));
+        }
+        if let Some(insert) = bind_literal_insert(sql, &context) {
+            return Ok(Bound::Insert(insert));
+        }
+        if let Some(insert) = LiteralInsert::begin(sql, &context)
+            && let Some(at) = insert.unknown()
+        {
+            self.check_row(&insert, at, view, instant)?;
+        }
+        self.bind(sql, &mut None, view, instant)
     }
 
     /// A later statement must not change what an earlier one answered, so its rows are taken now.

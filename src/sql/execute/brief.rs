@@ -9,7 +9,7 @@
 use super::{Answer, Executor, Group, Held, RowStream, Task, context, known, request_of};
 use crate::Result;
 use crate::error::Kind;
-use crate::sql::evaluate::{Effects, insert_effects};
+use crate::sql::evaluate::{Effects, check_parts, insert_effects};
 use crate::sql::insert::bind_literal_insert;
 use crate::sql::point::PointQuery;
 use crate::storage::view::View;
@@ -46,8 +46,11 @@ impl Executor {
 /// The effects of an INSERT of constants, straight from its text.
 fn literal_insert(group: &dyn Group, sql: &str) -> Result<Option<(Effects, View)>> {
     let (view, instant) = (group.view()?, group.instant());
-    let insert = bind_literal_insert(sql, &context(&view.catalog, instant));
-    Ok(insert.map(|insert| (insert_effects(&insert), view)))
+    let Some(insert) = bind_literal_insert(sql, &context(&view.catalog, instant)) else { return Ok(None) };
+    let effects = insert_effects(&insert);
+    // What is too long for an index is refused the general way.
+    let has_place = check_parts(&insert.table, &effects.parts).is_ok();
+    Ok(has_place.then_some((effects, view)))
 }
 
 /// The row that a SELECT by key asks for.

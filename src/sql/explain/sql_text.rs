@@ -6,6 +6,9 @@ use crate::sql::bind::symbol;
 use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator};
 use crate::sql::value::{DataType, Value};
 
+/// Values of a long list that are shown.
+const SHOWN_MAX: usize = 100;
+
 /// The expression as SQL, with parentheses wherever nesting could be misread.
 pub fn to_sql(expression: &Expression) -> String {
     match expression {
@@ -36,6 +39,11 @@ pub fn to_sql(expression: &Expression) -> String {
         }
         Expression::InList { input, list, negated } => {
             format!("{} {}IN ({})", nested(input), if *negated { "NOT " } else { "" }, listed(list))
+        }
+        Expression::InSet { input, set, negated } => {
+            let shown: Vec<String> = (0..set.len().min(SHOWN_MAX)).map(|i| value_to_sql(&set.value(i))).collect();
+            let more = if set.len() > SHOWN_MAX { format!(", … {} in all", set.len()) } else { String::new() };
+            format!("{} {}IN ({}{more})", nested(input), if *negated { "NOT " } else { "" }, shown.join(", "))
         }
         Expression::Case { branches, otherwise, .. } => {
             let branches: Vec<String> =
@@ -71,6 +79,7 @@ fn nested(expression: &Expression) -> String {
         | Expression::IsNull { .. }
         | Expression::Like { .. }
         | Expression::InList { .. }
+        | Expression::InSet { .. }
         | Expression::Case { .. } => format!("({})", to_sql(expression)),
     }
 }

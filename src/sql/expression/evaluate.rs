@@ -49,6 +49,9 @@ impl Expression {
                 let list = list.iter().map(|item| item.evaluate(input)).collect::<Result<Vec<Arc<Column>>>>()?;
                 compare::in_list(&operand, &list, *negated, rows)
             }
+            Expression::InSet { input: operand, set, negated } => {
+                set.look_up(&*operand.evaluate(input)?, *negated, rows)
+            }
             Expression::Case { branches, otherwise, data_type } => {
                 conditional::case(branches, otherwise, *data_type, input)
             }
@@ -98,7 +101,7 @@ impl Expression {
                     || left.may_fail()
                     || right.may_fail()
             }
-            Expression::IsNull { input, .. } => input.may_fail(),
+            Expression::IsNull { input, .. } | Expression::InSet { input, .. } => input.may_fail(),
             Expression::Like { input, pattern, .. } => {
                 // A constant pattern that is malformed fails too, but on every row alike.
                 input.may_fail() || !matches!(**pattern, Expression::Constant { .. })
@@ -119,9 +122,10 @@ impl Expression {
         match self {
             Expression::Constant { .. } => {}
             Expression::Column { index, .. } => tell(*index),
-            Expression::Unary { input, .. } | Expression::IsNull { input, .. } | Expression::Cast { input, .. } => {
-                input.for_each_column(tell);
-            }
+            Expression::Unary { input, .. }
+            | Expression::IsNull { input, .. }
+            | Expression::InSet { input, .. }
+            | Expression::Cast { input, .. } => input.for_each_column(tell),
             Expression::Binary { left, right, .. } => {
                 left.for_each_column(tell);
                 right.for_each_column(tell);

@@ -1,6 +1,7 @@
 //! Rows by key: keys that stand in the statement, or that an index scan finds.
 //!
 //! * Rows come in the order of their keys in the list or of their entries in the index.
+//! * A call ends early where the rows found are large: the keys that are left are looked up by the next one.
 //! * A key without a row gives nothing: it was deleted, or it has expired.
 
 use super::filter::keep;
@@ -14,7 +15,11 @@ use crate::sql::expression::Expression;
 use crate::sql::value::{DataType, Value};
 use crate::storage::keys::{self, Key};
 use std::collections::VecDeque;
+use std::ops::Deref;
 use std::sync::Arc;
+
+/// Bytes of rows that one call gives, about; a scan bounds its batches alike.
+const LOOKUP_BYTES_MAX: usize = 1 << 20;
 
 /// Where keys come from.
 pub(super) enum Keys {
@@ -29,33 +34,37 @@ pub(super) struct IndexKeys {
     entries: Box<dyn BatchSource>,
     /// The batch at hand and its next row.
     current: Option<(Batch, usize)>,
+    /// Keys to be looked up next.
+    keys: VecDeque<Vec<u8>>,
 }
 
 impl IndexKeys {
     pub(super) fn new(entries: Box<dyn BatchSource>) -> IndexKeys {
-        IndexKeys { entries, current: None }
+        IndexKeys { entries, current: None, keys: VecDeque::new() }
     }
 
-    /// The next keys, at most so many; none at the end.
-    fn next(&mut self, count: usize) -> Result<Option<Vec<Vec<u8>>>> {
+    /// Makes sure that there are keys; false at the end.
+    fn fill(&mut self) -> Result<bool> {
+        if !self.keys.is_empty() {
+            return Ok(true);
+        }
         let (batch, from) = match self.current.take() {
             Some(current) => current,
             None => match self.entries.next_batch()? {
                 Some(scanned) => (scanned.batch, 0),
-                None => return Ok(None),
+                None => return Ok(false),
             },
         };
-        let to = batch.rows.min(from + count);
-        let mut keys = Vec::with_capacity(to - from);
+        let to = batch.rows.min(from + LOOKUPS_MAX);
         for row in from..to {
             let mut key = Vec::with_capacity(32);
             batch.columns.iter().for_each(|column| keys::push_cell(&mut key, column, row));
-            keys.push(key);
+            self.keys.push_back(key);
         }
         if to < batch.rows {
             self.current = Some((batch, to));
         }
-        Ok(Some(keys))
+        Ok(true)
     }
 }
 
@@ -97,12 +106,15 @@ impl Lookup {
         })
     }
 
-    fn rows<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Batch> {
+    /// The rows of the first keys, which are taken off the list.
+    fn rows<K: Deref<Target = [u8]>>(&self, keys: &mut VecDeque<K>) -> Result<Batch> {
+        let reserved = keys.len().min(LOOKUPS_MAX);
         let mut columns: Vec<ColumnBuilder> =
-            self.types.iter().map(|&data_type| ColumnBuilder::new(data_type, keys.len())).collect();
-        let mut rows = 0;
-        for key in keys {
-            let Some(found) = self.points.get(key.as_ref())? else { continue };
+            self.types.iter().map(|&data_type| ColumnBuilder::new(data_type, reserved)).collect();
+        let (mut rows, mut bytes) = (0, 0);
+        for _ in 0..LOOKUPS_MAX {
+            let Some(key) = keys.pop_front() else { break };
+            let Some(found) = self.points.get(&key)? else { continue };
             if found.stamp.created_ms < self.expired_below_ms {
                 continue;
             }
@@ -112,6 +124,10 @@ impl Lookup {
                 .zip(&values)
                 .for_each(|(column, value): (&mut ColumnBuilder, &Value)| column.push(value));
             rows += 1;
+            bytes += values.iter().map(Value::byte_len).sum::<usize>();
+            if bytes >= LOOKUP_BYTES_MAX {
+                break;
+            }
         }
         if rows == 0 {
             return Ok(pause());
@@ -123,22 +139,16 @@ impl Lookup {
 impl Operator for Lookup {
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         (self.context.interrupt)()?;
-        let batch = match &mut self.keys {
-            Keys::Listed(keys) if keys.is_empty() => return Ok(None),
-            Keys::Listed(keys) => {
-                let count = keys.len().min(LOOKUPS_MAX);
-                let keys: Vec<Key> = keys.drain(..count).collect();
-                let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-                self.rows(&keys)?
-            }
-            Keys::Index(entries) => match entries.next(LOOKUPS_MAX)? {
-                Some(keys) => self.rows(&keys)?,
-                None => return Ok(None),
-            },
+        // Taken out while it is worked on: what reads it borrows the operator.
+        let mut keys = std::mem::replace(&mut self.keys, Keys::Listed(VecDeque::new()));
+        let batch = match &mut keys {
+            Keys::Listed(listed) => (!listed.is_empty()).then(|| self.rows(listed)).transpose()?,
+            Keys::Index(entries) => entries.fill()?.then(|| self.rows(&mut entries.keys)).transpose()?,
         };
-        match &self.filter {
-            Some(filter) if batch.rows > 0 => Ok(Some(keep(batch, filter)?)),
-            Some(_) | None => Ok(Some(batch)),
+        self.keys = keys;
+        match (&self.filter, batch) {
+            (Some(filter), Some(batch)) if batch.rows > 0 => Ok(Some(keep(batch, filter)?)),
+            (Some(_) | None, batch) => Ok(batch),
         }
     }
 }

@@ -5,7 +5,7 @@ use super::each_input;
 use crate::ids::ColumnId;
 use crate::sql::catalog::{IndexState, Table};
 use crate::sql::expression::Expression;
-use crate::sql::plan::{Access, AggregateFunction, Plan, SortKey};
+use crate::sql::plan::{Access, Aggregate, AggregateFunction, Plan, SortKey};
 use crate::sql::value::DataType;
 use crate::storage::keys::{self, KeyRange};
 
@@ -61,23 +61,31 @@ pub(super) fn use_order(plan: Plan) -> Plan {
             Plan::Sort { input: Box::new(use_order(input)), keys, limit }
         }
         Plan::Aggregate { input, group, aggregates } if group.is_empty() => {
-            let mut arguments = aggregates.iter().map(|aggregate| match (aggregate.function, &aggregate.argument) {
-                (AggregateFunction::Min, Some(argument @ Expression::Column { .. })) => Some(argument),
-                _ => None,
-            });
-            let first = arguments.next().flatten().cloned();
-            let Some(first) = first.filter(|first| arguments.all(|argument| argument == Some(first))) else {
+            let Some(key) = least_of(&aggregates) else {
                 return Plan::Aggregate { input: Box::new(use_order(*input)), group, aggregates };
             };
-            let keys = [SortKey { expression: first, descending: false, nulls_first: false }];
-            let mut input = by_index(*input, &keys);
-            if is_ordered(&input, &keys) {
-                input = Plan::Limit { input: Box::new(input), limit: Some(1), offset: 0 };
-            }
+            let keys = [key];
+            let input = by_index(*input, &keys);
+            let input = if is_ordered(&input, &keys) {
+                Plan::Limit { input: Box::new(input), limit: Some(1), offset: 0 }
+            } else {
+                use_order(input)
+            };
             Plan::Aggregate { input: Box::new(input), group, aggregates }
         }
         other => each_input(other, &use_order),
     }
+}
+
+/// The order in whose first row the answer stands, where all that is asked for is the least value of one column.
+pub(super) fn least_of(aggregates: &[Aggregate]) -> Option<SortKey> {
+    let mut arguments = aggregates.iter().map(|aggregate| match (aggregate.function, &aggregate.argument) {
+        (AggregateFunction::Min, Some(argument @ Expression::Column { .. })) => Some(argument),
+        _ => None,
+    });
+    let first = arguments.next()??;
+    let same = arguments.all(|argument| argument == Some(first));
+    same.then(|| SortKey { expression: first.clone(), descending: false, nulls_first: false })
 }
 
 /// Reads an unconditional scan through an index that has the order.
@@ -129,7 +137,7 @@ fn by_index(plan: Plan, keys: &[SortKey]) -> Plan {
 }
 
 /// True where the rows of a plan come in the order of the keys.
-fn is_ordered(plan: &Plan, keys: &[SortKey]) -> bool {
+pub(super) fn is_ordered(plan: &Plan, keys: &[SortKey]) -> bool {
     let mut columns = Vec::with_capacity(keys.len());
     for key in keys {
         let Some((table, _, column)) = origin(plan, &key.expression) else { return false };

@@ -13,7 +13,7 @@
 //! * A set admits every value for which the condition is true. It is *exact* where it admits no others.
 
 use super::pushdown::disjuncts;
-use crate::sql::expression::{BinaryOperator, Expression, UnaryOperator};
+use crate::sql::expression::{BinaryOperator, Expression, UnaryOperator, ValueSet};
 use crate::sql::value::{DataType, Value};
 use crate::storage::keys;
 
@@ -182,8 +182,12 @@ impl Set {
         if joined.len() <= SPANS_MAX {
             return Set { spans: joined, exact };
         }
-        let (first, last) = (joined.swap_remove(0), joined.pop());
-        let around = last.map_or(first.clone(), |last| Span { to: last.to, point: false, high: last.high, ..first });
+        let last = joined.pop();
+        let first = joined.swap_remove(0);
+        let around = match last {
+            Some(last) => Span { to: last.to, point: false, high: last.high, ..first },
+            None => first,
+        };
         Set { spans: vec![around], exact: false }
     }
 }
@@ -240,6 +244,7 @@ pub(super) fn set_of(condition: &Expression, column: usize) -> Option<Set> {
             }
             Some(Set::of(spans, true))
         }
+        Expression::InSet { input, set, negated: false } => among(input, set, column),
         Expression::Like { input, pattern, escape, case_insensitive: false, negated: false } => {
             let Expression::Constant { value: Value::Text(pattern), .. } = &**pattern else { return None };
             if !is_column(input, column) {
@@ -252,10 +257,25 @@ pub(super) fn set_of(condition: &Expression, column: usize) -> Option<Set> {
         | Expression::IsNull { .. }
         | Expression::Like { .. }
         | Expression::InList { .. }
+        | Expression::InSet { .. }
         | Expression::Case { .. }
         | Expression::Cast { .. }
         | Expression::Call { .. } => None,
     }
+}
+
+/// The values of a set; where they are too many for a seek each, what lies between the least and the greatest.
+fn among(input: &Expression, set: &ValueSet, column: usize) -> Option<Set> {
+    if set.len() > SPANS_MAX {
+        let from = compared(BinaryOperator::GreaterOrEqual, input, &set.value(0), column)?;
+        let to = compared(BinaryOperator::LessOrEqual, input, &set.value(set.len() - 1), column)?;
+        return Some(Set { exact: false, ..from.intersect(&to) });
+    }
+    let mut spans = Vec::with_capacity(set.len());
+    for i in 0..set.len() {
+        spans.extend(compared(BinaryOperator::Equal, input, &set.value(i), column)?.spans);
+    }
+    Some(Set::of(spans, true))
 }
 
 fn is_column(expression: &Expression, column: usize) -> bool {

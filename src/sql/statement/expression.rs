@@ -1,7 +1,8 @@
 //! Expressions as a user wrote them: names without meaning yet, literals without type.
 
-use super::{Name, TypeName};
+use super::{Literals, Name, TypeName};
 use crate::sql::expression::{BinaryOperator, UnaryOperator};
+use std::sync::Arc;
 
 /// An expression with its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,6 +75,17 @@ pub enum Node {
         input: Box<Expr>,
         /// Among what.
         list: Vec<Expr>,
+        /// `NOT`
+        negated: bool,
+    },
+    /// `x IN (1, 2, …)` of many literals
+    InSet {
+        /// What is looked for.
+        input: Box<Expr>,
+        /// Among what.
+        values: Arc<Literals>,
+        /// Where the list begins.
+        list_position: u32,
         /// `NOT`
         negated: bool,
     },

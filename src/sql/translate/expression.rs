@@ -5,8 +5,9 @@
 use super::{Translator, guard, place};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::expression::{BinaryOperator, UnaryOperator};
-use crate::sql::statement::{Expr, Literal, Node, Test};
+use crate::sql::statement::{Expr, Literal, Literals, Node, Test};
 use sqlparser::ast::{self, Spanned};
+use std::sync::Arc;
 
 impl Translator {
     pub(super) fn expression(&self, expression: ast::Expr) -> Result<Expr> {
@@ -71,6 +72,10 @@ impl Translator {
             }
             ast::Expr::InList { expr, list, negated } => {
                 let input = self.boxed(expr, depth)?;
+                if let Some((values, list_position)) = self.list_taken_out(&list) {
+                    let position = input.position;
+                    return Ok(Expr { position, node: Node::InSet { input, values, list_position, negated } });
+                }
                 let list = self.nodes(list, depth)?;
                 Ok(Expr { position: input.position, node: Node::InList { input, list, negated } })
             }
@@ -104,6 +109,16 @@ impl Translator {
             ast::Expr::Floor { expr, field } => self.rounding("floor", *expr, &field, depth),
             ast::Expr::Ceil { expr, field } => self.rounding("ceil", *expr, &field, depth),
             other => Err(self.refused_expression(&other)),
+        }
+    }
+
+    /// The values that one name stands for, and where they begin.
+    fn list_taken_out(&self, list: &[ast::Expr]) -> Option<(Arc<Literals>, u32)> {
+        match list {
+            [ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Placeholder(name), span })] => {
+                Some((self.lists.as_ref()?.find(name)?, self.position(*span)))
+            }
+            _ => None,
         }
     }
 

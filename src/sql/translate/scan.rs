@@ -80,6 +80,25 @@ pub(super) fn count_tokens(sql: &str, limit: usize) -> Option<usize> {
     Some(count)
 }
 
+/// How many tokens a text has, and how many beside them that are space.
+pub(super) fn tokens_and_spaces(sql: &str) -> (usize, usize) {
+    let bytes = sql.as_bytes();
+    let (mut at, mut tokens, mut spaces) = (0, 0, 0);
+    while at < bytes.len() {
+        let (is_space, end) = lexeme(bytes, at);
+        tokens += usize::from(!is_space);
+        spaces += usize::from(is_space);
+        at = end;
+    }
+    (tokens, spaces)
+}
+
+/// Whether the lexeme at `at` is space, and where it ends.
+pub(in crate::sql) fn lexeme(bytes: &[u8], at: usize) -> (bool, usize) {
+    let (lexeme, end) = next(bytes, at);
+    (lexeme == Lexeme::Space, end)
+}
+
 /// The lexeme at `at` and where it ends.
 fn next(bytes: &[u8], at: usize) -> (Lexeme, usize) {
     let peek = bytes.get(at + 1).copied();

@@ -15,7 +15,7 @@ mod disk;
 mod large;
 mod seal;
 
-use super::backup::Backup;
+use super::backup::{Backup, IsWanted, wanted};
 use super::counters::Counters;
 use super::log::{Control, LogRequest};
 use super::shared::Shared;
@@ -92,6 +92,8 @@ pub(super) enum Job {
     Backup {
         /// A directory that is not there yet.
         to: PathBuf,
+        /// Asked between pieces of work: no is the end of it.
+        is_wanted: IsWanted,
         /// Who waits for it.
         done: oneshot::Sender<Result<()>>,
     },
@@ -252,8 +254,8 @@ impl Background {
                 // Whoever asked and has gone does not need the answer.
                 let _ = done.send(sealed);
             }
-            Job::Backup { to, done } => {
-                let _ = done.send(self.backup(&to, jobs));
+            Job::Backup { to, is_wanted, done } => {
+                let _ = done.send(self.backup(&to, &is_wanted, jobs));
             }
             Job::Stop => self.stopping = true,
         }
@@ -321,8 +323,11 @@ impl Background {
             }
         }
         if self.spare_backoff.is_over(self.now()) {
-            let prepared = self.pool.prepare_spare();
-            self.spare_backoff.note(self.now(), "a spare segment of the log", &prepared);
+            let pool = self.pool.clone();
+            let prepared = pool.prepare_spare(&mut || self.give_way(jobs));
+            if !self.is_ending() {
+                self.spare_backoff.note(self.now(), "a spare segment of the log", &prepared);
+            }
         }
         let overdue = self.is_next_due() && (self.seal_backoff.is_failing() || self.runs.len() >= RUNS_MAX);
         self.shared.counters.seal_overdue.store(overdue, Ordering::Relaxed);
@@ -393,7 +398,8 @@ impl Background {
     }
 
     /// See [`super::backup`]. Where it fails, what was written of it is removed.
-    fn backup(&mut self, to: &Path, jobs: &Receiver<Job>) -> Result<()> {
+    fn backup(&mut self, to: &Path, is_wanted: &IsWanted, jobs: &Receiver<Job>) -> Result<()> {
+        wanted(is_wanted)?;
         self.seal(&|background| background.give_way(jobs))?;
         let (asked, answer) = channel();
         let log = self.log.as_ref().ok_or_else(|| Error::internal("the background thread knows no log"))?;
@@ -404,7 +410,8 @@ impl Background {
         let current = Current { installed: false, ..self.current.clone() };
         let database = state.parent().unwrap_or(&state);
         let backup = Backup { files: &*files, database, state: &state, current: &current, log: &log };
-        backup.write(to, &mut || self.give_way(jobs)).inspect_err(|_| {
+        let mut pause = || wanted(is_wanted).and_then(|()| self.give_way(jobs));
+        backup.write(to, &mut pause).inspect_err(|_| {
             // A failure here costs space until the next start.
             let _ = files.remove_dir(to);
         })

@@ -9,20 +9,30 @@
 //! * It runs on the background thread, the only one that trims the log and switches CURRENT: so while it works, nothing
 //!   that it reads can go. Between pieces it lets flushes through, since writers wait for them.
 //! * It holds every entry that was durable when the log thread was asked, and perhaps none after it.
+//! * Whoever asked for it may go away meanwhile: it then ends with the piece at hand, and is removed.
 //! * It is not fsynced: it is read once, sent away, and removed. What a crash leaves of one goes at the next start.
 
-use crate::Result;
 use crate::storage::current::Current;
 use crate::storage::files::{self, Files, Open};
 use crate::storage::sealed;
 use crate::storage::wal::Extent;
+use crate::{Error, Result};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Bytes of log copied between two looks at the jobs that wait: 1 ms of work.
 const PIECE_BYTES: usize = 256 << 10;
 
 /// What the names of backups in `snapshots/` begin with.
 pub const PREFIX: &str = "backup-";
+
+/// Says whether somebody still waits for a backup.
+pub type IsWanted = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// An error once nobody waits any more.
+pub(super) fn wanted(is_wanted: &IsWanted) -> Result<()> {
+    if is_wanted() { Ok(()) } else { Err(Error::unavailable("nobody waits for the backup any more")) }
+}
 
 /// What a backup is made of.
 pub(super) struct Backup<'a> {
@@ -43,12 +53,15 @@ impl Backup<'_> {
         self.files.create_dir(&state)?;
         self.files.create_dir(&raft)?;
         for number in self.current.numbers() {
+            pause()?;
             self.link(&sealed::path(self.state, number), &sealed::path(&state, number), pause)?;
         }
         for extent in self.log {
+            pause()?;
             let name = extent.path.file_name().unwrap_or_default();
             self.copy(extent, &raft.join(name), pause)?;
         }
+        pause()?;
         self.current.store(self.files, &state)?;
         let cluster = files::read(self.files, &self.database.join("CLUSTER"))?;
         self.files.open(&to.join("CLUSTER"), Open::Create)?.write_at(&cluster, 0)

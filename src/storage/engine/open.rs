@@ -1,12 +1,14 @@
 //! From a directory to a state: what boot and restart both do before the threads start.
 //!
 //! ```text
-//! CURRENT ─> sealed runs ─> hot store, if this boot of the machine wrote it and its chain is whole
+//! CURRENT ─> sealed runs ─> log
+//!                        ─> hot store, if this boot of the machine wrote it and its chain is whole
 //!                              else a fresh one, born where CURRENT says
 //!         ─> log: must reach back to that birth ─> replay from the state's position to the end
 //! ```
 //!
-//! * Nothing is deleted before `CURRENT` and its directory are durable.
+//! * Nothing is deleted before `CURRENT` and its directory are durable. Where the directory cannot be served, for it is
+//!   damaged, newer, or of another disk, nothing in it is changed.
 //! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error.
 
 use super::background::Background;
@@ -108,8 +110,15 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
             birth.applied
         )));
     }
-    let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
+    // Before the hot store: one that is not to be trusted is thrown away, and a log that cannot be read could not make it
+    // anew.
     let log = Wal::open(files.clone(), &log_directory(path), wal_options(options, salt))?;
+    if let Some(foreign) = log.wal.foreign_segment() {
+        // Its entries may follow this state by position and term, and have nothing to do with it.
+        return Err(Error::damaged(format!("{} is of the log of another disk", foreign.display()))
+            .hint("put back the raft directory that belongs to this CLUSTER"));
+    }
+    let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
     let machine = machine_of(hot.state())?;
     let (applied, term) = machine.applied;
     if log.previous.index > applied || log.last.index < applied || log.wal.term(applied) != Some(term) {

@@ -34,6 +34,8 @@ pub(super) struct Tree {
     prefix: usize,
     /// Capacity of all leaves, in handles.
     capacity: usize,
+    /// Keys in all leaves.
+    len: usize,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +84,11 @@ impl Tree {
         Place { leaf: 0, slot: 0 }
     }
 
+    /// How many keys.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The handle at a place; none beyond the last key. Moves on from the end of a leaf to the next one.
     pub(super) fn get(&self, place: &mut Place) -> Option<Handle> {
         let leaf = self.leaves.get(place.leaf)?;
@@ -110,6 +117,7 @@ impl Tree {
                 place == Tree::first() || (place.leaf + 1 == self.leaves.len() && place.slot == last.handles.len())
             }
         };
+        self.len += 1;
         if is_edge {
             self.shorten_prefix(arena, key);
         }

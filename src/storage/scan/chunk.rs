@@ -24,6 +24,8 @@ pub(super) struct Chunk {
     pub(super) rows: usize,
     pub(super) live: Live,
     parts: Parts,
+    /// See [`Chunk::row_bytes`].
+    row_bytes: OnceLock<usize>,
 }
 
 /// Which rows of a chunk are there; the others only shadow.
@@ -60,7 +62,7 @@ impl Chunk {
     ) -> Chunk {
         let rows = keys.len();
         let parts = Parts::Memory { keys: Arc::new(keys), metadata: metadata.map(Arc::new), columns };
-        Chunk { rows, live: Live::of(live), parts }
+        Chunk { rows, live: Live::of(live), parts, row_bytes: OnceLock::new() }
     }
 
     /// A chunk of a block in the level of this rank.
@@ -78,7 +80,8 @@ impl Chunk {
             Need::Rows if is_clean(wanted, rank, planned) => Live::All,
             Need::Rows => parts.live(wanted, rank, planned)?,
         };
-        Ok(Chunk { rows: parts.block.rows(), live, parts: Parts::Block(Box::new(parts)) })
+        let rows = parts.block.rows();
+        Ok(Chunk { rows, live, parts: Parts::Block(Box::new(parts)), row_bytes: OnceLock::new() })
     }
 
     /// The keys of all rows.
@@ -157,6 +160,17 @@ impl Chunk {
             })
             .map(Vec::as_slice),
         }
+    }
+
+    /// Bytes that a row of the columns wanted takes in a batch on average, at least one. A chunk is small: one row of it
+    /// that is much larger than the others does not matter.
+    pub(super) fn row_bytes(&self, wanted: &Wanted) -> Result<usize> {
+        once(&self.row_bytes, || {
+            let columns = self.columns(wanted)?.iter();
+            let bytes: usize = columns.map(|column| column.bytes_between(0, self.rows)).sum();
+            Ok(bytes.div_ceil(self.rows.max(1)).max(1))
+        })
+        .copied()
     }
 
     /// True where the chunk is that block.

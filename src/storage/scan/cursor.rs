@@ -8,6 +8,7 @@
 //! * Between calls a cursor holds no lock: a memtable is sought anew for each portion.
 //! * A block is opened only where its rows have to be told apart; one that no other level touches is handed out whole.
 
+use super::BATCH_BYTES_MAX;
 use super::chunk::{Chunk, is_live};
 use super::plan::Planned;
 use super::request::Wanted;
@@ -178,7 +179,9 @@ impl Cursor {
     fn copy_portion(&mut self, wanted: &Wanted, range: &KeyRange) -> Result<()> {
         let Source::Memtable { memtable, after, ended } = &mut self.source else { return Ok(()) };
         let rank = self.rank;
-        let rows_max = wanted.batch_rows.max(PORTION_ROWS_MIN);
+        // An image of many NULLs is small, and its columns are not.
+        let row_bytes = (wanted.slots.len() * size_of::<u64>()).max(1);
+        let rows_max = wanted.batch_rows.max(PORTION_ROWS_MIN).min((BATCH_BYTES_MAX / row_bytes).max(1));
         let (mut keys, mut live) = (Strings::default(), Vec::new());
         let mut metadata = wanted.with_keys.then(Metadata::default);
         let mut columns = wanted.decoder.builders(0);

@@ -3,6 +3,7 @@
 //! Most batches are one run of one chunk: it is kept as it is and handed out without a copy where it is the whole
 //! chunk. The second run makes it a copy.
 
+use super::BATCH_BYTES_MAX;
 use super::chunk::{Chunk, Live};
 use super::request::Wanted;
 use crate::error::Result;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 #[derive(Default)]
 pub(super) struct Output {
     rows: usize,
+    /// What they take in memory, about.
+    bytes: usize,
     state: State,
 }
 
@@ -33,6 +36,20 @@ impl Output {
     /// How many rows.
     pub(super) fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// True where it is to be handed out before anything is added.
+    pub(super) fn is_full(&self, wanted: &Wanted) -> bool {
+        self.rows >= wanted.batch_rows || self.bytes >= BATCH_BYTES_MAX
+    }
+
+    /// How many rows of a chunk have room: at least one where the output is not full.
+    pub(super) fn room(&self, wanted: &Wanted, chunk: &Chunk) -> Result<usize> {
+        let rows = wanted.batch_rows - self.rows;
+        if matches!(chunk.live, Live::None) {
+            return Ok(rows);
+        }
+        Ok(rows.min((BATCH_BYTES_MAX - self.bytes).div_ceil(chunk.row_bytes(wanted)?)))
     }
 
     /// Adds those of the rows `from..to` of a chunk that are there.
@@ -54,6 +71,7 @@ impl Output {
 
     fn push_run(&mut self, wanted: &Wanted, chunk: &Arc<Chunk>, from: usize, to: usize) -> Result<()> {
         self.rows += to - from;
+        self.bytes += (to - from) * chunk.row_bytes(wanted)?;
         self.state = match mem::take(&mut self.state) {
             State::Empty => State::Run { chunk: chunk.clone(), from, to },
             State::Run { chunk: first, from: first_from, to: first_to } => {
@@ -80,6 +98,7 @@ impl Output {
     /// The batch, never empty; the output is empty afterwards.
     pub(super) fn take(&mut self, wanted: &Wanted) -> Result<Option<ScanBatch>> {
         let rows = mem::take(&mut self.rows);
+        self.bytes = 0;
         let (columns, keys) = match mem::take(&mut self.state) {
             State::Empty => return Ok(None),
             State::Run { chunk, from, to } => return run(wanted, &chunk, from, to).map(Some),

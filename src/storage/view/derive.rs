@@ -30,15 +30,13 @@ impl View {
         View { catalog, ..self.clone() }
     }
 
-    /// About how many rows these ranges hold: those of all blocks that may have keys of them. Nothing is read; what is in
-    /// memory alone is not counted.
-    pub fn rows_in_blocks(&self, keyspace: KeyspaceId, ranges: &[KeyRange]) -> u64 {
-        let blocks = self
-            .levels
-            .blocks
-            .iter()
-            .flat_map(|level| ranges.iter().flat_map(move |range| level.manifest.overlapping(keyspace, range)));
-        blocks.map(|entry| u64::from(entry.summary.rows)).sum()
+    /// About how many rows a keyspace holds: those of its blocks, and the keys in its memtables. Nothing is read; what
+    /// was updated is counted in each level that has it.
+    pub fn rows_about(&self, keyspace: KeyspaceId) -> u64 {
+        let all = KeyRange::all();
+        let blocks = self.levels.blocks.iter().flat_map(|level| level.manifest.overlapping(keyspace, &all));
+        let in_memory: usize = self.levels.memtables.iter().map(|memtable| memtable.keys(keyspace)).sum();
+        blocks.map(|entry| u64::from(entry.summary.rows)).sum::<u64>() + in_memory as u64
     }
 
     /// True where a key of `range` was written or deleted after `since`. Blocks whose newest change is older are not

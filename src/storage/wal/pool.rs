@@ -20,6 +20,10 @@ const PREFIX: &str = "spare-";
 /// were written 64 KiB at a time, and by 4.3 KB where they were written page by page (ext4, Linux 6.18).
 static ZEROS: [u8; 4096] = [0; 4096];
 
+/// Zeros written without a look at what else there is to do: some milliseconds. Whoever ends the engine waits no longer
+/// for this.
+const GIVE_WAY_BYTES: u64 = 1 << 20;
+
 /// The spare files of one log. Shared with the background thread that fills it.
 pub struct Pool {
     files: Arc<dyn Files>,
@@ -63,14 +67,21 @@ impl Pool {
     }
 
     /// Fills a new spare with zeros if none waits; false where one does. Called off the write path, whenever there is
-    /// nothing better to do: without a spare the next segment grows as it is written.
-    pub fn prepare_spare(&self) -> Result<bool> {
+    /// nothing better to do: without a spare the next segment grows as it is written. `go_on` is asked after every
+    /// MiB: there is something better to do where it says no, and its error is given back.
+    pub fn prepare_spare(&self, go_on: &mut dyn FnMut() -> Result<()>) -> Result<bool> {
         if !self.is_empty() || self.spares_max == 0 || self.closed.load(Ordering::Acquire) {
             return Ok(false);
         }
         let path = self.new_path();
         let filled = self.files.open(&path, Open::Create).and_then(|file| {
-            zero(&*file, 0, self.segment_bytes)?;
+            let mut at = 0;
+            while at < self.segment_bytes {
+                let end = self.segment_bytes.min(at + GIVE_WAY_BYTES);
+                zero(&*file, at, end)?;
+                go_on()?;
+                at = end;
+            }
             file.sync_all()
         });
         if let Err(error) = filled {

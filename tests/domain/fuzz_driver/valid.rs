@@ -151,7 +151,15 @@ pub(super) fn sql_text() -> Vec<Vec<u8>> {
         "DESCRIBE t",
         "SELECT abs(-1), round(2.5), length('\u{e4}'), coalesce(NULL, 1), lower(b) FROM t;",
     ];
-    statements.map(|sql| sql.as_bytes().to_vec()).into_iter().filter(|sql| fuzz::sql_text(sql)).collect()
+    // Lists that are taken out before the text is parsed, and names as they get.
+    let ints: Vec<String> = (0..1_900).map(|i| format!("{}", i * 7_919 - 4_000_000)).collect();
+    let texts: Vec<String> = (0..1_800).map(|i| format!("'it''s{}'", i % 1_000)).collect();
+    let lists = [
+        format!("SELECT a FROM t WHERE '$listxx' < b AND a IN ({}) OR a = 1", ints.join(",")),
+        format!("SELECT a FROM t WHERE b not in ( {} ) -- $list", texts.join(",")),
+    ];
+    let statements = statements.into_iter().map(str::to_owned).chain(lists);
+    statements.map(String::into_bytes).filter(|sql| fuzz::sql_text(sql)).collect()
 }
 
 /// The files of a log as the target reads them.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 fn backup(db: &Database, name: &str) -> PathBuf {
     let to = Path::new("/data/local/snapshots").join(format!("{BACKUP_PREFIX}{name}"));
-    db.group().handle().unwrap().backup(&to).blocking_recv().unwrap().unwrap();
+    db.group().handle().unwrap().backup(&to, std::sync::Arc::new(|| true)).blocking_recv().unwrap().unwrap();
     to
 }
 
@@ -72,7 +72,7 @@ fn a_backup_that_fails_leaves_nothing_and_harms_nothing() {
     run(&db, &insert_range("t", 0..100));
     let path = backup(&db, "1");
     // The directory is there already, so its files cannot be made.
-    let again = db.group().handle().unwrap().backup(&path).blocking_recv().unwrap();
+    let again = db.group().handle().unwrap().backup(&path, std::sync::Arc::new(|| true)).blocking_recv().unwrap();
     assert!(again.is_err(), "nothing is overwritten");
     assert!(!world.disk.exists(&path), "the failed one is removed");
     run(&db, &insert_range("t", 100..200));
