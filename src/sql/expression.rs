@@ -200,6 +200,23 @@ pub enum Function {
 }
 
 impl Expression {
+    /// The name of the column that it is, where it is no more than that.
+    pub fn column_name(&self) -> Option<&str> {
+        match self {
+            Expression::Column { name, .. } => Some(name),
+            Expression::Constant { .. }
+            | Expression::Unary { .. }
+            | Expression::Binary { .. }
+            | Expression::IsNull { .. }
+            | Expression::Like { .. }
+            | Expression::InList { .. }
+            | Expression::InSet { .. }
+            | Expression::Case { .. }
+            | Expression::Cast { .. }
+            | Expression::Call { .. } => None,
+        }
+    }
+
     /// The type of the result.
     pub fn data_type(&self) -> DataType {
         match self {

@@ -40,19 +40,7 @@ impl Groups {
     /// number of groups is not final yet; see [`Groups::settle`].
     pub(super) fn resolve(&mut self, expression: &mut Expression, references: &[(usize, u32)]) -> Result<()> {
         if let Some(group) = self.expressions.iter().position(|group| group == expression) {
-            let name = match expression {
-                Expression::Column { name, .. } => name.clone(),
-                Expression::Constant { .. }
-                | Expression::Unary { .. }
-                | Expression::Binary { .. }
-                | Expression::IsNull { .. }
-                | Expression::Like { .. }
-                | Expression::InList { .. }
-                | Expression::InSet { .. }
-                | Expression::Case { .. }
-                | Expression::Cast { .. }
-                | Expression::Call { .. } => format!("group {}", group + 1),
-            };
+            let name = expression.column_name().map_or_else(|| format!("group {}", group + 1), str::to_owned);
             *expression = Expression::Column { index: group, data_type: expression.data_type(), name };
             return Ok(());
         }

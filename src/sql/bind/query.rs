@@ -130,19 +130,7 @@ fn ordered(input: Plan, outputs: Vec<Output<'_>>, keys: Vec<(SortKey, u32)>, dis
             return Err(place(Error::invalid(SqlState::INVALID_COLUMN_REFERENCE, message), position));
         }
         let data_type = key.expression.data_type();
-        let name = match &key.expression {
-            Expression::Column { name, .. } => name.clone(),
-            Expression::Constant { .. }
-            | Expression::Unary { .. }
-            | Expression::Binary { .. }
-            | Expression::IsNull { .. }
-            | Expression::Like { .. }
-            | Expression::InList { .. }
-            | Expression::InSet { .. }
-            | Expression::Case { .. }
-            | Expression::Cast { .. }
-            | Expression::Call { .. } => "sort key".to_owned(),
-        };
+        let name = key.expression.column_name().unwrap_or("sort key").to_owned();
         let index = known.unwrap_or_else(|| {
             expressions.push(key.expression);
             expressions.len() - 1
