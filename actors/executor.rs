@@ -12,6 +12,7 @@
 //! * A statement that panics answers XX000 and is logged with its text; the actor lives on.
 //! * A task ends with its actor, its deadline, or its caller; a streamed answer with a reader that takes nothing
 //!   (rows.rs).
+//! * Large statements run one at a time ([`Member::turn`]).
 //! * Statements at once: [`TASKS_MAX`]. A mailbox that is emptied into tasks without a limit would be no limit.
 //!
 //! Restart: nothing to rebuild.
@@ -22,12 +23,13 @@ use crate::actors::messages::{
     BatchFailure, Consistency, Execute, ExecuteBatch, Output, Query, Statement, Streamed, Terms,
 };
 use crate::actors::route::{Ask, Deadline, Reply};
-use crate::actors::rows::{self, Pace, held_bytes};
+use crate::actors::rows::{self, Filled, Load, Pace, Sink, held_bytes};
 use crate::actors::storage::Lent;
 use crate::actors::transit::{Hold, Side};
 use actix::{Actor, Context, Handler};
 use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::{Answer, RowStream, Task};
+use futures_util::future::{Either, select};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -112,12 +114,10 @@ impl Handler<Ask<Query>> for Executor {
             match guarded(&statement.sql, run(&member, &statement, &terms, &pacing.task(&terms))).await {
                 Ok(Answer::Done { affected }) => reply.send(Ok(Streamed::Whole(Output::done(affected)))),
                 Ok(Answer::Rows(found)) => {
-                    // The whole text may be megabytes, whose room ends where the answer begins.
                     let begin: String = statement.sql.chars().take(LOGGED_CHARS_MAX).collect();
-                    drop(statement);
                     let (sink, rows) = rows::stream(found.columns.clone());
                     reply.send(Ok(Streamed::Rows(rows)));
-                    let filled = guarded(&begin, sink.fill(found, &pacing)).await;
+                    let filled = guarded(&begin, fill(&member, (statement, &terms), found, &sink, &pacing)).await;
                     sink.end(filled);
                 }
                 Err(error) => reply.send(Err(error)),
@@ -145,12 +145,46 @@ async fn run(member: &Member, statement: &Statement, terms: &Terms, task: &Task)
     #[cfg(test)]
     assert!(statement.sql != crate::actors::tests::node::POISONED, "poison");
     check(statement)?;
+    let _turn = member.turn(statement.sql.len(), terms).await?;
     serving(member, terms).await?;
     let running = member.seed.library.execute(member, &statement.sql, task);
     match tokio::time::timeout_at(terms.deadline.instant(), running).await {
         Ok(answer) => answer,
         Err(_) => Err(member.late()),
     }
+}
+
+/// Sends what a query finds. One without room for its first rows gives everything back, and is run again once there is
+/// some: nobody has seen anything of it but its columns.
+async fn fill(
+    member: &Member,
+    (statement, terms): (Statement, &Terms),
+    mut found: RowStream,
+    sink: &Sink,
+    pace: &Pace,
+) -> Result<()> {
+    let mut load = Load::new(&member.seed.transit);
+    let columns = found.columns.clone();
+    let mut statement = Some(statement);
+    // The whole text may be megabytes, whose room ends where the answer begins.
+    while let Filled::NoRoom(bytes) = sink.fill(found, pace, &mut load, || statement = None).await? {
+        let gone = std::pin::pin!(sink.closed());
+        let waited = std::pin::pin!(load.wait(bytes, pace));
+        match select(waited, gone).await {
+            Either::Left((waited, _)) => waited?,
+            Either::Right(_) => return Ok(()),
+        }
+        pace.step();
+        let Some(statement) = &statement else { return Err(Error::internal("rows were sent, and forgotten")) };
+        let terms = Terms { deadline: pace.until(), ..terms.clone() };
+        found = match run(member, statement, &terms, &pace.task(&terms)).await? {
+            Answer::Rows(found) if found.columns == columns => found,
+            Answer::Rows(_) | Answer::Done { .. } => {
+                return Err(Error::conflict("the table was changed while the query waited for room, read again"));
+            }
+        };
+    }
+    Ok(())
 }
 
 async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -> Result<Vec<Output>, BatchFailure> {
@@ -162,6 +196,7 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
     let mut hold = room_of_batch(member, &statements, terms).await.map_err(whole)?;
     let (texts, _room): (Vec<String>, Vec<Hold>) =
         statements.into_iter().map(|statement| (statement.sql, statement.hold)).unzip();
+    let _turn = member.turn(texts.iter().map(String::len).sum(), terms).await.map_err(whole)?;
     let task = task(terms);
     let running = member.seed.library.execute_batch(member, &texts, &task);
     let answers = match tokio::time::timeout_at(terms.deadline.instant(), running).await {

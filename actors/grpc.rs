@@ -6,8 +6,8 @@
 //! * A statement that fails in SQL answers `success = false`. What fails around it is a status: overload
 //!   `RESOURCE_EXHAUSTED`, no leader `UNAVAILABLE`, a deadline `DEADLINE_EXCEEDED`. In doubt is `UNKNOWN`, never
 //!   `UNAVAILABLE`, which clients repeat by themselves.
-//! * Messages are bounded both ways; results of any size go through `QuerySql`, in messages of about
-//!   [`STREAM_MESSAGE_BYTES`].
+//! * Messages are bounded both ways; results of any size go through `QuerySql`, in messages of about a megabyte
+//!   (streamed.rs).
 //! * What is on its way has its room: the services stand behind a gate (gate.rs), and long answers leave in pieces.
 //! * Connections are bounded, and their sockets prepared, in [`Incoming`].
 
@@ -33,7 +33,8 @@ pub use status::{failure, status};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
-use streamed::{STREAM_MESSAGE_BYTES, messages_of, stream_rows};
+use streamed::Flow;
+pub use streamed::Flowing;
 use tokio::sync::oneshot;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Server;
@@ -60,6 +61,9 @@ const WAITING_PER_CONNECTION_MAX: u32 = 15;
 /// an end.
 const CONNECTION_WINDOW_BYTES: u32 = (WAITING_PER_CONNECTION_MAX + 1) * STREAM_WINDOW_BYTES;
 
+/// What a message of a streamed answer may have in any case: twice what its rows are gathered to.
+const STREAM_MESSAGE_BYTES_MIN: usize = 2 << 20;
+
 /// How often the standard health service is brought up to date.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -85,6 +89,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Bytes of a message of a streamed answer: a row that has more cannot be sent. Small answers leave rows their size.
+    fn stream_message_bytes_max(&self) -> usize {
+        self.response_bytes_max.max(STREAM_MESSAGE_BYTES_MIN) + ENVELOPE_BYTES_MAX as usize
+    }
+
     /// The account of what is on its way.
     pub fn transit(&self) -> Arc<Transit> {
         Transit::new(self.in_flight_bytes_max, self.statement_bytes_max, self.response_bytes_max)
@@ -153,7 +162,7 @@ async fn serve(
     let transit = &door.router.routes().transit.clone();
     let sql = SqlServiceServer::new(door.clone())
         .max_decoding_message_size(request_bytes_max)
-        .max_encoding_message_size(limits.response_bytes_max.max(2 * STREAM_MESSAGE_BYTES) + envelope);
+        .max_encoding_message_size(limits.response_bytes_max + envelope);
     let sync = SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, published));
@@ -328,16 +337,17 @@ impl SqlService for Door {
             Ok(statement) => self.router.query(statement, terms).await,
             Err(error) => Err(error),
         };
-        let messages = match result {
-            Ok(Streamed::Rows(rows)) => stream_rows(rows).boxed(),
-            Ok(Streamed::Whole(output)) => {
-                let header = wire::SqlResponse { affected: output.affected, ..proto::header(&output.columns) };
-                let rows = stream::iter(output.batches).flat_map(messages_of);
-                stream::iter([header]).chain(rows).map(Ok).boxed()
+        let whole = match result {
+            Ok(Streamed::Rows(rows)) => {
+                let mut response = Response::new(stream::empty().boxed());
+                response.extensions_mut().insert(Flowing::new(Flow::new(rows, self.limits.stream_message_bytes_max())));
+                return Ok(response);
             }
-            Err(error) => stream::iter([failure(&error)]).boxed(),
+            // No rows: only what writes answers whole.
+            Ok(Streamed::Whole(output)) => Ok(proto::response(&output)),
+            Err(error) => failure(&error),
         };
-        Ok(Response::new(messages))
+        Ok(Response::new(stream::iter([whole]).boxed()))
     }
 
     async fn execute_batch(

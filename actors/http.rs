@@ -8,9 +8,10 @@
 //! | `GET /ready` | 200 where statements can be served now, else 503 |
 //! | `GET /metrics` | Prometheus text 0.0.4 |
 //! | `GET /status` | everything, as JSON |
-//! | `POST /sql` | an object runs one statement, an array one atomic batch; JSON, or CSV by `Accept` |
+//! | `POST /sql` | an object runs one statement, an array one atomic batch; JSON, or CSV by `Accept` with its weights |
 //! | `GET /` | a small page, embedded, that loads nothing from elsewhere |
 //!
+//! * HEAD is answered where GET is, without a body.
 //! * Errors are JSON, `{"error", "sqlstate", "position"}`, and the status says whose fault it is: 400 the statement,
 //!   409 a lost conflict, 429 overload, 503 no service, 504 deadline, 500 in doubt or ours.
 //! * In doubt is 500, never 503: clients repeat a 503 by themselves.
@@ -18,6 +19,7 @@
 //!   than one.
 //! * Bodies come as they are: a compressed one is refused, so none can be a bomb.
 
+mod accept;
 mod arrival;
 mod body;
 mod status;
@@ -32,12 +34,15 @@ use crate::actors::published::{Published, role_name};
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use crate::actors::transit::{Hold, Transit};
+use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, ServerHandle, Service};
 use actix_web::http::header::{self, HeaderValue};
 use actix_web::http::{Method, StatusCode};
-use actix_web::{App, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer, web};
+use actix_web::{
+    App, FromRequest, Handler, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer, Resource, Responder, web,
+};
 use arrival::{Broken, Unread};
-use body::{Asked, read};
+use body::Asked;
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
 use serde_json::json;
@@ -83,11 +88,11 @@ impl HttpDoor {
                         Ok(response)
                     }
                 })
-                .service(web::resource("/").route(web::get().to(page)))
-                .service(web::resource("/health").route(web::get().to(health)))
-                .service(web::resource("/ready").route(web::get().to(ready)))
-                .service(web::resource("/metrics").route(web::get().to(metrics)))
-                .service(web::resource("/status").route(web::get().to(status)))
+                .service(read("/", &page))
+                .service(read("/health", &health))
+                .service(read("/ready", &ready))
+                .service(read("/metrics", &metrics))
+                .service(read("/status", &status))
                 .service(web::resource("/sql").route(web::post().to(sql)).default_service(web::to(only_post)))
                 .default_service(web::to(not_found))
         })
@@ -117,6 +122,16 @@ impl HttpDoor {
     pub async fn close(self) {
         self.handle.stop(true).await;
     }
+}
+
+/// A path that is read. HEAD is answered as GET is, and the server leaves the body out (RFC 9110, section 9.3.2).
+fn read<F, Arguments>(path: &'static str, answer: &F) -> Resource
+where
+    F: Handler<Arguments, Output: Responder<Body = BoxBody> + 'static>,
+    Arguments: FromRequest + 'static,
+{
+    let route = |method| web::method(method).to(answer.clone());
+    web::resource(path).route(route(Method::GET)).route(route(Method::HEAD))
 }
 
 /// Escaping may double a statement in JSON; what requests may hold together is the limit of each, too.
@@ -212,7 +227,7 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
     };
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
     let (asked, consistency, name) =
-        match read(&body).and_then(|(asked, level)| Ok((asked, level, request_id(header)?))) {
+        match body::read(&body).and_then(|(asked, level)| Ok((asked, level, request_id(header)?))) {
             Ok(read) => read,
             Err(error) => return failed(&error, None),
         };
@@ -293,11 +308,9 @@ fn retry_after(response: &mut HttpResponseBuilder, status: StatusCode) {
     }
 }
 
-/// The first type in `Accept` that is known decides.
 fn wants_csv(request: &HttpRequest) -> bool {
-    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    let known = accept.split(',').map(|one| one.split(';').next().unwrap_or("").trim());
-    known.into_iter().find(|one| matches!(*one, "text/csv" | "application/json" | "*/*")) == Some("text/csv")
+    let values = request.headers().get_all(header::ACCEPT);
+    accept::wants_csv(values.filter_map(|value| value.to_str().ok()))
 }
 
 fn failed(error: &Error, statement: Option<usize>) -> HttpResponse {

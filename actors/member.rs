@@ -27,8 +27,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tracing::error;
+
+/// Bytes of text from which on a statement waits for its turn: on its way into a memtable, a row of megabytes is there
+/// some four times, as values, as effects and as what is staged. Smaller ones are let in by their number.
+const LARGE_BYTES_MIN: usize = 4 << 20;
 
 /// Characters of a statement in the log line about its panic.
 pub const LOGGED_CHARS_MAX: usize = 500;
@@ -49,6 +53,8 @@ pub struct Seed {
     pub clock: Arc<dyn Clock>,
     /// Room for answers.
     pub transit: Arc<Transit>,
+    /// One large statement runs at a time.
+    pub turn: Semaphore,
     /// Bytes of rows that an answer in one message may have.
     pub response_bytes_max: usize,
     /// How long a step of a streamed answer may take: as long as a whole statement.
@@ -83,6 +89,19 @@ impl Member {
     /// For one statement, on an engine that storage has lent.
     pub fn new(seed: &Arc<Seed>, lent: Lent, consistency: Consistency) -> Member {
         Member { seed: seed.clone(), lent, consistency, way: AtomicU8::new(Way::Here as u8) }
+    }
+
+    /// The turn of a statement whose text has so many bytes, for as long as it runs; a small one needs none. Whoever waits
+    /// here has nothing but its text, and a batch the room for its answers.
+    pub async fn turn(&self, bytes: usize, terms: &Terms) -> Result<Option<SemaphorePermit<'_>>> {
+        if bytes < LARGE_BYTES_MIN {
+            return Ok(None);
+        }
+        match tokio::time::timeout_at(terms.deadline.instant(), self.seed.turn.acquire()).await {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            // It is never closed.
+            Ok(Err(_)) | Err(_) => Err(self.late()),
+        }
     }
 
     /// The deadline came before the statement's answer.
@@ -180,12 +199,24 @@ mod tests {
                 raft: route("raft").1,
                 clock,
                 transit: Transit::new(4 << 20, 1 << 20, 1 << 20),
+                turn: Semaphore::new(1),
                 response_bytes_max: 1 << 20,
                 step_max: Duration::from_secs(1),
                 stall_max: Duration::from_secs(1),
             });
             let member = Member::new(&seed, node.parts.lent().unwrap(), Consistency::default());
             member.view().unwrap();
+            let terms = Terms {
+                deadline: crate::actors::route::Deadline::after(Duration::from_millis(20)),
+                whole: None,
+                consistency: Consistency::default(),
+                request: None,
+            };
+            let turn = member.turn(LARGE_BYTES_MIN, &terms).await.unwrap();
+            assert!(turn.is_some() && member.turn(LARGE_BYTES_MIN - 1, &terms).await.unwrap().is_none());
+            let refused = member.turn(LARGE_BYTES_MIN, &terms).await.unwrap_err();
+            assert_eq!(refused.sqlstate(), SqlState::QUERY_CANCELED, "large ones run one at a time");
+            drop(turn);
             assert_eq!(member.late().sqlstate(), SqlState::QUERY_CANCELED);
             let _answer = member.propose(Vec::new());
             assert_eq!(member.late().kind(), Kind::InDoubt);

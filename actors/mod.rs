@@ -15,6 +15,7 @@
 
 pub mod child;
 pub mod encode;
+pub mod entry;
 pub mod executor;
 pub mod figures;
 pub mod format;
@@ -29,6 +30,7 @@ pub mod member;
 pub mod messages;
 pub mod metrics;
 pub mod node;
+pub mod pace;
 pub mod pieces;
 pub mod policy;
 pub mod process;

@@ -126,6 +126,7 @@ fn member_seed(
         raft: routes.raft.clone(),
         clock: clock.clone(),
         transit: routes.transit.clone(),
+        turn: tokio::sync::Semaphore::new(1),
         response_bytes_max: config.limits.response_bytes_max,
         step_max: config.limits.request_timeout,
         stall_max: config.limits.stall_max,

@@ -14,9 +14,10 @@
 //!   client has taken nothing for [`STALL_MAX`](crate::actors::rows::STALL_MAX): the rows go then, and the answer breaks
 //!   off. That is watched until the last piece has left. A client that takes something each minute keeps its room.
 
+mod place;
 mod room;
 
-use crate::actors::encode::{self, Cell};
+use crate::actors::encode;
 use crate::actors::format::Format;
 use crate::actors::messages::Output;
 use crate::actors::proto::message;
@@ -25,6 +26,7 @@ use crate::actors::transit::SMALL_BYTES;
 use actix_web::body::{BodySize, MessageBody};
 use chronos::error::{Error, SqlState};
 use chronos::sql::batch::Batch;
+pub use place::Place;
 use room::Room;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -59,10 +61,7 @@ struct Current {
     batches: std::vec::IntoIter<Batch>,
     batch: Option<Batch>,
     affected: u64,
-    row: usize,
-    column: usize,
-    /// Bytes of the cell's text that are written.
-    part: usize,
+    place: Place,
     /// No row was written before.
     is_first: bool,
 }
@@ -160,7 +159,7 @@ impl Pieces {
             }
         }
         let (batches, affected) = (output.batches.into_iter(), output.affected);
-        self.current = Some(Current { batches, batch: None, affected, row: 0, column: 0, part: 0, is_first: true });
+        self.current = Some(Current { batches, batch: None, affected, place: Place::default(), is_first: true });
     }
 }
 
@@ -192,37 +191,20 @@ impl Current {
     fn step(&mut self, format: Format, room: &Room, out: &mut Vec<u8>) -> bool {
         let Some(batch) = &self.batch else {
             self.batch = self.batches.next();
-            self.row = 0;
+            self.place = Place::default();
             if self.batch.is_none() && matches!(format, Format::Json | Format::JsonBatch) {
                 encode::json_tail(out, self.affected);
             }
             return self.batch.is_some();
         };
-        if self.row == batch.rows {
+        if self.place.row() == batch.rows {
             // Its memory goes; that of the next one is counted already.
             room.written(held_bytes(batch));
             self.batch = None;
             return true;
         }
-        if self.column == 0 && self.part == 0 {
-            format.begin_row(out, batch, self.row, self.is_first);
-            self.is_first = false;
-        }
-        if let Some(column) = batch.columns.get(self.column) {
-            if self.column > 0 && self.part == 0 {
-                format.separate(out);
-            }
-            self.part = format.cell(out, &Cell::of(column, self.row), self.part);
-            if self.part > 0 {
-                return true;
-            }
-            self.column += 1;
-        }
-        if self.column == batch.columns.len() {
-            format.end_row(out);
-            self.row += 1;
-            self.column = 0;
-        }
+        self.place.step(format, batch, self.is_first, out);
+        self.is_first = false;
         true
     }
 }

@@ -9,7 +9,6 @@ use crate::actors::messages::{Output, OutputColumn};
 use chronos::error::Error;
 use chronos::sql::batch::{Batch, Column, Strings, Values};
 
-#[cfg(test)]
 pub use prost::Message;
 
 /// Generated from `proto/raft.proto`.
@@ -44,13 +43,6 @@ pub fn header(columns: &[OutputColumn]) -> wire::SqlResponse {
         types: columns.iter().map(|column| column.data_type.to_string()).collect(),
         ..wire::SqlResponse::default()
     }
-}
-
-/// The rows of a batch, without the columns, which went before.
-pub fn rows(batch: &Batch) -> wire::SqlResponse {
-    let mut response = wire::SqlResponse { success: true, ..wire::SqlResponse::default() };
-    append(&mut response.rows, batch);
-    response
 }
 
 /// A statement that failed in SQL.

@@ -7,7 +7,11 @@
 //!
 //! * A stream without an end is an error: rows that stop coming must not pass for all of them. So the end has a place
 //!   of its own, which a reader that takes nothing cannot fill.
-//! * A reader that takes nothing keeps a few batches, and neither the statement nor its view: see [`Pace`].
+//! * A reader that takes nothing keeps two batches, and neither the statement nor its view: see [`Pace`]. A batch is
+//!   found when there is a place for it. Large ones have their room as well, and one is there at a time: see load.rs.
+
+mod load;
+mod parcel;
 
 use crate::actors::member::canceled;
 use crate::actors::messages::Terms;
@@ -17,12 +21,17 @@ use chronos::sql::batch::{Batch, Column};
 use chronos::sql::bind::OutputColumn;
 use chronos::sql::execute::{RowStream, Task};
 use chronos::sql::value::Value;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
-/// Batches that wait for the reader, beside the one that is being sent and the one that is being found. Each has up to
-/// 256 KiB, or one row, and there may be as many streams as connections.
+pub use load::Load;
+pub use parcel::Parcel;
+
+/// Batches that wait for the reader or are being found, beside the one that is being sent. Each has up to 384 KiB, or
+/// room of its own, and there may be as many streams as connections.
 const BATCHES_MAX: usize = 1;
 
 /// How long a reader may leave the stream alone: what a link needs to come back, as for snapshots.
@@ -32,13 +41,13 @@ pub const STALL_MAX: Duration = Duration::from_mins(1);
 pub struct Rows {
     /// Columns.
     pub columns: Vec<OutputColumn>,
-    batches: mpsc::Receiver<Batch>,
+    batches: mpsc::Receiver<Parcel>,
     end: Option<oneshot::Receiver<Result<()>>>,
 }
 
 /// Where the executor puts what it finds.
 pub struct Sink {
-    batches: mpsc::Sender<Batch>,
+    batches: mpsc::Sender<Parcel>,
     end: oneshot::Sender<Result<()>>,
 }
 
@@ -49,32 +58,98 @@ pub fn stream(columns: Vec<OutputColumn>) -> (Sink, Rows) {
     (Sink { batches: sender, end }, Rows { columns, batches, end: Some(ended) })
 }
 
+/// How far a stream was filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// To its end, or until nobody wanted more.
+    Whole,
+    /// Not at all: there is no room now for its first rows, of so many bytes. They were forgotten.
+    NoRoom(usize),
+}
+
 impl Rows {
+    /// The next batch, for whoever is no body.
+    #[cfg(test)]
+    pub async fn next(&mut self) -> Option<Result<Parcel>> {
+        std::future::poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// True where a batch waits and no other one has a place.
+    #[cfg(test)]
+    pub fn is_full(&self) -> bool {
+        self.batches.len() == BATCHES_MAX
+    }
+
     /// The next batch; none after the last one. An error is the last thing that comes.
-    pub async fn next(&mut self) -> Option<Result<Batch>> {
-        if let Some(batch) = self.batches.recv().await {
-            return Some(Ok(batch));
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Parcel>>> {
+        if let Some(parcel) = ready!(self.batches.poll_recv(context)) {
+            return Poll::Ready(Some(Ok(parcel)));
         }
+        let Some(end) = &mut self.end else { return Poll::Ready(None) };
         let lost = || Err(Error::unavailable("the executor restarted before the last row, read again"));
-        self.end.take()?.await.unwrap_or_else(|_| lost()).err().map(Err)
+        let ended = ready!(Pin::new(end).poll(context)).unwrap_or_else(|_| lost());
+        self.end = None;
+        Poll::Ready(ended.err().map(Err))
     }
 }
 
 impl Sink {
-    /// Hands batches to the reader at the reader's pace, until the end, or until it has gone away.
-    pub async fn fill(&self, mut rows: RowStream, pace: &Pace) -> Result<()> {
-        while let Some(batch) = rows.next_batch()? {
-            match tokio::time::timeout(pace.stall(), self.batches.send(batch)).await {
-                Ok(Ok(())) => {}
-                // Gone: nobody is left who wants the rest.
-                Ok(Err(_)) => return Ok(()),
-                Err(_) => return Err(pace.stalled()),
+    /// Hands batches to the reader at the reader's pace, until the end, or until it has gone away. Tells when the first
+    /// rows go: from then on the query cannot begin anew.
+    pub async fn fill(
+        &self,
+        mut rows: RowStream,
+        pace: &Pace,
+        load: &mut Load,
+        begun: impl FnOnce(),
+    ) -> Result<Filled> {
+        let mut begun = Some(begun);
+        loop {
+            load.settled(pace).await?;
+            // Gone: nobody is left who wants the rest.
+            let Some(seat) = self.seat(pace, load).await? else { return Ok(Filled::Whole) };
+            let Some(batch) = rows.next_batch()? else { return Ok(Filled::Whole) };
+            let bytes = held_bytes(&batch);
+            if batch.rows > 0 {
+                if !load.fits(bytes) {
+                    if begun.is_some() {
+                        return Ok(Filled::NoRoom(bytes));
+                    }
+                    load.overdraw(pace).await?;
+                }
+                if let Some(begun) = begun.take() {
+                    begun();
+                }
+                seat.send(load.parcel(batch, bytes));
             }
             // Others have their turn between batches.
             tokio::task::yield_now().await;
             pace.step();
         }
-        Ok(())
+    }
+
+    /// A place for a batch; none where nobody is left who would read. What was sent and is not taken is small, so that its
+    /// room is for whoever waits.
+    async fn seat(&self, pace: &Pace, load: &mut Load) -> Result<Option<mpsc::Permit<'_, Parcel>>> {
+        let mut reserved = std::pin::pin!(self.batches.reserve());
+        let stall = pace.stall();
+        let mut waited = Duration::ZERO;
+        loop {
+            let step = Load::patience(stall).min(stall.saturating_sub(waited));
+            if let Ok(seat) = tokio::time::timeout(step, &mut reserved).await {
+                return Ok(seat.ok());
+            }
+            waited += step;
+            if waited >= stall {
+                return Err(pace.stalled());
+            }
+            load.lend();
+        }
+    }
+
+    /// Waits until nobody is left who would read.
+    pub async fn closed(&self) {
+        self.batches.closed().await;
     }
 
     /// Says how it ended.
@@ -110,9 +185,15 @@ impl Pace {
         Task { request: terms.request.clone(), check: Arc::new(check) }
     }
 
-    fn step(&self) {
+    /// The present batch is there: the next one has its time.
+    pub fn step(&self) {
         let next = Deadline::after(self.step_max);
         *lock(&self.until) = self.whole.map_or(next, |whole| whole.min(next));
+    }
+
+    /// When the present batch must be there.
+    pub fn until(&self) -> Deadline {
+        *lock(&self.until)
     }
 
     /// How long the reader may leave the present batch alone.
@@ -120,8 +201,13 @@ impl Pace {
         self.whole.map_or(self.stall_max, |whole| whole.left().min(self.stall_max))
     }
 
+    /// True where the client's own deadline has passed.
+    fn is_over(&self) -> bool {
+        self.whole.is_some_and(|whole| whole.left().is_zero())
+    }
+
     fn stalled(&self) -> Error {
-        if self.whole.is_some_and(|whole| whole.left().is_zero()) {
+        if self.is_over() {
             return canceled();
         }
         let message = format!("nothing of the answer was taken for {:?}", self.stall_max);

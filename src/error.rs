@@ -63,7 +63,7 @@ states! {
     DATETIME_OVERFLOW = b"22008";
     /// 22012: division by zero.
     DIVISION_BY_ZERO = b"22012";
-    /// 22021: bytes are not UTF-8.
+    /// 22021: bytes are not UTF-8, or text has a NUL.
     INVALID_ENCODING = b"22021";
     /// 22023: a parameter has a value that is not allowed.
     INVALID_PARAMETER = b"22023";
@@ -257,10 +257,10 @@ impl Error {
         Error::new(Kind::Io, state, format!("cannot {doing}: {source}"))
     }
 
-    /// The same error for a text in which so many characters come before its position.
+    /// The same error, pointing where `place` moves its position, if it has one.
     #[must_use]
-    pub fn moved(mut self, by: u32) -> Error {
-        self.0.position = self.0.position.map(|position| position + by);
+    pub fn moved(mut self, place: impl FnOnce(u32) -> u32) -> Error {
+        self.0.position = self.0.position.map(place);
         self
     }
 

@@ -1,5 +1,6 @@
 //! Where messages begin and end in the body of a call: each has five bytes before it, which say how long it is.
 //!
+//! * The length is a promise; how much of it is here decides what room it gets (entry.rs).
 //! * A message is too long, or one too many, from the byte on that says so; nothing behind that byte is looked at.
 //! * Frames of HTTP/2 cut messages anywhere, and may end one and begin the next.
 
@@ -56,9 +57,8 @@ impl Framing {
         Framing { messages, prefix: [0; PREFIX_BYTES], seen: 0, announced: None }
     }
 
-    /// Goes on by a frame; how much room its message needs, where that is known by now and not before.
-    pub fn look(&mut self, mut data: &[u8]) -> Result<Option<usize>, Wrong> {
-        let mut needed = None;
+    /// Goes on by a frame.
+    pub fn look(&mut self, mut data: &[u8]) -> Result<(), Wrong> {
         while !data.is_empty() {
             if self.is_whole() {
                 if self.messages != Messages::Questions {
@@ -79,18 +79,20 @@ impl Framing {
                 if length > self.messages.bytes_max() {
                     return Err(Wrong::TooLong(length));
                 }
-                let announced = PREFIX_BYTES + length;
-                self.announced = Some(announced);
-                // A frame has 16 KiB at most, so there is no second one of these in it.
-                needed = Some(announced).filter(|announced| *announced > SMALL_BYTES);
+                self.announced = Some(PREFIX_BYTES + length);
             }
         }
-        Ok(needed)
+        Ok(())
     }
 
-    /// True where the present message is known to be larger than what takes nothing.
-    pub fn is_large(&self) -> bool {
-        self.announced.is_some_and(|announced| announced > SMALL_BYTES)
+    /// Bytes of the present message with its prefix, once that is known.
+    pub fn announced(&self) -> Option<usize> {
+        self.announced
+    }
+
+    /// Those of them that came.
+    pub fn arrived(&self) -> usize {
+        self.seen
     }
 
     /// True after one of many, before the next.
@@ -98,7 +100,8 @@ impl Framing {
         self.messages == Messages::Questions && self.is_whole()
     }
 
-    fn is_whole(&self) -> bool {
+    /// True where the present message has come.
+    pub fn is_whole(&self) -> bool {
         self.announced == Some(self.seen)
     }
 }
@@ -112,13 +115,15 @@ mod tests {
         let message = [&[0, 0, 1, 0, 0][..], &[7; 100]].concat();
         for cut in 1..10 {
             let mut framing = Framing::new(Messages::Statement(1 << 20));
-            let needs: Vec<usize> = message.chunks(cut).filter_map(|data| framing.look(data).unwrap()).collect();
-            assert_eq!(needs, [65_536 + PREFIX_BYTES], "in frames of {cut}");
-            assert!(framing.is_large());
+            for (index, data) in message.chunks(cut).enumerate() {
+                framing.look(data).unwrap();
+                let arrived = (index * cut + data.len()).min(message.len());
+                assert_eq!(framing.arrived(), arrived, "in frames of {cut}");
+                let announced = (arrived >= PREFIX_BYTES).then_some(65_536 + PREFIX_BYTES);
+                assert_eq!(framing.announced(), announced, "in frames of {cut}");
+                assert!(!framing.is_whole());
+            }
         }
-        let mut small = Framing::new(Messages::Statement(1 << 20));
-        assert_eq!(small.look(&[0, 0, 0, 1, 0, 7]).unwrap(), None, "a small one takes nothing");
-        assert!(!small.is_large());
     }
 
     #[test]
@@ -127,8 +132,8 @@ mod tests {
         assert_eq!(framing.look(&[0, 0, 0, 4, 0]), Err(Wrong::TooLong(1024)));
         for messages in [Messages::Statement(1000), Messages::Question] {
             let mut framing = Framing::new(messages);
-            assert_eq!(framing.look(&[0, 0, 0, 0, 1]), Ok(None));
-            assert_eq!(framing.look(&[7]), Ok(None));
+            assert_eq!(framing.look(&[0, 0, 0, 0, 1]), Ok(()));
+            assert_eq!(framing.look(&[7]), Ok(()));
             assert_eq!(framing.look(&[7]), Err(Wrong::OneTooMany));
         }
     }
@@ -139,7 +144,7 @@ mod tests {
         let body = [&small[..], &[0, 0, 0, 0, 0], &small, &[0, 0, 0, 0x40, 0]].concat();
         for cut in 1..body.len() {
             let mut framing = Framing::new(Messages::Questions);
-            let mut looked = body.chunks(cut).map(|data| framing.look(data)).filter(|looked| *looked != Ok(None));
+            let mut looked = body.chunks(cut).map(|data| framing.look(data)).filter(|looked| *looked != Ok(()));
             assert_eq!(looked.next(), Some(Err(Wrong::TooLong(0x4000))), "in frames of {cut}");
         }
         let mut framing = Framing::new(Messages::Questions);

@@ -1,21 +1,24 @@
 //! The body of a request as it comes.
 //!
 //! ```text
-//!   content-length ── too long? 413 ── above 16 KiB: room for all of it, or wait ──> read ──> whole
-//!   chunked ── 16 KiB free, and where more follows: room, or wait ──> read, with more room as it grows ──> whole
+//!   content-length ── too long? 413 ── begins (entry.rs) ── above 64 KiB: room for all of it, or wait ──> read ──> whole
+//!   chunked ── begins, and where more follows: room, or wait ──> read, with more room as it grows ──> whole
 //! ```
 //!
-//! * Until there is room nothing is read, and the client's socket fills.
+//! * A body takes room as it comes, and is not read further until it has it: the client's socket fills.
 //! * Nobody waits for what may never come. Answers can take all but a statement's room, so what a body has beyond that,
-//!   where JSON makes it so long, is there at once or it fails with 53200. A chunked body waits in turn for its first
-//!   bytes, since it holds nothing then; from there on it grows or fails. Taking the longest there is for it would let
-//!   one `curl -T -` that trickles shut out all others.
-//! * A body that is silent for too long, or takes longer than a statement may, loses its room and its connection.
+//!   where JSON makes it so long, is there at once or it fails with 53200. A chunked body waits in turn for what is above
+//!   64 KiB; from there on it grows or fails. Taking the longest there is for it would let one `curl -T -` that trickles
+//!   shut out all others.
+//! * A body that is silent or drips for too long, or takes longer than a statement may, loses its room and its connection:
+//!   see pace.rs.
 //! * Its memory is taken as it is filled: pages that nothing was written to are none.
 
+use crate::actors::entry::{Entry, MODEST_BYTES, Need};
 use crate::actors::grpc::Limits;
+use crate::actors::pace::{Gait, Pace, too_slow};
 use crate::actors::route::Deadline;
-use crate::actors::transit::{Hold, SILENCE_MAX, SMALL_BYTES, Side, Transit, too_slow};
+use crate::actors::transit::{Hold, SMALL_BYTES, Side, Transit};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::error::PayloadError;
 use actix_web::web::{Bytes, Payload};
@@ -25,7 +28,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use tokio::time::Instant;
 
 /// Why a body was not read to its end.
 #[derive(Debug)]
@@ -51,40 +54,81 @@ pub async fn read(
     if announced.is_some_and(|bytes| bytes > bytes_max) {
         return Err(Broken::TooLong(bytes_max));
     }
-    let deadline = Deadline::after(limits.request_timeout);
-    let mut hold = Hold::nothing();
-    if let Some(bytes) = announced.filter(|bytes| *bytes > SMALL_BYTES) {
-        let sure = bytes.min(transit.sure_request_bytes());
-        hold = transit.admit(Side::Request, sure, deadline).await.map_err(Broken::NoRoom)?;
-        hold.reach(bytes).map_err(Broken::NoRoom)?;
+    let is_sure = |bytes: usize| bytes <= transit.sure_request_bytes();
+    if announced.is_some_and(|bytes| !is_sure(bytes) && transit.is_too_full_for(bytes)) {
+        // So it would be told later, after all that it sends.
+        return Err(Broken::NoRoom(transit.full(Side::Request)));
     }
-    let mut body = Vec::with_capacity(announced.unwrap_or(0));
-    let mut late = None;
-    loop {
-        let next = if let Some(next) = payload.next().now_or_never() {
-            next
-        } else {
-            if late.is_none() && body.len() <= SMALL_BYTES && announced.is_none_or(|bytes| bytes <= SMALL_BYTES) {
-                late = Some(transit.half_small().map_err(Broken::NoRoom)?);
-            }
-            wait(payload, deadline, limits.request_timeout).await?
-        };
-        let Some(chunk) = next else { break };
-        let chunk = chunk.map_err(|error| Broken::Malformed(error.to_string()))?;
-        let bytes = body.len() + chunk.len();
+    let mut arriving = Arriving {
+        announced,
+        body: Vec::with_capacity(announced.unwrap_or(0).min(SMALL_BYTES)),
+        entry: Entry::new(transit.clone()),
+        pace: Pace::begin(limits.request_timeout, Instant::now()),
+        deadline: Deadline::after(limits.request_timeout),
+    };
+    while let Some(chunk) = arriving.next(payload, limits).await? {
+        let bytes = arriving.body.len() + chunk.len();
         if bytes > bytes_max {
             return Err(Broken::TooLong(bytes_max));
         }
-        if announced.is_none() && bytes > SMALL_BYTES {
-            if body.len() <= SMALL_BYTES {
-                hold = transit.admit(Side::Request, bytes, deadline).await.map_err(Broken::NoRoom)?;
-            }
-            hold.reach(bytes).map_err(Broken::NoRoom)?;
-        }
-        body.extend_from_slice(&chunk);
+        arriving.enter(&chunk, transit).await?;
     }
-    hold.shrink_to(body.len());
-    Ok((body, hold))
+    let hold = arriving.entry.whole(arriving.body.len());
+    Ok((arriving.body, hold))
+}
+
+/// A body, and what it is read by.
+struct Arriving {
+    announced: Option<usize>,
+    body: Vec<u8>,
+    entry: Entry,
+    pace: Pace,
+    deadline: Deadline,
+}
+
+impl Arriving {
+    /// The next chunk, none at the end.
+    async fn next(&mut self, payload: &mut Payload, limits: &Limits) -> Result<Option<Bytes>, Broken> {
+        let next = match payload.next().now_or_never() {
+            Some(next) => next,
+            None => self.wait(payload, limits).await?,
+        };
+        next.transpose().map_err(|error| Broken::Malformed(error.to_string()))
+    }
+
+    async fn wait(&mut self, payload: &mut Payload, limits: &Limits) -> Result<Chunk, Broken> {
+        self.entry.is_late().map_err(Broken::NoRoom)?;
+        loop {
+            if let Ok(next) = tokio::time::timeout_at(self.pace.next_look(), payload.next()).await {
+                return Ok(next);
+            }
+            match self.pace.look(Instant::now()) {
+                Gait::Steady => {}
+                Gait::Slow => self.entry.slow_down(self.body.len()),
+                Gait::Lost => return Err(Broken::TooSlow(too_slow(limits.request_timeout))),
+            }
+        }
+    }
+
+    /// Takes a chunk in, once there is room for it.
+    async fn enter(&mut self, chunk: &[u8], transit: &Arc<Transit>) -> Result<(), Broken> {
+        let arrived = self.body.len() + chunk.len();
+        self.pace.came(self.announced, arrived, Instant::now());
+        if let Need::Turn(bytes) = self.entry.grow(self.announced, arrived).map_err(Broken::NoRoom)? {
+            let (asked, sure) = (Instant::now(), bytes.min(transit.sure_request_bytes()));
+            let mut hold = transit.admit(Side::Request, sure, self.deadline).await.map_err(Broken::NoRoom)?;
+            hold.reach(bytes).map_err(Broken::NoRoom)?;
+            self.entry.let_in(self.announced, hold);
+            self.pace.resume(asked, Instant::now());
+        }
+        if let Some(bytes) = self.announced
+            && (bytes <= MODEST_BYTES || !self.entry.begins())
+        {
+            self.body.reserve_exact(bytes.saturating_sub(self.body.len()));
+        }
+        self.body.extend_from_slice(chunk);
+        Ok(())
+    }
 }
 
 /// The answer to a body that was not read to its end. It keeps the rest of the body: of one that is let go, the server
@@ -114,9 +158,3 @@ impl MessageBody for Unread {
 }
 
 type Chunk = Option<Result<Bytes, PayloadError>>;
-
-async fn wait(payload: &mut Payload, deadline: Deadline, limit: Duration) -> Result<Chunk, Broken> {
-    let patience = SILENCE_MAX.min(deadline.left());
-    let next = tokio::time::timeout(patience, payload.next()).await;
-    next.map_err(|_| Broken::TooSlow(too_slow(limit)))
-}

@@ -22,6 +22,10 @@ const NAME_CHARS_MAX: usize = 64;
 /// Characters of the parser's words in an error.
 const TOLD_CHARS_MAX: usize = 300;
 
+/// How the parser calls one half of a surrogate pair (RFC 8259, section 7): without the other, with no pair, or before
+/// something else.
+const HALF_CHARACTER: [&str; 2] = ["lone leading surrogate", "unexpected end of hex escape"];
+
 /// What a body asks for.
 #[derive(Debug, PartialEq)]
 pub enum Asked {
@@ -56,7 +60,17 @@ pub fn read(body: &[u8]) -> Result<(Asked, Consistency)> {
     let whole: Whole = serde_json::from_slice(body).map_err(|error| {
         // What is JSON and not what is asked for is told in our own words; a value in them may be as long as the body.
         let told: String = error.to_string().chars().take(TOLD_CHARS_MAX).collect();
-        malformed(if error.is_data() { told } else { format!("the body is not JSON: {told}") })
+        malformed(if error.is_data() {
+            told
+        } else if HALF_CHARACTER.iter().any(|words| told.starts_with(words)) {
+            let place = format!("line {} column {}", error.line(), error.column());
+            format!(
+                "the body has half a character at {place}: \\ud800 to \\udfff are no characters of their own, two of \
+                 them together are one (\\ud83d\\ude00), and text holds whole ones"
+            )
+        } else {
+            format!("the body is not JSON: {told}")
+        })
     })?;
     let fields = match whole {
         Whole::Batch(texts) => return Ok((Asked::Batch(some(texts)?), Consistency::default())),
@@ -325,6 +339,18 @@ mod tests {
         assert!(told(long.as_bytes()).len() < 400, "{}", told(long.as_bytes()));
         let long = format!("{{\"{}\": 1}}", "n".repeat(1000));
         assert!(told(long.as_bytes()).len() < 200, "{}", told(long.as_bytes()));
+    }
+
+    #[test]
+    fn half_a_character_is_told_from_other_mistakes() {
+        let told = |body: &[u8]| read(body).unwrap_err().to_string();
+        for half in [r"\ud83d", r"\ude00", r"\ud83d\ud83d", r"\ud83dx", r"\ud83d\n"] {
+            let told = told(format!(r#"{{"sql": "SELECT '{half}'"}}"#).as_bytes());
+            assert!(told.contains("half a character at line 1 column "), "{half}: {told}");
+        }
+        assert!(told(br#"{"sql": "\u12"}"#).contains("not JSON"));
+        let (asked, _) = read(br#"{"sql": "\ud83d\ude00"}"#).unwrap();
+        assert_eq!(asked, Asked::One(Vec::new(), "\u{1f600}".into()));
     }
 
     #[test]

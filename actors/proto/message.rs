@@ -33,8 +33,12 @@ const NULL: u8 = 0x28;
 
 /// Bytes of a result as one message.
 pub fn len(output: &Output) -> usize {
-    let rows = |batch: &Batch| (0..batch.rows).map(|row| nested(row_len(batch, row))).sum::<usize>();
-    header(output).encoded_len() + output.batches.iter().map(rows).sum::<usize>()
+    header(output).encoded_len() + output.batches.iter().map(|batch| rows_len(batch, 0, batch.rows)).sum::<usize>()
+}
+
+/// Bytes of the rows `from..to` in a message.
+pub fn rows_len(batch: &Batch, from: usize, to: usize) -> usize {
+    (from..to).map(|row| nested(row_len(batch, row))).sum()
 }
 
 /// Bytes of results as the message that answers a batch.

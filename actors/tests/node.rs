@@ -211,7 +211,7 @@ fn a_large_result_streams_and_is_refused_in_one_piece() {
         let Streamed::Rows(mut rows) = streamed else { panic!("a query streams") };
         let mut seen = 0;
         while let Some(batch) = rows.next().await {
-            seen += batch.unwrap().rows;
+            seen += batch.unwrap().look(|batch| batch.rows).unwrap();
         }
         assert_eq!(seen, 10_000);
         node.stop().await;

@@ -30,6 +30,12 @@ SQL ends with a semicolon and may span lines. Besides SQL:
   help, \\help, \\?            this text
 Ctrl-C cancels the input or the running statement.";
 
+/// True for a line on which somebody leaves, as `exit` or `quit`. It counts only where a statement could begin.
+pub fn leaves(line: &str) -> bool {
+    let word = line.trim().trim_end_matches(';').trim_end();
+    ["exit", "quit"].iter().any(|leave| word.eq_ignore_ascii_case(leave))
+}
+
 impl Backslash {
     /// Reads a line; an error says what to write instead.
     pub fn parse(line: &str) -> Result<Backslash, String> {
@@ -82,6 +88,12 @@ mod tests {
         assert_eq!(Backslash::parse("\\d\tT1;"), Ok(Backslash::Statement("SHOW COLUMNS FROM T1".to_owned())));
         assert_eq!(Backslash::parse("\\timing off"), Ok(Backslash::Timing(Some(false))));
         assert_eq!(Backslash::parse("\\q"), Ok(Backslash::Leave));
+    }
+
+    #[test]
+    fn a_word_of_its_own_leaves() {
+        assert!(["exit", "quit", " EXIT ; \n", "Quit\r\n"].iter().all(|line| leaves(line)));
+        assert!(["", "exit now", "SELECT exit", "exits"].iter().all(|line| !leaves(line)));
     }
 
     #[test]

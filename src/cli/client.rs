@@ -6,7 +6,7 @@ use super::repl::Repl;
 use super::script::Script;
 use super::{Environment, Stop};
 use std::fs::File;
-use std::io::{BufReader, IsTerminal};
+use std::io::{self, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 
 const EXAMPLES: &str = "\
@@ -75,6 +75,11 @@ impl Statements {
         self.execute.is_empty() && self.files.is_empty() && std::io::stdin().is_terminal()
     }
 
+    /// Refuses files that cannot be read, before anything is run.
+    pub fn check(&self) -> Result<(), Stop> {
+        self.files.iter().filter(|path| *path != Path::new("-")).try_for_each(|path| open(path).map(|_| ()))
+    }
+
     /// Runs what the arguments, or the pipe, hold.
     pub fn script(&self, session: &mut dyn super::session::Session) -> Result<(), Stop> {
         let mut script = Script::new(session, self.format);
@@ -86,9 +91,7 @@ impl Statements {
                 script.lines(std::io::stdin().lock(), "standard input")?;
                 continue;
             }
-            let name = path.display().to_string();
-            let file = File::open(path).map_err(|error| Stop::Usage(format!("cannot read {name}: {error}")))?;
-            script.lines(BufReader::new(file), &name)?;
+            script.lines(BufReader::new(open(path)?), &path.display().to_string())?;
         }
         if self.execute.is_empty() && self.files.is_empty() {
             script.lines(std::io::stdin().lock(), "standard input")?;
@@ -102,9 +105,20 @@ impl Statements {
     }
 }
 
+/// A file of statements, or anything else that can be read.
+fn open(path: &Path) -> Result<File, Stop> {
+    let failed = |error: io::Error| Stop::Usage(format!("cannot read {}: {error}", path.display()));
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.is_dir() {
+        return Err(Stop::Usage(format!("{} is a directory", path.display())));
+    }
+    Ok(file)
+}
+
 /// Connects, then serves the prompt or the script.
 pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop> {
     let target = arguments.leader.target(environment)?;
+    arguments.statements.check()?;
     let interactive = arguments.statements.interactive();
     let mut session = Remote::open(target, interactive)?;
     if !interactive {

@@ -45,13 +45,26 @@ impl Levels {
     }
 }
 
+/// The library of the HTTP door; whoever names it in `log.level` decides about it.
+const HTTP_SERVER: &str = "actix_http";
+
+/// Where it tells of connections: as ERROR, a line for each request that is malformed or given up. Any client can send
+/// as many as it likes, and each has its answer; so they are for whoever asks for debugging.
+const HTTP_CONNECTIONS: &str = "actix_http::h1";
+
 /// Levels by module, such as `info` or `warn,chronos=debug`. `EnvFilter` would also take names and fields of spans, of
 /// which there are none here, and brings a third of a megabyte of regular expressions.
 fn filter(level: &str) -> Result<Targets, String> {
     if level.contains(['[', '{']) {
         return Err(format!("log.level: {level:?} names spans; it takes levels by module, such as warn,chronos=debug"));
     }
-    level.parse().map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))
+    let levels: Targets =
+        level.parse().map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))?;
+    let is_quiet = levels.default_level().is_none_or(|default| default < LevelFilter::DEBUG);
+    if is_quiet && !level.contains(HTTP_SERVER) {
+        return Ok(levels.with_target(HTTP_CONNECTIONS, LevelFilter::OFF));
+    }
+    Ok(levels)
 }
 
 /// Starts logging for the life of the process.
@@ -153,6 +166,17 @@ mod tests {
         for level in ["chronos=loud", "[span]=info", "chronos[{id=1}]=debug"] {
             assert!(filter(level).is_err_and(|error| error.contains(level)), "{level}");
         }
+    }
+
+    #[test]
+    fn what_clients_do_to_connections_is_told_where_it_is_asked_for() {
+        let tells = |level: &str| {
+            let levels = filter(level).expect(level);
+            levels.would_enable("actix_http::h1::dispatcher", &tracing::Level::ERROR)
+        };
+        assert!(["info", "warn,chronos=debug", "trace,actix_http=off"].iter().all(|level| !tells(level)));
+        assert!(["debug", "info,actix_http=info"].iter().all(|level| tells(level)));
+        assert!(filter("info").expect("levels").would_enable("actix_web::server", &tracing::Level::ERROR));
     }
 
     #[test]

@@ -29,10 +29,12 @@ Settings: flags > environment (CHRONOS_SECTION__KEY) > --config file > defaults.
 pub struct Arguments {
     #[command(flatten)]
     settings: Settings,
-    /// Give the database of --data-dir the name --id; it must be the whole of its group
+    /// Give the database that --data-dir names (DIR/NAME, the directory itself) the name --id, as in
+    /// --data-dir data/local --rename --id node7; the directory keeps its name. It must be the whole of its group
     #[arg(long, conflicts_with = "clean")]
     rename: bool,
-    /// Remove this node's data first: all its tables
+    /// Remove this node's data first: all its tables. A database of another name than the default's is removed only
+    /// where --id names it
     #[arg(long)]
     clean: bool,
     /// Allow --clean for a member of a group
@@ -43,7 +45,7 @@ pub struct Arguments {
 /// The flags that set settings; `config show` takes them too.
 #[derive(Debug, Default, clap::Args)]
 pub struct Settings {
-    /// Name of this node [default: node1]
+    /// Name of this node [default: the only database in --data-dir, whatever its name; node1 where there is none]
     #[arg(long)]
     id: Option<String>,
     /// Directory of the databases [default: data]
@@ -121,11 +123,21 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     } else {
         default.to_owned()
     };
+    // Whoever removes data says whose: without an id it would be whatever database happens to be the only one.
+    if arguments.clean && !named && id != default {
+        return Err(Stop::Usage(format!(
+            "--clean would remove {id:?}, the only database in {}, and not {default:?}: say --id {id} to remove it",
+            data_dir.display()
+        )));
+    }
     let mut config = daemon(&loaded.config, id)?;
     if arguments.rename {
         config.database.naming = Naming::Renamed;
     }
     let levels = logging::start(&loaded.config.log)?;
+    for warning in loaded.config.warnings() {
+        tracing::warn!("{warning}");
+    }
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
     if arguments.clean && directory::clean(&SystemFiles, &path)? {
         tracing::info!(directory = %path.display(), "removed the database");

@@ -2,11 +2,12 @@
 //!
 //! * A table measures its first rows and keeps those widths; a later, wider value only pushes its own line.
 //! * CSV writes NULL as an empty field and an empty string as `""`, so that an import reads back what was exported.
-//! * JSON writes one object a line. Numbers that JSON cannot write (NaN, infinities) are strings.
+//! * JSON writes one object a line; of columns with one name the later ones get a number. Numbers that JSON cannot write (NaN, infinities) are strings.
 
 use super::session::{Column, Sink};
 use chronos::sql::text;
 use chronos::sql::value::{DataType, Value};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr;
 
@@ -33,6 +34,8 @@ pub struct Writer<'a> {
     out: &'a mut dyn Write,
     format: Format,
     columns: Vec<Column>,
+    /// Their names in JSON.
+    names: Vec<String>,
     /// Rows waiting for their widths; none once the widths are fixed.
     waiting: Option<Vec<Vec<String>>>,
     waiting_bytes: usize,
@@ -49,6 +52,7 @@ impl<'a> Writer<'a> {
             out,
             format,
             columns: Vec::new(),
+            names: Vec::new(),
             waiting: Some(Vec::new()),
             waiting_bytes: 0,
             line: Vec::new(),
@@ -162,7 +166,7 @@ impl<'a> Writer<'a> {
         self.line.clear();
         for (i, value) in row.iter().enumerate() {
             self.line.push(if i == 0 { b'{' } else { b',' });
-            self.line.extend_from_slice(json_string(&self.columns[i].name).as_bytes());
+            self.line.extend_from_slice(json_string(&self.names[i]).as_bytes());
             self.line.push(b':');
             match value {
                 Value::Null => self.line.extend_from_slice(b"null"),
@@ -182,6 +186,7 @@ impl<'a> Writer<'a> {
 impl Sink for Writer<'_> {
     fn head(&mut self, columns: &[Column]) -> io::Result<()> {
         self.columns = columns.to_vec();
+        self.names = distinct(columns);
         if self.format == Format::Csv {
             let mut line = Vec::new();
             for (i, column) in columns.iter().enumerate() {
@@ -204,6 +209,30 @@ impl Sink for Writer<'_> {
             Format::Json => self.json_row(row),
         }
     }
+}
+
+/// The names of the columns, each once: an object has no room for two of a name. The second `a` is `a_2`, or what comes
+/// after it where a column has that name.
+fn distinct(columns: &[Column]) -> Vec<String> {
+    let mut taken: BTreeSet<String> = columns.iter().map(|column| column.name.clone()).collect();
+    let mut seen: BTreeMap<&str, u32> = BTreeMap::new();
+    columns
+        .iter()
+        .map(|column| {
+            let count = seen.entry(&column.name).or_insert(0);
+            *count += 1;
+            if *count == 1 {
+                return column.name.clone();
+            }
+            loop {
+                let name = format!("{}_{count}", column.name);
+                if taken.insert(name.clone()) {
+                    return name;
+                }
+                *count += 1;
+            }
+        })
+        .collect()
 }
 
 fn is_number(data_type: Option<DataType>) -> bool {
@@ -307,6 +336,13 @@ mod tests {
             ],
         );
         assert_eq!(shown, "id,name\n1,\n2,\"\"\n3,\"a\"\"b\"\n");
+    }
+
+    #[test]
+    fn json_names_every_column_once() {
+        let head = [("a", DataType::Int), ("a", DataType::Int), ("a_2", DataType::Int), ("a", DataType::Int)];
+        let row: Vec<Value> = (1..=4).map(Value::Int).collect();
+        assert_eq!(written(Format::Json, &head, &[row]), "{\"a\":1,\"a_3\":2,\"a_2\":3,\"a_4\":4}\n");
     }
 
     #[test]

@@ -24,6 +24,8 @@ use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
 use judge::{Attempt, judge};
 use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -33,6 +35,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection silent for this long while a statement runs is asked whether it still lives.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What an answer in HTTP/1 begins with.
+const HTTP: &[u8; 7] = b"HTTP/1.";
 
 /// Largest answer taken in one message. The server's own bound on an answer is at most as much.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -127,6 +132,8 @@ pub struct Remote {
     at: usize,
     /// True where Ctrl-C stops the statement instead of the program.
     interruptible: bool,
+    /// True once a node has answered.
+    is_answered: bool,
 }
 
 impl Remote {
@@ -134,7 +141,7 @@ impl Remote {
     pub fn open(target: Target, interruptible: bool) -> Result<Remote> {
         let runtime = runtime()?;
         let (at, client) = runtime.block_on(target.connect(0))?;
-        Ok(Remote { runtime, target, connected: Some(client), at, interruptible })
+        Ok(Remote { runtime, target, connected: Some(client), at, interruptible, is_answered: false })
     }
 
     /// The node last connected to.
@@ -145,7 +152,7 @@ impl Remote {
 
 impl Session for Remote {
     fn run(&mut self, statement: &str, sink: &mut dyn Sink) -> Result<u64> {
-        let Remote { runtime, target, connected, at, interruptible } = self;
+        let Remote { runtime, target, connected, at, interruptible, is_answered } = self;
         let mut attempts = 0;
         runtime.block_on(async {
             loop {
@@ -162,6 +169,10 @@ impl Session for Remote {
                     () = interrupted(*interruptible) => Err(Attempt::Final(interruption(statement))),
                 };
                 attempts += 1;
+                if is_broken(&outcome) && !*is_answered && speaks_http(&target.addresses[*at]).await {
+                    return Err(wrong_port(&target.addresses[*at]));
+                }
+                *is_answered = true;
                 match outcome {
                     Ok(affected) => return Ok(affected),
                     Err(Attempt::Elsewhere(error)) => {
@@ -182,6 +193,34 @@ impl Session for Remote {
             }
         })
     }
+}
+
+/// True where the connection failed, rather than the node answering.
+fn is_broken(outcome: &Result<u64, Attempt>) -> bool {
+    match outcome {
+        Ok(_) => false,
+        Err(Attempt::Elsewhere(error) | Attempt::Final(error)) => {
+            matches!(error.kind(), Kind::InDoubt | Kind::Unavailable)
+        }
+    }
+}
+
+/// True where something answers there in HTTP/1, which a gRPC port does not speak.
+async fn speaks_http(address: &Address) -> bool {
+    let probe = async {
+        let mut stream = TcpStream::connect(address.to_string()).await?;
+        stream.write_all(b"GET /health HTTP/1.1\r\nhost: chronos\r\nconnection: close\r\n\r\n").await?;
+        let mut head = [0; HTTP.len()];
+        stream.read_exact(&mut head).await?;
+        Ok::<bool, std::io::Error>(head == *HTTP)
+    };
+    matches!(tokio::time::timeout(CONNECT_TIMEOUT, probe).await, Ok(Ok(true)))
+}
+
+/// Nothing that is sent to such a port is ever carried out.
+fn wrong_port(address: &Address) -> Error {
+    Error::invalid(SqlState::CONFIG_ERROR, format!("{address} looks like an HTTP port, and --leader takes a gRPC port"))
+        .hint("unless configured otherwise, a node's gRPC port is 1000 below its HTTP port")
 }
 
 /// A runtime on this thread; the client has nothing to do in parallel.

@@ -88,15 +88,13 @@ impl<'a> Repl<'a> {
     }
 
     fn line(&mut self, line: &str) -> Result<Next, Stop> {
-        let word = line.trim().trim_end_matches(';').trim_end();
         if self.splitter.is_blank() {
-            match word.to_ascii_lowercase().as_str() {
-                "exit" | "quit" => return Ok(Next::Leave),
-                "help" => {
-                    println!("{HELP}");
-                    return Ok(Next::Go);
-                }
-                _ => {}
+            if backslash::leaves(line) {
+                return Ok(Next::Leave);
+            }
+            if line.trim().trim_end_matches(';').trim_end().eq_ignore_ascii_case("help") {
+                println!("{HELP}");
+                return Ok(Next::Go);
             }
         }
         for statement in self.splitter.push(&format!("{line}\n")) {

@@ -56,6 +56,10 @@ impl<'a> Script<'a> {
                 .map_err(|_| Stop::Message(format!("{name}, line {number}: not valid UTF-8")))?;
             // The first line of a file may carry a byte order mark.
             let text = if number == 1 { text.strip_prefix('\u{feff}').unwrap_or(text) } else { text };
+            // What people type last in a script meant for the prompt, where nothing has to end it either.
+            if splitter.is_blank() && backslash::leaves(text) {
+                return Err(Stop::Quit);
+            }
             self.all(splitter.push(text), name)?;
             if splitter.is_too_long() {
                 return Err(Stop::Message(format!("{name}: a statement before line {number} does not end")));
@@ -71,8 +75,7 @@ impl<'a> Script<'a> {
     fn one(&mut self, statement: &Statement, name: &str) -> Result<(), Stop> {
         self.count += 1;
         let place = format!("{name}, statement {}, line {}", self.count, statement.line);
-        // What people type last in a script meant for the prompt.
-        if ["exit", "quit"].contains(&statement.text.as_str()) {
+        if backslash::leaves(&statement.text) {
             return Err(Stop::Quit);
         }
         if !statement.is_backslash() {

@@ -22,7 +22,8 @@ pub struct Arguments {
     /// Which database of the directory [default: the only one, or a new one called local]
     #[arg(long)]
     id: Option<String>,
-    /// Give the database of --data-dir the name --id
+    /// Give the database that --data-dir names (DIR/NAME, the directory itself) the name --id; the directory keeps its
+    /// name
     #[arg(long, requires = "id")]
     rename: bool,
     #[command(flatten)]
@@ -32,6 +33,7 @@ pub struct Arguments {
 /// Opens the database, serves the prompt or the script, and closes it.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     let statements = &arguments.statements;
+    statements.check()?;
     let naming = if arguments.rename { Naming::Renamed } else { Naming::Kept };
     // There must be something to rename.
     let create = if arguments.rename { Create::Refused } else { Create::Allowed };

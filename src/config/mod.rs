@@ -83,6 +83,20 @@ impl Config {
         self.storage.disk_reserve.unwrap_or(Bytes(self.storage.seal_wal_bytes.0.saturating_mul(2)))
     }
 
+    /// What the settings allow and an operator should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let least = self.storage.seal_wal_bytes.0.saturating_mul(2);
+        if self.disk_reserve().0 >= least {
+            return Vec::new();
+        }
+        vec![format!(
+            "storage.disk_reserve ({}) is less than twice storage.seal_wal_bytes ({}): a seal may find no room, and then \
+             what is deleted gives none back",
+            self.disk_reserve(),
+            self.storage.seal_wal_bytes
+        )]
+    }
+
     /// What is wrong with the settings together, each being fine by itself.
     fn contradictions(&self) -> Vec<String> {
         let mut wrong = Vec::new();

@@ -201,3 +201,15 @@ fn http_listens_a_thousand_above() {
     let free = from_file("[node]\naddress = \"127.0.0.1:0\"\n").expect("valid").config;
     assert_eq!(free.http_address().map(|address| address.port), Some(0));
 }
+
+#[test]
+fn a_reserve_too_small_for_a_seal_is_told() {
+    assert_eq!(Config::default().warnings(), Vec::<String>::new());
+    let loaded = from_file("[storage]\ndisk_reserve = \"127 MiB\"\n").expect("allowed");
+    let told = loaded.config.warnings();
+    assert_eq!(told.len(), 1);
+    assert!(
+        told[0].starts_with("storage.disk_reserve (127 MiB) is less than twice storage.seal_wal_bytes (64 MiB)"),
+        "{told:?}"
+    );
+}

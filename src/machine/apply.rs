@@ -129,7 +129,8 @@ impl Machine {
             self.note(change);
             staged.push(record);
         }
-        staged.iter().try_for_each(|staged| out.write(staged))?;
+        // Each goes as it is written: a row may have megabytes.
+        staged.into_iter().try_for_each(|staged| out.write(&staged))?;
         Ok(affected.map(|affected| Outcome { affected }))
     }
 

@@ -70,7 +70,9 @@ impl RowSet {
 
 impl Serialize for RowSet {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let mut bytes = Vec::new();
+        // Texts are most of what is large, and take as much encoded; the rest is a few bytes a value.
+        let bytes = self.columns.iter().map(|(_, column)| column.byte_len()).sum();
+        let mut bytes = Vec::with_capacity(bytes);
         self.encode(&mut bytes);
         serializer.serialize_bytes(&bytes)
     }

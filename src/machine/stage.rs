@@ -36,6 +36,10 @@ const READ_ROWS: usize = 64;
 /// Tombstones written at once when a stage ends.
 const END_ROWS: usize = 4096;
 
+/// Bytes of a frame for which room is made at once: a few of the largest rows. What a damaged length says beyond is not
+/// believed.
+const FRAME_RESERVED_MAX: usize = 64 << 20;
+
 /// Bytes before each frame.
 const LENGTH_BYTES: usize = 4;
 
@@ -80,6 +84,10 @@ impl Frames {
                 let transaction = postcard::from_bytes(frame)
                     .map_err(|error| Error::damaged(format!("a staged transaction does not decode: {error}")))?;
                 self.at += LENGTH_BYTES + frame.len();
+                if self.at == self.bytes.len() {
+                    // A frame may be one row of megabytes: its bytes go before it is written.
+                    (self.bytes, self.at) = (Vec::new(), 0);
+                }
                 return Ok(Some(transaction));
             }
             self.bytes.drain(..self.at);
@@ -88,12 +96,25 @@ impl Frames {
                 Some(batch) => batch.batch.columns.iter().for_each(|column| {
                     for row in 0..batch.batch.rows {
                         if let Value::Blob(chunk) = column.value(row) {
+                            self.reserve();
                             self.bytes.extend_from_slice(&chunk);
                         }
                     }
                 }),
                 None if self.bytes.is_empty() => return Ok(None),
                 None => return Err(Error::damaged("a staged transaction ends within a frame")),
+            }
+        }
+    }
+}
+
+impl Frames {
+    /// Room for all of a frame whose length is known: growing by halves would take half as much again.
+    fn reserve(&mut self) {
+        if let Some(length) = self.bytes.first_chunk::<LENGTH_BYTES>() {
+            let whole = LENGTH_BYTES + u32::from_le_bytes(*length) as usize + CHUNK_BYTES;
+            if whole > self.bytes.capacity() && whole <= FRAME_RESERVED_MAX {
+                self.bytes.reserve_exact(whole - self.bytes.len());
             }
         }
     }

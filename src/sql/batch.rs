@@ -302,6 +302,15 @@ impl ColumnBuilder {
         }
     }
 
+    /// Takes back all rows but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.values.truncate(len);
+        if let Some(nulls) = &mut self.nulls {
+            nulls.truncate(len);
+        }
+        self.nulls.take_if(|nulls| !nulls.contains(&true));
+    }
+
     /// Adds the rows `from..to` of a column of the same type.
     pub fn extend(&mut self, column: &Column, from: usize, to: usize) {
         fn strings(into: &mut Strings, column: &Strings, from: usize, to: usize) {
@@ -367,6 +376,13 @@ impl Batch {
     /// The values of row `i`.
     pub fn row(&self, i: usize) -> Vec<Value> {
         self.columns.iter().map(|column| column.value(i)).collect()
+    }
+
+    /// The rows `from..to`.
+    #[must_use]
+    pub fn slice(&self, from: usize, to: usize) -> Batch {
+        let columns = self.columns.iter().map(|column| Arc::new(column.slice(from, to))).collect();
+        Batch { columns, rows: to - from }
     }
 
     /// The rows named, in that order.

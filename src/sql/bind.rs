@@ -46,8 +46,8 @@ use std::time::Duration;
 pub(crate) use coercion::symbol;
 pub(crate) use expression::balanced;
 pub(crate) use grouping::children;
-pub(crate) use write::is_longer;
 pub use write::{check_column, evaluate_default};
+pub(crate) use write::{is_longer, targets};
 
 /// What a statement is bound against.
 #[derive(Clone, Copy, Debug)]
@@ -214,7 +214,7 @@ pub struct BoundCreateIndex {
 /// # Errors
 /// Those of [`parse`] and [`bind`].
 pub fn prepare(sql: &str, limits: &ParseLimits, context: &BindContext<'_>) -> Result<Bound> {
-    limits.check_length(sql)?;
+    limits.check_text(sql)?;
     if let Some(insert) = bind_literal_insert(sql, context) {
         return Ok(Bound::Insert(insert));
     }

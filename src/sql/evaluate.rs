@@ -22,7 +22,7 @@ use slices::Source;
 use std::task::Poll;
 
 pub use key_size::{KEY_BYTES_MAX, check_parts};
-pub use literals::{LONG_BYTES_MIN, LiteralSlices, Scanned};
+pub use literals::{LONG_BYTES_MIN, LiteralSlices};
 pub use slices::Slices;
 
 /// Rows read for one step of an evaluation.
@@ -82,7 +82,7 @@ impl<'a> Evaluation<'a> {
     /// All effects of a statement at once, as a batch needs them; queries are not its business.
     pub async fn run(self, bound: &'a Bound) -> Result<Effects> {
         let mut slices = Evaluation { slice_bytes_max: usize::MAX, ..self }.slices(bound).await?;
-        Ok(slices.next_slice()?.unwrap_or_default())
+        Ok(slices.next_slice().await?.unwrap_or_default())
     }
 
     /// The effects of an INSERT of which the rows are still text.

@@ -34,7 +34,6 @@ use crate::sql::batch::Batch;
 use crate::sql::bind::{BindContext, Bound, OutputColumn};
 use crate::sql::catalog::Catalog;
 use crate::sql::evaluate::{ByRange, Evaluation};
-use crate::sql::insert::bind_literal_insert;
 use crate::sql::latch::Latches;
 use crate::sql::memory::Pool;
 use crate::sql::operator::Operator;
@@ -186,7 +185,7 @@ impl Executor {
         task: &Task,
         request: Option<&Request>,
     ) -> Result<Answer> {
-        self.limits.parse.check_length(sql)?;
+        self.limits.parse.check_text(sql)?;
         let (mut parsed, mut table) = (None, None);
         for _ in 0..ATTEMPTS_MAX {
             // After its first conflict a statement takes turns. Whoever held the latch has just written: what this one
@@ -197,13 +196,18 @@ impl Executor {
             };
             let (view, instant) = (group.view()?, group.instant());
             let mut bound = None;
-            let slices = if let Some((id, slices)) = self.long_insert(sql, &view, instant, task)? {
+            let short = Self::short_insert(sql, &view, instant);
+            let long = match short {
+                Some(_) => None,
+                None => self.long_insert(sql, &view, instant, task).await?,
+            };
+            let slices = if let Some((id, slices)) = long {
                 table = Some(id);
                 mark_writer(&view);
                 slices
             } else {
-                let statement = match bind_literal_insert(sql, &context(&view.catalog, instant)) {
-                    Some(insert) => Bound::Insert(insert),
+                let statement = match short {
+                    Some(insert) => insert,
                     None => self.bind(sql, &mut parsed, &view, instant)?,
                 };
                 if let Some(stream) = self.query(&statement, &view, instant, task)? {

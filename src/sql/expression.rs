@@ -5,9 +5,11 @@
 //!   where a node does not say otherwise.
 //!
 //! Evaluation is by columns: a node's kernel is a loop over typed slices, so that the price of walking
-//! the tree is paid once a batch. What may raise an error is evaluated only for rows that reach it.
+//! the tree is paid once a batch. What may raise an error is evaluated only for rows that reach it. What it holds is
+//! bounded (budget.rs).
 
 mod arithmetic;
+mod budget;
 pub mod cast;
 mod compare;
 mod conditional;
@@ -19,6 +21,7 @@ mod operand;
 mod rows;
 mod set;
 
+pub use budget::{Budget, Portions, VALUE_BYTES_MAX, evaluate_all};
 pub use cast::{can_cast, cast_value};
 pub use rows::Selection;
 pub use set::ValueSet;
@@ -90,12 +93,15 @@ pub enum Expression {
         /// `NOT IN`
         negated: bool,
     },
-    /// `x IN (1, 2, …)` of many constants, none of them NULL.
+    /// `x IN (1, 2, …)` of many constants, none of them NULL, and of what else stands in the list. What is looked for is
+    /// there once: a copy for each part would be twice as many in each list that looks for the answer of another one.
     InSet {
         /// What is looked for.
         input: Box<Expression>,
-        /// Among what, all of the input's type.
-        set: Arc<ValueSet>,
+        /// Among which constants, all of the input's type; at least one set.
+        sets: Vec<Arc<ValueSet>>,
+        /// And among what else, of the same type.
+        list: Vec<Expression>,
         /// `NOT IN`
         negated: bool,
     },

@@ -4,17 +4,24 @@
 //! expression a cell) takes microseconds a value. Here one scanner reads each literal as its column's type and pushes
 //! it onto the column; nothing is allocated for a row.
 //!
-//! * A text of many megabytes is read some rows at a time, so its rows need not all be in memory beside it.
+//! * A text of many megabytes is read some rows at a time, so its rows need not all be in memory beside it. In such a
+//!   text, a row that is more than literals is read by itself the general way: see [`MixedInsert`].
 //! * Whatever is not understood, and whatever is wrong, is not decided here: the answer is none and the general way
 //!   decides. So there is one source of errors, and one meaning: where this gives rows, the general way gives the same.
 //! * Understood are: INT and FLOAT as numbers, TEXT as `'…'`, TIMESTAMP as `'…'`, BOOL as `TRUE` and `FALSE`,
 //!   BLOB as `X'…'`, and NULL.
 
-use crate::sql::batch::{Column, Values};
+mod excerpt;
+mod mixed;
+
+pub use excerpt::Parsing;
+pub use mixed::{MIXED_BYTES_MIN, MixedInsert};
+
+use crate::Result;
+use crate::sql::batch::{Column, ColumnBuilder};
 use crate::sql::bind::{BindContext, BoundInsert, check_column, evaluate_default};
 use crate::sql::catalog::{ColumnDefinition, Table};
 use crate::sql::scanner::Scanner;
-use crate::sql::translate::lexeme;
 use crate::sql::value::Value;
 use std::sync::Arc;
 
@@ -63,77 +70,66 @@ impl<'a> LiteralInsert<'a> {
         let table = context.catalog.table(scanner.name()?.as_str())?;
         let targets = targets(&mut scanner, table)?;
         scanner.keyword(b"values")?;
-        let given = |index: usize| targets.contains(&index);
-        let default = |(index, definition): (usize, &ColumnDefinition)| {
-            if given(index) { Some(None) } else { evaluate_default(definition, context).ok().map(Some) }
-        };
-        let defaults = table.columns.iter().enumerate().map(default).collect::<Option<Vec<Option<Value>>>>()?;
+        let defaults = defaults(table, &targets, context)?;
         let first = Place::At(u32::try_from(scanner.position()).ok()?);
         Some(LiteralInsert { sql, table: Arc::clone(table), targets, defaults, first })
-    }
-
-    /// Bytes of the whole text.
-    pub fn text_bytes(&self) -> usize {
-        self.sql.len()
-    }
-
-    /// Where the first row begins.
-    pub fn first(&self) -> Place {
-        self.first
     }
 
     /// Reads rows from a place on, at most so many, until they take so many bytes of the text, and moves it behind them;
     /// none where they are not understood.
     pub fn rows(&self, at: &mut Place, rows_max: usize, text_bytes_max: usize) -> Option<BoundInsert> {
-        let Place::At(from) = *at else { return None };
+        // What reads literals makes no errors.
+        self.read(at, rows_max, text_bytes_max, None).ok().flatten()
+    }
+
+    /// Reads rows; those that are more than literals the way that is given, if one is.
+    fn read(
+        &self,
+        at: &mut Place,
+        rows_max: usize,
+        text_bytes_max: usize,
+        odd: Option<&MixedInsert<'_>>,
+    ) -> Result<Option<BoundInsert>> {
+        let Place::At(from) = *at else { return Ok(None) };
         let mut scanner = Scanner::at(self.sql, from as usize);
         let reserved = (self.sql.len() / ROW_BYTES_MIN).min(ROWS_RESERVED).min(rows_max);
         let mut sinks = self.sinks(reserved);
-        let (mut rows, mut is_last) = (0, false);
-        while rows < rows_max && !is_last && scanner.position() - (from as usize) < text_bytes_max {
-            row(&mut scanner, &mut sinks)?;
+        let (mut rows, mut next) = (0, Behind::Row);
+        while rows < rows_max && next == Behind::Row && scanner.position() - (from as usize) < text_bytes_max {
+            let row_at = scanner.position();
+            if row(&mut scanner, &mut sinks).is_none() {
+                let Some(odd) = odd else { return Ok(None) };
+                sinks.iter_mut().for_each(|sink| sink.column.truncate(rows));
+                let Some(end) = odd.odd_row(row_at, &mut sinks)? else { return Ok(None) };
+                scanner.go_to(end);
+            }
             rows += 1;
-            is_last = scanner.punctuation(b',').is_none();
+            let end = scanner.position();
+            next = if let Some(next) = behind(&mut scanner) {
+                next
+            } else {
+                let Some(odd) = odd else { return Ok(None) };
+                let Some((next, behind)) = odd.odd_end(end)? else { return Ok(None) };
+                scanner.go_to(behind);
+                next
+            };
         }
-        *at = if is_last {
-            scanner.end()?;
-            Place::End
-        } else {
-            Place::At(scanner.position() as u32)
+        *at = match next {
+            Behind::Row => Place::At(scanner.position() as u32),
+            Behind::End => Place::End,
         };
-        self.bound(sinks, rows)
+        Ok(self.bound(sinks, rows))
     }
 
-    /// A place from which on some row is not understood; none where all are. Few of them are in memory at once.
-    pub fn unknown(&self) -> Option<Place> {
+    /// True where all rows are literals. Few of them are in memory at once.
+    pub fn is_plain(&self) -> bool {
         let mut at = self.first;
         while at != Place::End {
             if self.rows(&mut at, ROWS_RESERVED, usize::MAX).is_none() {
-                return Some(at);
+                return false;
             }
         }
-        None
-    }
-
-    /// Reads the rows that begin at these bytes, in this order.
-    pub fn rows_at(&self, places: impl ExactSizeIterator<Item = u32>) -> Option<BoundInsert> {
-        let rows = places.len();
-        let mut sinks = self.sinks(rows.min(ROWS_RESERVED));
-        for at in places {
-            row(&mut Scanner::at(self.sql, at as usize), &mut sinks)?;
-        }
-        self.bound(sinks, rows)
-    }
-
-    /// The statement with one row alone, the first from a place on that is not understood, and how many characters of the
-    /// whole text stand between what comes before the rows and it. None where there is no such row.
-    pub fn not_understood(&self, mut at: Place) -> Option<(String, usize)> {
-        while self.rows(&mut at, 1, usize::MAX).is_some() {}
-        let (Place::At(first), Place::At(from)) = (self.first, at) else { return None };
-        let (first, from) = (first as usize, from as usize);
-        let end = end_of_row(self.sql.as_bytes(), from)?;
-        let left_out = self.sql[first..from].chars().count();
-        Some((format!("{}{}", &self.sql[..first], &self.sql[from..end]), left_out))
+        true
     }
 
     fn sinks(&self, reserved: usize) -> Vec<Sink<'_>> {
@@ -143,7 +139,7 @@ impl<'a> LiteralInsert<'a> {
     fn bound(&self, sinks: Vec<Sink<'_>>, rows: usize) -> Option<BoundInsert> {
         let mut columns: Vec<Option<Arc<Column>>> = vec![None; self.table.columns.len()];
         for (&index, sink) in self.targets.iter().zip(sinks) {
-            columns[index] = Some(Arc::new(sink.finish()));
+            columns[index] = Some(Arc::new(sink.column.finish()));
         }
         let columns = columns.into_iter().enumerate().map(|(index, column)| match column {
             Some(column) => Some(column),
@@ -154,6 +150,14 @@ impl<'a> LiteralInsert<'a> {
     }
 }
 
+/// What stands in the columns that no values are given for; none where one of them has no value.
+fn defaults(table: &Table, targets: &[usize], context: &BindContext<'_>) -> Option<Vec<Option<Value>>> {
+    let default = |(index, definition): (usize, &ColumnDefinition)| {
+        if targets.contains(&index) { Some(None) } else { evaluate_default(definition, context).ok().map(Some) }
+    };
+    table.columns.iter().enumerate().map(default).collect()
+}
+
 /// A column that the statement does not name.
 fn default(definition: &ColumnDefinition, table: &Table, value: Value, rows: usize) -> Option<Arc<Column>> {
     let column = Column::constant(value, definition.data_type, rows);
@@ -161,51 +165,37 @@ fn default(definition: &ColumnDefinition, table: &Table, value: Value, rows: usi
     Some(Arc::new(column))
 }
 
+/// What stands behind a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// A comma, and then a row.
+    Row,
+    /// Nothing more.
+    End,
+}
+
 /// One column on its way.
 struct Sink<'a> {
     definition: &'a ColumnDefinition,
-    values: Values,
-    nulls: Option<Vec<bool>>,
+    column: ColumnBuilder,
 }
 
 impl<'a> Sink<'a> {
     fn new(definition: &'a ColumnDefinition, reserved: usize) -> Sink<'a> {
-        Sink { definition, values: Values::with_capacity(definition.data_type, reserved), nulls: None }
+        Sink { definition, column: ColumnBuilder::new(definition.data_type, reserved) }
     }
 
     /// Takes a literal, or NULL where the column may be.
     fn take(&mut self, scanner: &mut Scanner<'_>) -> Option<()> {
         if matches!(scanner.peek()?, b'n' | b'N') {
             scanner.keyword(b"null")?;
-            return self.push_null();
-        }
-        scanner.literal(&mut self.values, self.definition.length_max)?;
-        if let Some(nulls) = &mut self.nulls {
-            nulls.push(false);
-        }
-        Some(())
-    }
-
-    fn push_null(&mut self) -> Option<()> {
-        if self.definition.not_null {
-            return None;
-        }
-        let rows = self.values.len();
-        let nulls = self.nulls.get_or_insert_default();
-        nulls.resize(rows, false);
-        nulls.push(true);
-        self.values.push_zero();
-        Some(())
-    }
-
-    fn finish(self) -> Column {
-        match self.nulls {
-            Some(mut nulls) => {
-                nulls.resize(self.values.len(), false);
-                Column::with_nulls(self.values, nulls)
+            if self.definition.not_null {
+                return None;
             }
-            None => Column::new(self.values),
+            self.column.push_null();
+            return Some(());
         }
+        scanner.literal(self.column.values_mut(), self.definition.length_max)
     }
 }
 
@@ -243,20 +233,11 @@ fn row(scanner: &mut Scanner<'_>, sinks: &mut [Sink<'_>]) -> Option<()> {
     Some(())
 }
 
-/// Where the parentheses of a row are closed that begins at `at`, with space before it.
-fn end_of_row(bytes: &[u8], mut at: usize) -> Option<usize> {
-    let mut depth = 0_usize;
-    while at < bytes.len() {
-        let (is_space, end) = lexeme(bytes, at);
-        match bytes[at] {
-            b'(' => depth += 1,
-            b')' => depth = depth.checked_sub(1)?,
-            _ => {}
-        }
-        if depth == 0 && !is_space {
-            return Some(end);
-        }
-        at = end;
+/// Reads what stands behind a row.
+fn behind(scanner: &mut Scanner<'_>) -> Option<Behind> {
+    if scanner.punctuation(b',').is_some() {
+        return Some(Behind::Row);
     }
-    None
+    scanner.end()?;
+    Some(Behind::End)
 }

@@ -36,6 +36,11 @@ impl<'a> Scanner<'a> {
         Scanner { bytes: sql.as_bytes(), at }
     }
 
+    /// Goes on at another byte.
+    pub(super) fn go_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
     /// The byte that comes next, by its number.
     pub(super) fn position(&self) -> usize {
         self.at

@@ -41,8 +41,8 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
 
 pub use rewrite::parse_duration;
-pub(in crate::sql) use scan::lexeme;
 pub use scan::{Split, split};
+pub(in crate::sql) use scan::{lexeme, unended};
 
 /// Bytes a name has at most, as in PostgreSQL: file names, metrics and tables on a terminal rest on it.
 pub const NAME_BYTES_MAX: usize = 63;
@@ -79,10 +79,14 @@ impl Default for ParseLimits {
 }
 
 impl ParseLimits {
-    /// Refuses a text that is too long.
-    pub fn check_length(&self, sql: &str) -> Result<()> {
+    /// Refuses a text that is too long, with 54000, and one with the character NUL, with 22021: no text has it, as in
+    /// PostgreSQL, so no program that ends strings with it reads half of one.
+    pub fn check_text(&self, sql: &str) -> Result<()> {
         if sql.len() <= self.bytes_max {
-            return Ok(());
+            let Some(at) = sql.find('\0') else { return Ok(()) };
+            let position = sql[..at].chars().count() + 1;
+            let message = "the character NUL (0x00) cannot stand in text";
+            return Err(Error::invalid(SqlState::INVALID_ENCODING, message).at(position as u32));
         }
         let message = format!("the statement is {} bytes long, the limit is {}", sql.len(), self.bytes_max);
         Err(Error::limit(SqlState::LIMIT_EXCEEDED, message)
@@ -104,7 +108,7 @@ pub fn parse(sql: &str, limits: &ParseLimits) -> Result<Statement> {
 /// # Errors
 /// Those of `parse`, and 53200 where the account has not enough.
 pub fn parse_within(sql: &str, limits: &ParseLimits, memory: Option<&Arc<QueryMemory>>) -> Result<Statement> {
-    limits.check_length(sql)?;
+    limits.check_text(sql)?;
     let refused = |error: Error| error.context(format_args!("parsing a statement of {} bytes", sql.len()));
     let (lists, shorter) = Lists::take_out(sql, memory).map_err(refused)?.unzip();
     let mut counted = Counted::new(memory);
@@ -125,7 +129,7 @@ pub fn parse_within(sql: &str, limits: &ParseLimits, memory: Option<&Arc<QueryMe
 
 /// Reads one expression: the text of a DEFAULT.
 pub fn parse_expression(sql: &str, limits: &ParseLimits) -> Result<Expr> {
-    limits.check_length(sql)?;
+    limits.check_text(sql)?;
     let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max, lists: None };
     let tokens = translator.tokenize(sql)?;
     guard::check(&tokens, limits.depth_max).map_err(|(error, span)| error.at(translator.position(span)))?;

@@ -65,6 +65,7 @@ pub struct Draft {
     pub(super) files: BTreeMap<u32, BlockFile>,
     pub(super) next_file: u32,
     pub(super) work: FlushWork,
+    is_complete: bool,
     writer: Option<Writer>,
 }
 
@@ -79,8 +80,19 @@ impl Draft {
             files: BTreeMap::new(),
             next_file: hot.next_file,
             work: FlushWork::default(),
+            is_complete: false,
             writer: None,
         }
+    }
+
+    /// Moves what is left of nearly empty files and ends the file that is being written, once: what remains is to publish.
+    pub(super) fn complete(&mut self, hot: &HotStore) -> Result<()> {
+        if !self.is_complete {
+            self.make_room(hot)?;
+            self.end_file()?;
+            self.is_complete = true;
+        }
+        Ok(())
     }
 
     /// The file that is being written.

@@ -33,6 +33,7 @@ mod log;
 mod open;
 mod shared;
 mod sink;
+mod space;
 mod state;
 mod threads;
 mod watcher;
@@ -44,7 +45,7 @@ pub use limits::Limits;
 pub use open::{Recovered, format};
 
 use crate::Result;
-use crate::clock::Clock;
+use crate::clock::{Clock, Monotonic};
 use crate::error::{Error, Kind, SqlState};
 use crate::ids::LogIndex;
 use crate::machine::Outcome;
@@ -56,8 +57,9 @@ use crate::storage::wal::Wal;
 use crate::storage::watch::Watch;
 use background::Job;
 use log::{Control, LogRequest};
-use shared::Shared;
+use shared::{Phase, Shared};
 use state::StateRequest;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -310,7 +312,7 @@ impl Engine {
         };
         let last = wal.last();
         // One voter: its log is the majority's, so all of it is committed.
-        state.replay(&wal)?;
+        state.replay(&wal).map_err(|error| advise(error, &database.path))?;
         let recovered = Recovered {
             hard_state,
             membership: state.machine.membership.clone(),
@@ -321,9 +323,15 @@ impl Engine {
             rebuilt,
         };
         state.events = events.clone();
+        shared.set_phase(Phase::Serving);
         let state = Arc::new(state::StateDesk::new(state, state_sender.clone()));
         let log = log::LogThread {
             wal,
+            options: options.clone(),
+            directory: state_directory(&database.path),
+            pending: VecDeque::new(),
+            segments: 0,
+            looked: Monotonic::default(),
             linger: options.limits.commit_linger,
             clock: options.clock.clone(),
             shared: shared.clone(),
@@ -363,6 +371,7 @@ impl Engine {
         if how == Stop::Abandon {
             self.handle.shared.fail();
         }
+        self.handle.shared.set_phase(Phase::Stopping);
         let Engine { database, handle, state, background, threads, watcher } = self;
         // A thread that the disk does not let go cannot be joined, and nobody may write beside it: the directory stays
         // locked until the process ends.
@@ -396,9 +405,17 @@ impl Engine {
         };
         // On a thread of its own, for the disk may hang in the last seal as in any other.
         let last = move || {
-            background.seal_at_stop()?;
+            let sealed = background.seal_at_stop();
             // The entry at the birth is in sealed files too; the log's header keeps its position and term.
-            wal.close(background.birth().next())
+            let closed = wal.close(background.birth().next());
+            match sealed.and(closed) {
+                Err(error) if space::is_full(&error) => {
+                    // All of it is in the log and in what was sealed before.
+                    tracing::warn!(%error, "the disk is full: the log was not trimmed, and the next start replays it");
+                    Ok(())
+                }
+                done => done,
+            }
         };
         let closed = threads::spawn("close", last).and_then(|thread| watcher.join(thread));
         match closed {

@@ -100,11 +100,20 @@ impl HotStore {
     /// Merges a frozen memtable into the store and publishes the result with `state`, by which it is judged. `older`
     /// are the levels below, newest first.
     pub fn flush(&mut self, frozen: &dyn FlushSource, state: StateRecord, older: &[Level]) -> Result<FlushReport> {
+        let draft = self.draft(frozen, &state, older)?;
+        self.publish(draft, state)
+    }
+
+    /// Merges a frozen memtable into a draft that is written to its end, for [`HotStore::publish`] or
+    /// [`HotStore::discard`]. After an error nothing of it is left, and it may be tried again.
+    pub fn draft(&mut self, frozen: &dyn FlushSource, state: &StateRecord, older: &[Level]) -> Result<Draft> {
         let mut draft = Draft::new(self);
-        match draft.absorb(self, frozen, &state, older) {
-            Ok(()) => self.publish(draft, state),
+        let done = draft.absorb(self, frozen, state, older).and_then(|()| draft.complete(self));
+        match done {
+            Ok(()) => Ok(draft),
             Err(error) => {
-                self.discard(draft)?;
+                // What it could not write is no news.
+                let _ = self.discard(draft);
                 Err(error)
             }
         }

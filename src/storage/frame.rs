@@ -27,16 +27,23 @@ pub struct Kind {
 
 /// The payload in its frame.
 pub fn wrap(kind: Kind, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("records stay below 4 GiB: memtables bound them");
     let mut bytes = Vec::with_capacity(payload.len() + FRAME_BYTES);
-    bytes.extend_from_slice(&kind.magic);
-    bytes.extend_from_slice(&kind.version.to_le_bytes());
-    bytes.extend_from_slice(&[0, 0]);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(payload);
-    let crc = crc32c::crc32c(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
+    wrap_into(&mut bytes, kind, &[payload]);
     bytes
+}
+
+/// Appends a frame whose payload is these parts, end to end.
+pub fn wrap_into(out: &mut Vec<u8>, kind: Kind, parts: &[&[u8]]) {
+    let payload: usize = parts.iter().map(|part| part.len()).sum();
+    let length = u32::try_from(payload).expect("records stay below 4 GiB: memtables bound them");
+    let from = out.len();
+    out.extend_from_slice(&kind.magic);
+    out.extend_from_slice(&kind.version.to_le_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&length.to_le_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    let crc = crc32c::crc32c(&out[from..]);
+    out.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// How long the frame is that begins with these bytes; none where they are too few to say.

@@ -65,7 +65,7 @@ pub(in crate::storage) mod block_file;
 mod chain;
 mod room;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, SqlState};
 use crate::ids::{LogIndex, Term};
 use crate::storage::block::Block;
 use crate::storage::block_store::{BlockStore, Edit};
@@ -279,8 +279,7 @@ impl HotStore {
 
     /// Makes visible what a draft holds, together with the state record that it belongs to, in one batch.
     pub fn publish(&mut self, mut draft: Draft, state: StateRecord) -> Result<FlushReport> {
-        draft.make_room(self)?;
-        draft.end_file()?;
+        draft.complete(self)?;
         let sequence = self.sequence + 1;
         let is_base = self.sequence == 0 || sequence - self.first_delta >= DELTAS_MAX;
         let mut live = self.live.clone();
@@ -309,9 +308,8 @@ impl HotStore {
         let running = chain(if is_base { 0 } else { self.running }, &delta);
         let mut edits = self.publish_edits(sequence, is_base, &delta)?;
         let root_parts = push_root(&mut edits, &content, running, self.root_parts);
-        self.store.apply_batch(edits)?;
         // Before any file goes that the root before this one names: that root may be what a killed process leaves.
-        self.store.flush()?;
+        self.store.apply_batch(edits).and_then(|()| self.store.flush()).map_err(unusable)?;
 
         let named: BTreeSet<u32> = live.keys().map(|address| address.file).collect();
         let (files, gone) = std::mem::take(&mut self.files)
@@ -453,6 +451,14 @@ impl BlockSource for HotSource {
     fn is_in_log(&self) -> bool {
         true
     }
+}
+
+/// A full disk is no reason to try again here: an engine whose write has failed cannot go on.
+fn unusable(error: Error) -> Error {
+    if error.sqlstate() == SqlState::DISK_FULL {
+        return Error::new(Kind::Io, SqlState::IO_ERROR, error.message().to_owned());
+    }
+    error
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

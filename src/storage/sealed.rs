@@ -133,6 +133,8 @@ impl SealedWriter {
         self.file.write_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        // A large row was in it: it keeps what others need.
+        self.buffer.shrink_to(2 * BUFFER_BYTES);
         Ok(())
     }
 }

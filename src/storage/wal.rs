@@ -396,6 +396,11 @@ impl Wal {
         }
     }
 
+    /// True once the disk's content is unknown: nothing more is accepted.
+    pub fn has_failed(&self) -> bool {
+        self.failed.is_some()
+    }
+
     fn check(&self) -> Result<()> {
         self.failed.clone().map_or(Ok(()), Err)
     }

@@ -52,6 +52,9 @@ pub fn merge_counted(layout: &Layout, sources: &[&Rows]) -> (Rows, usize) {
 
 /// Rows of several sources end to end: each one's keys are all above those of the one before.
 pub fn join(layout: &Layout, parts: &[&Rows]) -> Rows {
+    if let [whole] = parts {
+        return (*whole).clone();
+    }
     let whole = |(source, rows): (usize, &&Rows)| Stretch { source: source as u32, from: 0, to: rows.len() as u32 };
     let stretches: Vec<Stretch> = parts.iter().enumerate().map(whole).filter(|part| part.to > 0).collect();
     weave(layout, parts, &stretches)
@@ -249,4 +252,26 @@ fn common_constant(parts: &[&Column], total: usize) -> Option<Column> {
     let Column::Constant { value, data_type, .. } = first else { return None };
     let same = |part: &&Column| matches!(part, Column::Constant { value: other, .. } if other == value);
     others.iter().all(same).then(|| Column::constant(value.clone(), *data_type, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hlc::Timestamp;
+    use crate::ids::{LogIndex, OriginUid};
+    use crate::sql::batch::Values;
+    use crate::storage::rows::Stamp;
+
+    #[test]
+    fn rows_that_stay_whole_are_not_copied() {
+        let layout = Layout { columns: Vec::new(), key: Vec::new() };
+        let text = Column::new(Values::Text([b"large".as_slice()].into_iter().collect()));
+        let mut metadata = Metadata::default();
+        let stamp = Stamp { created_ms: 1, hlc: Timestamp(1), origin: OriginUid(1), modified: LogIndex(1) };
+        metadata.push(stamp, false);
+        let rows = Rows { keys: [b"k".as_slice()].into_iter().collect(), columns: vec![Arc::new(text)], metadata };
+        for same in [join(&layout, &[&rows]), slice(&layout, &rows, 0, 1)] {
+            assert!(Arc::ptr_eq(&same.columns[0], &rows.columns[0]));
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod backslashes;
 mod values;
 
+use crate::process::Node;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -47,6 +48,40 @@ fn directory() -> tempfile::TempDir {
 fn nobody() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("bound").to_string()
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_refused_before_anything_runs() {
+    let inside = directory();
+    let nobody = nobody();
+    for (file, says) in [("nosuch.sql", "cannot read nosuch.sql: "), (".", ". is a directory")] {
+        for run in [
+            &["client", "--leader", &nobody, "-e", "SELECT 1", "-f", file][..],
+            &["single-node", "--data-dir", "d", "-e", "SELECT 1", "-f", file],
+            &["import", "--data-dir", "d", "--table", "t", file],
+        ] {
+            let refused = run_in(inside.path(), run);
+            assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{run:?}");
+            assert!(refused.err.starts_with(says), "{run:?}: {}", refused.err);
+        }
+    }
+    assert!(!inside.path().join("d").exists(), "nothing was made");
+}
+
+#[test]
+fn a_word_of_its_own_ends_a_script_as_it_ends_the_prompt() {
+    let inside = directory();
+    let script = "SELECT 1 AS one;\n-- done\nEXIT\nSELECT 2 AS two;\n";
+    std::fs::write(inside.path().join("s.sql"), script).expect("writes");
+    let arguments = ["single-node", "--data-dir", "d", "--format", "csv"];
+    for ran in [
+        run_in(inside.path(), &[&arguments[..], &["-f", "s.sql"]].concat()),
+        run_with(inside.path(), &arguments, script.replace("EXIT", "quit ;").as_bytes()),
+    ] {
+        assert_eq!((ran.code, ran.out.as_str()), (0, "one\n1\n"), "{}", ran.err);
+    }
+    let inside_of_one = run_with(inside.path(), &arguments, b"SELECT 1 AS\nquit\n;\n");
+    assert_eq!((inside_of_one.code, inside_of_one.out.as_str()), (0, "quit\n1\n"), "{}", inside_of_one.err);
 }
 
 #[test]
@@ -333,6 +368,30 @@ fn bad_rows_are_kept_with_line_and_reason() {
 }
 
 #[test]
+fn a_file_that_ends_inside_quotes_is_refused_with_what_is_in_already() {
+    let inside = directory();
+    std::fs::write(inside.path().join("new.csv"), "a,b\n1,x\n2,\"y\n3,z\n").expect("writes");
+    let ran = import(inside.path(), &["new.csv"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
+    assert!(ran.err.contains("stopped after 0 rows") && ran.err.contains("line 3: a quote opens"), "{}", ran.err);
+    assert!(!inside.path().join("d").exists(), "nothing was made");
+    // Where the types are known, the file is read once: the rows before it are in.
+    query(inside.path(), "CREATE TABLE new (a INT, b TEXT)");
+    let ran = import(inside.path(), &["new.csv"]);
+    assert_eq!((ran.code, ran.out.as_str()), (1, ""), "{}", ran.err);
+    assert!(ran.err.contains("stopped after 1 rows") && ran.err.contains("line 3: a quote opens"), "{}", ran.err);
+    assert_eq!(query(inside.path(), "SELECT * FROM new"), "a,b\n1,x\n");
+    let node = Node::start(&inside.path().join("n"));
+    node.until_ready();
+    let leader = node.grpc.to_string();
+    let arguments = ["import", "--leader", &leader, "--types", "INT,TEXT", "new.csv"];
+    let ran = run_in(inside.path(), &arguments);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.err.contains("stopped after 1 rows") && ran.err.contains("line 3: a quote opens"), "{}", ran.err);
+    assert!(node.post_sql(r#"{"sql": "SELECT COUNT(*) AS n FROM new"}"#).1.to_string().contains("[[1]]"));
+}
+
+#[test]
 fn rejected_rows_without_a_reject_file_fail_the_import() {
     let inside = directory();
     std::fs::write(inside.path().join("b.csv"), "id\n1\n2,3\n").expect("writes");
@@ -443,4 +502,48 @@ fn an_import_that_is_refused_leaves_no_database_behind() {
     assert_eq!(run_in(directory.path(), &["import", "fine.csv", "--data-dir", "data"]).code, 0);
     assert_ne!(run_in(directory.path(), &["import", "short.csv", "--data-dir", "data"]).code, 0);
     assert!(at("data/local/CLUSTER").exists());
+}
+
+#[test]
+fn a_table_without_a_key_keeps_the_order_of_the_file() {
+    let inside = directory();
+    let node = Node::start(&inside.path().join("n"));
+    node.until_ready();
+    let rows: Vec<String> = (0..20_000).map(|row| row.to_string()).collect();
+    let rows = format!("{}\n", rows.join("\n"));
+    std::fs::write(inside.path().join("o.csv"), format!("n\n{rows}")).expect("writes");
+    let leader = node.grpc.to_string();
+    let ran = run_in(inside.path(), &["import", "--leader", &leader, "--batch-rows", "100", "o.csv"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    let ran = run_in(inside.path(), &["client", "--leader", &leader, "--format", "csv", "-e", "SELECT n FROM o"]);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(ran.out == format!("n\n{rows}"), "the rows are not in the order of the file");
+}
+
+#[test]
+fn a_client_on_the_http_port_is_told_so() {
+    let inside = directory();
+    let node = Node::start(&inside.path().join("n"));
+    node.until_ready();
+    let http = node.http.to_string();
+    for statement in ["SELECT 1", "CREATE TABLE t (a INT)"] {
+        let ran = run_in(inside.path(), &["client", "--leader", &http, "-e", statement]);
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(ran.err.contains(&format!("{http} looks like an HTTP port")), "{}", ran.err);
+    }
+}
+
+#[test]
+fn clean_removes_a_database_of_another_name_only_where_it_is_named() {
+    let inside = directory();
+    query(inside.path(), "CREATE TABLE t (id INT PRIMARY KEY)");
+    let start = ["node", "--data-dir", "d", "--address", "127.0.0.1:0", "--clean"];
+    let ran = run_in(inside.path(), &start);
+    assert_eq!(ran.code, 2, "{}", ran.err);
+    assert!(
+        ran.err.contains("--clean would remove \"local\", the only database in d, and not \"node1\""),
+        "{}",
+        ran.err
+    );
+    assert_eq!(query(inside.path(), "SELECT COUNT(*) AS n FROM t"), "n\n0\n");
 }

@@ -139,7 +139,7 @@ fn bodies_that_are_sent_by_halves_lose_their_place_to_whole_ones() {
     let half = vec![b' '; 1 << 20];
     let mut clients: Vec<TcpStream> = (0..30).map(|_| TcpStream::connect(node.http).unwrap()).collect();
     for client in &mut clients[..25] {
-        post(client, 2 << 20, &half[..64 << 10]);
+        post(client, 2 << 20, &half[..128 << 10]);
     }
     // Small ones by halves, and a length that nobody says.
     clients[25..29].iter_mut().for_each(|client| post(client, 1000, b"{"));
@@ -178,13 +178,51 @@ fn bodies_that_are_sent_by_halves_lose_their_place_to_whole_ones() {
     assert!(statuses[..25].contains(&408), "{statuses:?}");
     until_nothing_is_held(&node);
     // The same at the other door, over connections that stay open.
-    let more: Vec<TcpStream> = (0..2).map(|_| half_call(node.grpc, EXECUTE, 2 << 20)).collect();
-    while held(&node) < 4 << 20 {
-        std::thread::yield_now();
-    }
+    let mut more: Vec<TcpStream> = (0..2).map(|_| half_call(node.grpc, EXECUTE, 2 << 20)).collect();
     small_statements_go_on(&node);
+    more.iter_mut().for_each(until_answered);
     until_nothing_is_held(&node);
     drop((calls, more));
+    assert!(node.peak_bytes() < PEAK_BYTES_MAX, "{}", node.peak_bytes());
+}
+
+#[test]
+fn senders_that_drip_keep_nobody_waiting() {
+    let (_directory, node) = start(&[("CHRONOS_LIMITS__STATEMENT_TIMEOUT", "5min")]);
+    let mut dripping: Vec<TcpStream> = (0..60).map(|_| TcpStream::connect(node.http).unwrap()).collect();
+    dripping.iter_mut().for_each(|client| post(client, 3 << 20, &vec![b' '; 20_000]));
+    let mut calls: Vec<TcpStream> = (0..60).map(|_| half_call(node.grpc, EXECUTE, 3 << 20)).collect();
+    small_statements_go_on(&node);
+    assert_eq!(held(&node), 0, "what is announced is not here");
+    let insert = |id: usize, bytes: usize| format!("INSERT INTO t VALUES ({id}, '{}')", "w".repeat(bytes));
+    wait(async {
+        let mut client = node.client().await;
+        let sql = insert(20_000, 20_000);
+        assert!(client.execute_sql(SqlRequest { sql }).await.unwrap().into_inner().success);
+        // More than there is room for, all at once, and each has its turn.
+        let honest = (0..30).map(async |id| {
+            let sql = insert(30_000 + id, 600_000);
+            node.client().await.execute_sql(SqlRequest { sql }).await.unwrap().into_inner()
+        });
+        for answer in futures_util::future::join_all(honest).await {
+            assert!(answer.success, "{}", answer.error);
+        }
+    });
+    let body = serde_json::json!({ "sql": insert(20_001, 20_000) }).to_string();
+    assert_eq!(node.post_sql(&body).0, 200);
+    // They had no less time than before; nobody waited for their end.
+    for client in &mut dripping {
+        client.set_nonblocking(true).unwrap();
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        client.set_nonblocking(false).unwrap();
+    }
+    for mut client in dripping {
+        let (status, told) = answer(&mut client);
+        assert_eq!((status, told["sqlstate"].as_str()), (408, Some("57014")), "{told}");
+        assert!(told["error"].as_str().is_some_and(|text| text.contains("limits.statement_timeout")), "{told}");
+    }
+    calls.iter_mut().for_each(until_answered);
+    until_nothing_is_held(&node);
     assert!(node.peak_bytes() < PEAK_BYTES_MAX, "{}", node.peak_bytes());
 }
 
@@ -422,7 +460,7 @@ fn bodies_that_have_no_room_for_long_keep_nobody_from_writing() {
     // Answers that nobody fetches have more than the rest of what they may have.
     let mut clients: Vec<TcpStream> = (0..4).map(|_| narrow(node.http)).collect();
     clients.iter_mut().for_each(|client| post(client, SELECT.len(), SELECT.as_bytes()));
-    while held(&node) < 2 << 20 {
+    while held(&node) < 7 << 19 {
         std::thread::yield_now();
     }
     // What answers may keep from it for ever fails, and does not stand before the others.

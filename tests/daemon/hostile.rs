@@ -156,7 +156,7 @@ fn a_hostile_statement_is_told_what_is_wrong() {
         ("10,000 nested parentheses", &deep, "400 the statement is nested more than 128 levels deep"),
         ("a billion-row cross join", "SELECT COUNT(*) FROM t a, t b, t c", "400 "),
         ("a statement of nothing", "", "400 the statement is empty"),
-        ("a NUL byte", "SELECT 1 \0", "400 syntax error at or near"),
+        ("a NUL byte", "SELECT 1 \0", "400 the character NUL (0x00) cannot stand in text"),
     ] {
         told(input, &sql(&node, statement), expected);
     }

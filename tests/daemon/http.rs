@@ -98,3 +98,74 @@ fn a_directory_in_use_is_a_clear_error() {
     let told = String::from_utf8(output.stderr).unwrap();
     assert!(told.contains("in use"), "{told}");
 }
+
+/// The head of an answer, and whether anything follows it.
+fn head_of(node: &Node, path: &str) -> (String, bool) {
+    let (_, answer) = node.http("HEAD", path, &[], b"");
+    (answer.clone(), !body(&answer).is_empty())
+}
+
+#[test]
+fn head_is_answered_as_get_is_without_a_body() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    for path in ["/", "/health", "/ready", "/metrics", "/status"] {
+        let (answer, has_body) = head_of(&node, path);
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !has_body, "{path}: {answer}");
+        let length = answer.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+        assert!(length > Some(0_u64), "{path}: {answer}");
+    }
+    assert_eq!(node.http("HEAD", "/sql", &[], b"").0, 405);
+}
+
+#[test]
+fn the_weights_of_accept_decide_between_json_and_csv() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    let query = br#"{"sql": "SELECT 1 AS one"}"#;
+    let (_, csv) = node.http("POST", "/sql", &["accept: application/json;q=0.1, text/csv;q=1"], query);
+    assert_eq!(body(&csv), "one\r\n1\r\n");
+    let (_, json) = node.http("POST", "/sql", &["accept: text/csv;q=0.1, application/json"], query);
+    assert!(body(&json).starts_with('{'), "{json}");
+}
+
+#[test]
+fn the_character_nul_is_refused_in_every_statement() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    node.post_sql(r#"{"sql": "CREATE TABLE t (s TEXT PRIMARY KEY)"}"#);
+    for body in [
+        r#"{"sql": "INSERT INTO t VALUES ('a\u0000b')"}"#,
+        r#"{"sql": "SELECT s FROM t WHERE s = 'a\u0000b'"}"#,
+        r#"{"sql": "SELECT 'a\u0000b'"}"#,
+        r#"["INSERT INTO t VALUES ('x')", "INSERT INTO t VALUES ('\u0000')"]"#,
+    ] {
+        let (status, refused) = node.post_sql(body);
+        assert_eq!((status, &refused["sqlstate"]), (400, &json!("22021")), "{body}: {refused}");
+    }
+    let (_, escaped) = node.post_sql(r#"{"sql": "SELECT U&'\\0000'"}"#);
+    assert_eq!(escaped["sqlstate"], json!("42601"), "{escaped}");
+    assert_eq!(node.post_sql(r#"{"sql": "SELECT COUNT(*) FROM t"}"#).1["rows"], json!([[0]]));
+}
+
+#[test]
+fn malformed_requests_are_answered_and_leave_no_line_in_the_log() {
+    use std::io::{Read, Write};
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("node.log");
+    let node =
+        Node::start_with(directory.path(), &[("CHRONOS_LOG__FILE", log.to_str().unwrap()), ("RUST_LOG", "info")]);
+    node.until_ready();
+    for malformed in ["NONSENSE\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "POST /sql HTTP/1.1\r\ncontent-length: x\r\n\r\n"] {
+        let mut client = std::net::TcpStream::connect(node.http).unwrap();
+        client.write_all(malformed.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = client.read_to_string(&mut answer);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{malformed}: {answer}");
+    }
+    let lines = std::fs::read_to_string(&log).unwrap();
+    assert!(lines.contains("INFO") && !lines.contains("ERROR"), "{lines}");
+}

@@ -4,7 +4,7 @@ use chronos::clock::{ManualClock, Wall};
 use chronos::embedded::{Database, Options};
 use chronos::error::{Kind, SqlState};
 use chronos::storage::engine::{self, Engine, HotEngine, Limits, Stop};
-use chronos::storage::faults::{Disk, Fault, Operation};
+use chronos::storage::faults::{Crash, Disk, Fault, Operation};
 use chronos::storage::files::Files;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -383,4 +383,161 @@ fn a_disk_without_room_refuses_writes_and_recovers_by_itself() {
     assert_eq!(db.execute("DELETE FROM t WHERE id = 50").unwrap().affected, 1, "deletes go on");
     free(64 << 20);
     assert_eq!(db.execute("INSERT INTO t VALUES (1000, 1)").unwrap().affected, 1, "it recovers by itself");
+}
+
+/// What is used of the disk by now.
+fn used(disk: &Disk) -> u64 {
+    disk.set_capacity(Some(1 << 40));
+    let used = (1 << 40) - disk.free_bytes(Path::new("/data")).unwrap();
+    disk.set_capacity(None);
+    used
+}
+
+#[test]
+fn a_log_without_room_waits_for_it_and_nothing_is_lost() {
+    let world = World::new();
+    let db = Arc::new(world.open());
+    db.execute("CREATE TABLE t (id INT PRIMARY KEY, note TEXT)").unwrap();
+    let counters = db.group().handle().unwrap().counters();
+    world.disk.set_capacity(Some(used(&world.disk)));
+    let (done, told) = std::sync::mpsc::channel();
+    let writer = std::thread::spawn({
+        let db = db.clone();
+        move || {
+            // More than what is left of a segment that has no spare to follow it.
+            for id in 0..40 {
+                let note = "x".repeat(4000);
+                db.execute(&format!("INSERT INTO t VALUES ({id}, '{note}')")).unwrap();
+            }
+            done.send(()).unwrap();
+        }
+    });
+    until(|| counters.log_waits.load(Ordering::Relaxed));
+    assert!(told.try_recv().is_err(), "what found no room is not answered");
+    assert!(counters.disk_low.load(Ordering::Relaxed), "whoever comes now is refused");
+    let refused = db.execute("INSERT INTO t VALUES (1000, 'late')").unwrap_err();
+    assert_eq!(refused.sqlstate(), SqlState::DISK_FULL);
+    let count = |db: &Database| match db.execute("SELECT COUNT(*) FROM t").unwrap().rows[0][0] {
+        chronos::sql::value::Value::Int(count) => count,
+        ref other => panic!("{other:?}"),
+    };
+    assert!(count(&db) < 40, "reads go on");
+    assert!(!db.group().handle().unwrap().has_failed());
+    world.disk.set_capacity(None);
+    // The clock of this world stands still; the log looks again all the same.
+    until(|| !counters.disk_low.load(Ordering::Relaxed));
+    writer.join().unwrap();
+    assert_eq!(count(&db), 40);
+    drop(told);
+    drop(db);
+    assert_eq!(count(&world.open()), 40, "and so after a restart");
+}
+
+#[test]
+fn a_flush_without_room_waits_for_it_and_the_engine_lives() {
+    let world = World::new();
+    let db = Arc::new(world.filled(2000));
+    let counters = db.group().handle().unwrap().counters();
+    let flushes = of(&counters.flushes);
+    // The log finds room, the blocks do not.
+    let is_full = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let disk = world.disk.clone();
+    let full = is_full.clone();
+    world.disk.set_hook(Some(Arc::new(move |operation, path| {
+        let is_block = path.extension().is_some_and(|extension| extension == "hot");
+        if is_block && operation == Operation::Write && full.load(Ordering::Relaxed) {
+            disk.fail_at(disk.operations(), Fault::Full);
+        }
+    })));
+    db.execute("UPDATE t SET v = 1 WHERE id < 1000").unwrap();
+    let sealer = std::thread::spawn({
+        let db = db.clone();
+        move || seal(&db)
+    });
+    until(|| world.disk.operations() > 0 && db.group().handle().unwrap().status().memtables > 1);
+    assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1, "reads go on");
+    assert_eq!(db.execute("DELETE FROM t WHERE id = 1999").unwrap().affected, 1, "deletes go on");
+    assert_eq!(of(&counters.flushes), flushes);
+    is_full.store(false, Ordering::Relaxed);
+    sealer.join().unwrap();
+    assert!(of(&counters.flushes) > flushes && !db.group().handle().unwrap().has_failed());
+    world.disk.set_hook(None);
+    drop(db);
+    let db = world.open();
+    let rows = db.execute("SELECT COUNT(*) FROM t WHERE v = 1").unwrap().rows;
+    assert!(matches!(rows[0][0], chronos::sql::value::Value::Int(n) if n >= 1000), "{rows:?}");
+}
+
+#[test]
+fn a_stop_without_room_leaves_everything_to_the_log() {
+    let world = World::new();
+    let db = world.filled(100);
+    db.execute("INSERT INTO t VALUES (1000, 7)").unwrap();
+    let disk = world.disk.clone();
+    world.disk.set_hook(Some(Arc::new(move |operation, path| {
+        let in_state = path.components().any(|part| part.as_os_str() == "state");
+        if in_state && operation == Operation::Write {
+            disk.fail_at(disk.operations(), Fault::Full);
+        }
+    })));
+    db.close().unwrap();
+    world.disk.set_hook(None);
+    let db = world.open();
+    assert_eq!(db.execute("SELECT v FROM t WHERE id = 1000").unwrap().rows.len(), 1);
+}
+
+#[test]
+fn what_is_put_by_lets_a_full_disk_be_opened() {
+    let mut world = World::new();
+    world.limits.disk_reserve_bytes = 1 << 20;
+    let db = world.filled(100);
+    let reserve = Path::new("/data/local/state/reserve");
+    until(|| {
+        seal(&db);
+        world.disk.exists(reserve)
+    });
+    db.close().unwrap();
+    assert!(world.disk.exists(reserve), "it outlives a stop");
+    world.disk.set_capacity(Some(used(&world.disk)));
+    // In memory, so the hot store is always made anew: a directory, a CURRENT, its first file.
+    let db = world.open();
+    assert!(!world.disk.exists(reserve));
+    assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1);
+    assert_eq!(db.execute("DELETE FROM t WHERE id < 10").unwrap().affected, 10);
+    world.disk.set_capacity(None);
+    until(|| {
+        seal(&db);
+        world.disk.exists(reserve)
+    });
+}
+
+#[test]
+fn a_damaged_block_keeps_only_a_replay_that_needs_it_from_starting_and_says_what_to_do() {
+    for (statement, is_needed) in [("UPDATE t SET v = 1 WHERE id = 5", true), ("INSERT INTO u VALUES (1)", false)] {
+        let mut world = World::new();
+        let db = world.open();
+        db.execute("CREATE TABLE u (id INT PRIMARY KEY)").unwrap();
+        drop(db);
+        let db = world.filled(2000);
+        db.execute(statement).unwrap();
+        // As kill -9 leaves it.
+        world.disk = world.disk.crash(0, Crash::Keep);
+        let is_block = |path: &&std::path::PathBuf| path.extension().is_some_and(|extension| extension == "blk");
+        let paths = world.disk.paths();
+        let path = paths.iter().rfind(is_block).expect("it was sealed");
+        world.disk.flip(path, 8 * 300).unwrap();
+        match Database::open_on("/data", &Options::default(), &world.engine()) {
+            Ok(db) => {
+                assert!(!is_needed);
+                assert_eq!(db.execute("SELECT id FROM u").unwrap().rows.len(), 1);
+                assert_eq!(db.execute("SELECT v FROM t WHERE id = 5").unwrap_err().kind(), Kind::Damaged);
+            }
+            Err(error) => {
+                assert!(is_needed, "{error}");
+                assert!(error.message().contains("a block fails its checksum"), "{error}");
+                let hint = error.hint_text().expect("it says what to do");
+                assert!(hint.contains("keep a copy of it, and restore a snapshot"), "{hint}");
+            }
+        }
+    }
 }

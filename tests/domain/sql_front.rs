@@ -14,6 +14,8 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+#[path = "sql_front/irregular.rs"]
+mod irregular;
 #[path = "sql_front/laws.rs"]
 mod laws;
 

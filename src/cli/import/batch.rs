@@ -115,6 +115,8 @@ pub struct Batches {
     shape: Shape,
     given: Given,
     rows_max: usize,
+    /// Why there are no more rows, once those before it are handed out.
+    stop: Option<Stop>,
 }
 
 impl Batches {
@@ -123,7 +125,7 @@ impl Batches {
         if shape.skip_header {
             source.next()?;
         }
-        Ok(Batches { source, shape, given, rows_max })
+        Ok(Batches { source, shape, given, rows_max, stop: None })
     }
 }
 
@@ -131,13 +133,20 @@ impl Iterator for Batches {
     type Item = Result<Batch, Stop>;
 
     fn next(&mut self) -> Option<Result<Batch, Stop>> {
+        if let Some(stop) = self.stop.take() {
+            return Some(Err(stop));
+        }
         let mut batch = Batch::default();
         // Rejected rows count too: a file of nothing else must not gather in memory.
         while batch.len() + batch.rejected.len() < self.rows_max && batch.tuples.len() < STATEMENT_BYTES_MAX {
             match self.source.next() {
                 Ok(Some(record)) => batch.push(&record, &self.shape, &self.given),
                 Ok(None) => break,
-                Err(stop) => return Some(Err(stop)),
+                Err(stop) if batch.len() + batch.rejected.len() == 0 => return Some(Err(stop)),
+                Err(stop) => {
+                    self.stop = Some(stop);
+                    break;
+                }
             }
         }
         batch.position = self.source.position();

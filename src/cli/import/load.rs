@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! thread: file ──> batches ──(bounded channel)──> task: up to 4 statements in flight ──> node
+//!                                                  (one, where the table has no key)
 //! ```
 //!
 //! * A batch that the server refuses for what is in it is halved until the bad rows stand alone; the rest goes in.
@@ -45,6 +46,15 @@ pub struct Done {
     pub position: u64,
 }
 
+/// In which order rows go in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// That of the file: a table without a key keeps its rows in the order in which they came.
+    OfTheFile,
+    /// Any: the key orders them.
+    Any,
+}
+
 /// Where statements go.
 pub enum Door<'a> {
     /// A running node.
@@ -54,7 +64,13 @@ pub enum Door<'a> {
 }
 
 /// Sends all batches; `done` hears of each.
-pub fn load<I>(door: Door, insert: &str, batches: I, mut done: impl FnMut(Done) -> Result<(), Stop>) -> Result<(), Stop>
+pub fn load<I>(
+    door: Door,
+    insert: &str,
+    order: Order,
+    batches: I,
+    mut done: impl FnMut(Done) -> Result<(), Stop>,
+) -> Result<(), Stop>
 where
     I: Iterator<Item = Result<Batch, Stop>> + Send + 'static,
 {
@@ -78,7 +94,7 @@ where
                     }
                 }
             });
-            let outcome = runtime.block_on(send_all(target, insert, receiver, done));
+            let outcome = runtime.block_on(send_all(target, insert, order, receiver, done));
             reader.join().map_err(|_| Stop::Failed(Error::internal("the reader of the file panicked")))?;
             outcome
         }
@@ -88,21 +104,28 @@ where
 async fn send_all(
     target: Target,
     insert: &str,
+    order: Order,
     mut batches: tokio::sync::mpsc::Receiver<Result<Batch, Stop>>,
     mut done: impl FnMut(Done) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let (at, client) = target.connect(0).await?;
     let node = Node { target, state: RefCell::new((at, client)) };
+    let in_flight_max = match order {
+        Order::OfTheFile => 1,
+        Order::Any => IN_FLIGHT_MAX,
+    };
     let mut in_flight = FuturesUnordered::new();
-    let mut ended = false;
+    let mut end = None;
     loop {
         tokio::select! {
-            batch = batches.recv(), if !ended && in_flight.len() < IN_FLIGHT_MAX => match batch {
-                Some(batch) => in_flight.push(one(&node, insert, batch?)),
-                None => ended = true,
+            batch = batches.recv(), if end.is_none() && in_flight.len() < in_flight_max => match batch {
+                Some(Ok(batch)) => in_flight.push(one(&node, insert, batch)),
+                // What is on its way arrives, and counts.
+                Some(Err(stop)) => end = Some(Err(stop)),
+                None => end = Some(Ok(())),
             },
             Some(outcome) = in_flight.next(), if !in_flight.is_empty() => done(outcome?)?,
-            else => return Ok(()),
+            else => return end.unwrap_or(Ok(())),
         }
     }
 }
@@ -266,7 +289,7 @@ mod tests {
     fn bad_rows_are_found_by_halving_and_the_rest_goes_in() {
         let mut picky = Picky::default();
         let (mut rows, mut lines) = (0, Vec::new());
-        load(Door::Local(&mut picky), "I ", batches(16).into_iter(), |done| {
+        load(Door::Local(&mut picky), "I ", Order::OfTheFile, batches(16).into_iter(), |done| {
             rows += done.rows;
             lines.extend(done.rejected.into_iter().map(|row| row.line));
             Ok(())
@@ -284,7 +307,7 @@ mod tests {
                 Err(Error::invalid(SqlState::UNDEFINED_TABLE, "no such table"))
             }
         }
-        let outcome = load(Door::Local(&mut Absent), "I ", batches(3).into_iter(), |_| Ok(()));
+        let outcome = load(Door::Local(&mut Absent), "I ", Order::OfTheFile, batches(3).into_iter(), |_| Ok(()));
         assert!(matches!(outcome, Err(Stop::Failed(error)) if error.message() == "lines 2 to 4: no such table"));
     }
 }

@@ -28,11 +28,12 @@ use batch::{Batches, Rejected};
 use chronos::clock::{Clock, SystemClock};
 use chronos::embedded::Options;
 use chronos::error::SqlState;
+use chronos::sql::value::Value;
 use chronos::storage::directory::{Create, clean, is_database, resolve};
 use chronos::storage::files::SystemFiles;
 use indicatif::{ProgressBar, ProgressStyle};
 use input::Input;
-use load::{Done, Door, load};
+use load::{Done, Door, Order, load};
 pub use shape::typed_name;
 use shape::{Given, Shape, Target, tidy_name};
 use source::Source;
@@ -50,9 +51,14 @@ Examples:
   chronos import readings.csv --data-dir data                 # without a daemon
   zcat old.csv.gz | chronos import - --table old              # standard input
 
-A field that is empty, or NULL without quotes, is NULL; \"\" is an empty string. Types are found by reading the file
-once; of standard input, from its first MiB. Rows that do not fit are counted, or kept with their reason in the file of --reject. Each statement is durable by
-itself: after a failure the rows before it are in.";
+A field that is empty, or NULL without quotes, is NULL; \"\" is an empty string. Types are found by reading the file \
+once; of standard input, from its first MiB. Rows that do not fit are counted, or kept with their reason in the file of \
+--reject.
+
+Each statement is durable by itself. Into a table with a key up to four are on their way at once: after a failure, rows of \
+up to three statements before the lines that it names may not be in, and as many after them may be. Into a table without \
+a key statements go one after another: rows keep the order of the file, and after a failure all before the lines named \
+are in and none after them. Of the lines named, some may be in.";
 
 /// What `import` takes.
 #[derive(Debug, clap::Args)]
@@ -149,7 +155,8 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     let target = arguments.leader.target(&environment)?;
     let mut session = Remote::open(target.clone(), false)?;
     let shape = prepare(arguments, &input, &mut session)?;
-    bring_in(arguments, &input, shape, Door::Remote(target))
+    let order = order_of(&mut session, &arguments.table())?;
+    bring_in(arguments, &input, shape, order, Door::Remote(target))
 }
 
 /// Imports into a database of this process. One that was made for it, and then got no table, is removed again.
@@ -172,7 +179,8 @@ fn run_here(arguments: &Arguments, input: &Input, directory: &Path, environment:
             return Err(stop);
         }
     };
-    let outcome = bring_in(arguments, input, shape, Door::Local(&mut session));
+    // Here statements run one after another anyway.
+    let outcome = bring_in(arguments, input, shape, Order::OfTheFile, Door::Local(&mut session));
     session.close()?;
     outcome
 }
@@ -218,7 +226,19 @@ fn columns_of(session: &mut dyn Session, table: &str) -> Result<Option<Vec<Targe
     }
 }
 
-fn bring_in(arguments: &Arguments, input: &Input, shape: Shape, door: Door) -> Result<(), Stop> {
+/// The order in which rows must go in: where the table has no key, that of the file is all the order there is.
+fn order_of(session: &mut dyn Session, table: &str) -> Result<Order, Stop> {
+    let answer = fetch(session, &format!("SHOW COLUMNS FROM {}", quote_name(table))).map_err(Stop::Failed)?;
+    let key = answer.columns.iter().position(|column| column.name == "key");
+    let is_keyed = key.is_some_and(|key| answer.rows.iter().any(|row| is_primary(&row[key])));
+    Ok(if is_keyed { Order::Any } else { Order::OfTheFile })
+}
+
+fn is_primary(value: &Value) -> bool {
+    matches!(value, Value::Text(text) if text == "primary")
+}
+
+fn bring_in(arguments: &Arguments, input: &Input, shape: Shape, order: Order, door: Door) -> Result<(), Stop> {
     let clock = SystemClock;
     let begin = clock.monotonic();
     let insert = shape.insert(&arguments.table());
@@ -227,7 +247,7 @@ fn bring_in(arguments: &Arguments, input: &Input, shape: Shape, door: Door) -> R
     let mut rejects = Rejects::new(arguments.reject.clone(), &shape);
     let batches = Batches::new(source, shape, arguments.given(), arguments.batch_rows as usize)?;
     let mut rows = 0;
-    let outcome = load(door, &insert, batches, |done: Done| {
+    let outcome = load(door, &insert, order, batches, |done: Done| {
         rows += done.rows;
         done.rejected.iter().try_for_each(|row| rejects.add(row))?;
         progress.at(done.position, rows);

@@ -88,12 +88,12 @@ fn field_names(input: &Input, given: &Given, table: Option<&[Target]>) -> Result
         columns.iter().map(|name| typed_name(name)).collect()
     });
     if !given.no_header {
-        let header = source.next()?.ok_or_else(empty)?;
+        let header = source.next().map_err(before_all)?.ok_or_else(empty)?;
         header.check_utf8().map_err(|line| Stop::Message(format!("line {line}: not valid UTF-8")))?;
         let written = || (0..header.fields.len()).map(|i| tidy_name(header.text(i))).collect();
         names = names.or_else(|| Some(written()));
     }
-    let first = source.next()?;
+    let first = source.next().map_err(before_all)?;
     let names = match (names, table, &first) {
         (Some(names), _, _) => names,
         (None, Some(table), _) => {
@@ -120,6 +120,14 @@ fn field_names(input: &Input, given: &Given, table: Option<&[Target]>) -> Result
         )));
     }
     Ok((names, !given.no_header))
+}
+
+/// A file that cannot be read to its end, before any of it was sent.
+fn before_all(stop: Stop) -> Stop {
+    match stop {
+        Stop::Message(text) => Stop::Message(format!("stopped after 0 rows\n{text}")),
+        stop @ (Stop::Failed(_) | Stop::Usage(_) | Stop::Quit | Stop::Exit(_)) => stop,
+    }
 }
 
 /// How the file's fields fill a table.
@@ -188,7 +196,7 @@ fn inferred(input: &Input, given: &Given, names: Vec<String>, skip_header: bool)
             source.next()?;
         }
         let mut rows = 0;
-        while let Some(record) = source.next()? {
+        while let Some(record) = source.next().map_err(before_all)? {
             // Rows that will be rejected say nothing about the types.
             if record.fields.len() != names.len() || record.check_utf8().is_err() {
                 continue;

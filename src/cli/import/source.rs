@@ -9,6 +9,8 @@
 //! exactly stood in a line that is rejected.
 //!
 //! * Lines are counted from 1, as editors do, also inside quoted fields.
+//! * A file that ends inside a quoted field was cut off, or lacks a quote: what follows the quote may be many rows, and is
+//!   none. The parser would hand it out as the last field.
 
 use super::super::Stop;
 use super::input::Bytes;
@@ -24,6 +26,8 @@ struct Tee {
     kept: Vec<u8>,
     /// Offset in the file of `kept[0]`.
     begin: u64,
+    /// True once nothing follows.
+    is_at_end: bool,
 }
 
 impl Read for Tee {
@@ -34,6 +38,7 @@ impl Read for Tee {
         }
         let count = self.file.read(buffer)?;
         self.kept.extend_from_slice(&buffer[..count]);
+        self.is_at_end = count == 0;
         Ok(count)
     }
 }
@@ -72,7 +77,7 @@ impl Source {
             .flexible(true)
             .delimiter(delimiter)
             .buffer_capacity(64 << 10)
-            .from_reader(Tee { file, kept: Vec::new(), begin: 0 });
+            .from_reader(Tee { file, kept: Vec::new(), begin: 0, is_at_end: false });
         Source { reader, record: ByteRecord::new(), delimiter, line: 1, done: 0, size, breaks_off }
     }
 
@@ -113,7 +118,44 @@ impl Source {
         let first = line + newlines(&taken[..lead]);
         self.line += newlines(taken);
         let raw = &taken[lead..taken.len() - tail];
+        // Only a record that the end of the file has ended can be open.
+        if tee.is_at_end
+            && let Some(at) = open_quote(&taken[lead..], self.delimiter)
+        {
+            let line = first + newlines(&taken[lead..lead + at]);
+            return Err(Stop::Message(format!(
+                "line {line}: a quote opens and does not close before the end of the file: the file is cut off, or a \" is \
+                 missing"
+            )));
+        }
         Ok(Some(Record { fields: &self.record, raw, line: first, delimiter: self.delimiter }))
+    }
+}
+
+/// Where a quote opens that nothing closes, in the bytes of one record.
+fn open_quote(record: &[u8], delimiter: u8) -> Option<usize> {
+    /// The place in a field. A quote opens one only at its beginning, as for the parser.
+    enum Place {
+        Begin,
+        Bare,
+        Quoted(usize),
+        /// Behind a quote inside: the end of what is quoted, unless another quote follows.
+        Closed(usize),
+    }
+    let bytes = record.strip_prefix(b"\xef\xbb\xbf").unwrap_or(record);
+    let mut place = Place::Begin;
+    for (at, byte) in bytes.iter().enumerate() {
+        place = match (place, *byte) {
+            (Place::Begin, b'"') => Place::Quoted(at),
+            (Place::Quoted(opened), b'"') => Place::Closed(opened),
+            (Place::Closed(opened), b'"') | (Place::Quoted(opened), _) => Place::Quoted(opened),
+            (Place::Begin | Place::Bare | Place::Closed(_), byte) if byte == delimiter => Place::Begin,
+            (Place::Begin | Place::Bare | Place::Closed(_), _) => Place::Bare,
+        };
+    }
+    match place {
+        Place::Quoted(at) => Some(at + record.len() - bytes.len()),
+        Place::Begin | Place::Bare | Place::Closed(_) => None,
     }
 }
 
@@ -180,6 +222,36 @@ mod tests {
             all.push((record.line, fields, String::from_utf8_lossy(record.raw).into_owned()));
         }
         all
+    }
+
+    #[test]
+    fn a_file_that_ends_inside_quotes_is_refused_by_the_line_of_the_quote() {
+        for (bytes, line) in [
+            (&b"a,b\n1,2\n3,\"x\ny\n"[..], Some(3)),
+            (b"a,b\n1,\"x\ny\"\n3,\"x", Some(4)),
+            (b"a,b\n\"x\n\",\"\"\"", Some(3)),
+            (b"\xef\xbb\xbf\"a", Some(1)),
+            (b"a,b\n1,\"x\ny\"", None),
+            (b"a,b\n1,\"\"\"\"", None),
+            (b"a,b\n1,x\"y", None),
+            (b"a,b\n1,\"x\"y\"z", None),
+            (b"a,b\n1,\"\"", None),
+        ] {
+            let mut source = source(bytes, None);
+            let end = loop {
+                match source.next() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(Stop::Message(text)) => break Some(text),
+                    Err(other) => panic!("{other:?}"),
+                }
+            };
+            match (end, line) {
+                (None, None) => {}
+                (Some(text), Some(line)) => assert!(text.starts_with(&format!("line {line}: a quote opens")), "{text}"),
+                (end, line) => panic!("{}: {end:?}, not {line:?}", String::from_utf8_lossy(bytes)),
+            }
+        }
     }
 
     #[test]

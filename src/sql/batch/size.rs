@@ -1,5 +1,5 @@
 //! What rows of a column take in memory, by range: for whoever gathers rows up to a number of bytes. And what sets of
-//! values ask of a column.
+//! values, and those who take rows back, ask of a column.
 
 use super::{Column, Strings, Values};
 use crate::sql::value::Value;
@@ -29,6 +29,16 @@ impl Column {
 }
 
 impl Values {
+    /// Takes back all values but the first `len`.
+    pub(super) fn truncate(&mut self, len: usize) {
+        match self {
+            Values::Bool(values) => values.truncate(len),
+            Values::Int(values) | Values::Timestamp(values) => values.truncate(len),
+            Values::Float(values) => values.truncate(len),
+            Values::Text(values) | Values::Blob(values) => values.truncate(len),
+        }
+    }
+
     fn bytes_between(&self, from: usize, to: usize) -> usize {
         let rows = to - from;
         match self {

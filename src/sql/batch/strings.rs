@@ -61,8 +61,19 @@ impl Strings {
 
     /// Adds one string. A column stays below 4 GiB: statements and blocks are bounded far below that.
     pub fn push(&mut self, string: &[u8]) {
-        self.bytes.extend_from_slice(string);
+        self.push_with(|bytes| bytes.extend_from_slice(string));
+    }
+
+    /// Adds a string that is appended in place.
+    pub fn push_with(&mut self, append: impl FnOnce(&mut Vec<u8>)) {
+        append(&mut self.bytes);
         self.offsets.push(u32::try_from(self.bytes.len()).expect("a column's strings stay below 4 GiB"));
+    }
+
+    /// Takes back all strings but the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        self.offsets.truncate(len + 1);
+        self.bytes.truncate(self.offsets.last().map_or(0, |&end| end as usize));
     }
 
     /// All strings in order.

@@ -80,10 +80,7 @@ impl<'a> Binder<'a> {
             Node::Is { input, test, negated } => self.is(input, *test, *negated, position),
             Node::Between { input, low, high, negated } => self.between(input, low, high, *negated, position),
             Node::InList { input, list, negated } => self.in_list(input, list, *negated, position),
-            Node::InSet { input, values, list_position, negated } => {
-                let (input, set) = self.in_set(input, values, *list_position)?;
-                Ok(Typed::new(Expression::InSet { input, set, negated: *negated }, position))
-            }
+            Node::InSet { input, sets, list, negated } => self.in_set(input, (sets, list), *negated, position),
             Node::Like { input, pattern, escape, case_insensitive, negated } => {
                 let (input, pattern) = (self.expression(input)?, self.expression(pattern)?);
                 if !input.fits(DataType::Text) || !pattern.fits(DataType::Text) {
@@ -231,36 +228,44 @@ impl<'a> Binder<'a> {
         let data_type = common(std::iter::once(&input).chain(&list))
             .map_err(|(item, _)| no_operator("=", &input, item, item.position))?;
         let input = Box::new(input.into_type(data_type)?);
-        let list = list.into_iter().map(|item| item.into_type(data_type)).collect::<Result<Vec<Expression>>>()?;
-        let value = |item: &Expression| match item {
-            Expression::Constant { value, .. } if !value.is_null() => Some(value.clone()),
-            _ => None,
-        };
-        if list.len() >= SET_VALUES_MIN
-            && let Some(values) = list.iter().map(value).collect::<Option<Vec<Value>>>()
-        {
-            let mut column = ColumnBuilder::new(data_type, values.len());
-            values.iter().for_each(|value| column.push(value));
-            let set = Arc::new(ValueSet::of(column.finish(), Counted::default()));
-            return Ok(Typed::new(Expression::InSet { input, set, negated }, position));
-        }
-        Ok(Typed::new(Expression::InList { input, list, negated }, position))
+        Ok(Typed::new(among(input, list, data_type, negated)?, position))
     }
 
-    /// What is looked for in a long list of literals of one kind, and the list, each literal bound by itself: together
-    /// they would take a hundred times the room. What is wrong with one of them is said at the list's place.
-    fn in_set(&mut self, input: &Expr, values: &Literals, at: u32) -> Result<(Box<Expression>, Arc<ValueSet>)> {
+    /// What is looked for in a long list: among its literals, each bound by itself, as together they would take a
+    /// hundred times the room; or among what else it has.
+    fn in_set(
+        &mut self,
+        input: &Expr,
+        (sets, list): (&[(Arc<Literals>, u32)], &[Expr]),
+        negated: bool,
+        position: u32,
+    ) -> Result<Typed> {
         let input = self.expression(input)?;
-        let first = self.expression(&values.expression(0, at))?;
-        let data_type = common([&input, &first]).map_err(|(item, _)| no_operator("=", &input, item, item.position))?;
+        let firsts = sets.iter().map(|(values, at)| self.expression(&values.expression(0, *at)));
+        let firsts = firsts.collect::<Result<Vec<Typed>>>()?;
+        let list = list.iter().map(|item| self.expression(item)).collect::<Result<Vec<Typed>>>()?;
+        let data_type = common(std::iter::once(&input).chain(&firsts).chain(&list))
+            .map_err(|(item, _)| no_operator("=", &input, item, item.position))?;
         let input = Box::new(input.into_type(data_type)?);
+        let sets = sets.iter().map(|(values, at)| self.value_set(values, *at, data_type));
+        let mut sets = sets.collect::<Result<Vec<Arc<ValueSet>>>>()?;
+        let mut list = into_types(list, data_type)?;
+        if let Some(set) = set_of(&list, data_type) {
+            sets.push(set);
+            list.clear();
+        }
+        Ok(Typed::new(Expression::InSet { input, sets, list, negated }, position))
+    }
+
+    /// Literals of one kind as values of a type. What is wrong with a number is said at the list's place.
+    fn value_set(&mut self, values: &Literals, at: u32, data_type: DataType) -> Result<Arc<ValueSet>> {
         let mut counted = match values {
-            Literals::Ints(set) if data_type == DataType::Int => return Ok((input, Arc::clone(set))),
-            Literals::Ints(set) => set.counted().beside(),
-            Literals::Quoted { strings, counted } if data_type == DataType::Text => {
+            Literals::Numbers(set) if data_type == set.data_type() => return Ok(Arc::clone(set)),
+            Literals::Numbers(set) => set.counted().beside(),
+            Literals::Quoted { strings, counted, .. } if data_type == DataType::Text => {
                 let mut counted = counted.beside();
                 counted.set(ValueSet::strings_bytes(strings))?;
-                return Ok((input, Arc::new(ValueSet::of_texts(strings, counted))));
+                return Ok(Arc::new(ValueSet::of_texts(strings, counted)));
             }
             Literals::Quoted { counted, .. } => counted.beside(),
         };
@@ -270,7 +275,7 @@ impl<'a> Binder<'a> {
             let item = self.expression(&values.expression(i, at))?.into_type(data_type)?;
             column.push(&evaluate(&item, at)?);
         }
-        Ok((input, Arc::new(ValueSet::of(column.finish(), counted))))
+        Ok(Arc::new(ValueSet::of(column.finish(), counted)))
     }
 
     fn case(
@@ -305,6 +310,34 @@ impl<'a> Binder<'a> {
     }
 }
 
+/// Whether a value of a type is one of a list; constants are put in order.
+fn among(input: Box<Expression>, list: Vec<Typed>, data_type: DataType, negated: bool) -> Result<Expression> {
+    let list = into_types(list, data_type)?;
+    Ok(match set_of(&list, data_type) {
+        Some(set) => Expression::InSet { input, sets: vec![set], list: Vec::new(), negated },
+        None => Expression::InList { input, list, negated },
+    })
+}
+
+fn into_types(list: Vec<Typed>, data_type: DataType) -> Result<Vec<Expression>> {
+    list.into_iter().map(|item| item.into_type(data_type)).collect()
+}
+
+/// The values of a list that is long, of constants, and has no NULL.
+fn set_of(list: &[Expression], data_type: DataType) -> Option<Arc<ValueSet>> {
+    let value = |item: &Expression| match item {
+        Expression::Constant { value, .. } if !value.is_null() => Some(value.clone()),
+        _ => None,
+    };
+    if list.len() < SET_VALUES_MIN {
+        return None;
+    }
+    let values = list.iter().map(value).collect::<Option<Vec<Value>>>()?;
+    let mut column = ColumnBuilder::new(data_type, values.len());
+    values.iter().for_each(|value| column.push(value));
+    Some(Arc::new(ValueSet::of(column.finish(), Counted::default())))
+}
+
 /// A cast to `VARCHAR(n)` cuts what is longer, and says nothing of it: so the standard wants it.
 fn cut(text: Typed, length_max: u32) -> Typed {
     let length = Expression::Constant { value: Value::Int(i64::from(length_max)), data_type: DataType::Int };
@@ -318,7 +351,7 @@ fn set_bytes(values: &Literals, data_type: DataType) -> usize {
     match (values, data_type) {
         // They grow by doubling, and are copied in order. No value is longer than its text.
         (Literals::Quoted { strings, .. }, DataType::Text | DataType::Blob) => 3 * ValueSet::strings_bytes(strings),
-        (Literals::Ints(_) | Literals::Quoted { .. }, _) => values.len() * size_of::<i64>(),
+        (Literals::Numbers(_) | Literals::Quoted { .. }, _) => values.len() * size_of::<i64>(),
     }
 }
 

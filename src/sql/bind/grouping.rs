@@ -78,13 +78,14 @@ impl Groups {
 pub(crate) fn children(expression: &mut Expression) -> Vec<&mut Expression> {
     match expression {
         Expression::Constant { .. } | Expression::Column { .. } => Vec::new(),
-        Expression::Unary { input, .. }
-        | Expression::IsNull { input, .. }
-        | Expression::InSet { input, .. }
-        | Expression::Cast { input, .. } => vec![input],
+        Expression::Unary { input, .. } | Expression::IsNull { input, .. } | Expression::Cast { input, .. } => {
+            vec![input]
+        }
         Expression::Binary { left, right, .. } => vec![left, right],
         Expression::Like { input, pattern, .. } => vec![input, pattern],
-        Expression::InList { input, list, .. } => std::iter::once(&mut **input).chain(list).collect(),
+        Expression::InList { input, list, .. } | Expression::InSet { input, list, .. } => {
+            std::iter::once(&mut **input).chain(list).collect()
+        }
         Expression::Case { branches, otherwise, .. } => branches
             .iter_mut()
             .flat_map(|(condition, result)| [condition, result])

@@ -47,7 +47,7 @@ pub(super) fn insert(insert: &Insert, context: &BindContext<'_>) -> Result<Bound
 }
 
 /// Positions in the table of the columns that values are given for.
-fn targets(names: Option<&[Name]>, table: &Table) -> Result<Vec<usize>> {
+pub(crate) fn targets(names: Option<&[Name]>, table: &Table) -> Result<Vec<usize>> {
     let Some(names) = names else { return Ok((0..table.columns.len()).collect()) };
     let mut targets = Vec::with_capacity(names.len());
     for name in names {

@@ -1,4 +1,4 @@
-//! The rows of an INSERT of literals, slice by slice out of its text.
+//! The rows of a long INSERT, slice by slice out of its text.
 //!
 //! A statement of 16 MB is some 700,000 short rows: read at once they took as much memory again, and half as much more
 //! where the vectors grew. Reading a row takes less than storing it, so they are read twice: once to see that all of the
@@ -7,34 +7,26 @@
 //! * Where keys do not ascend, an order is found, which takes the keys of all rows and where each begins.
 
 use super::insert::{RowKeys, too_many_to_sort};
-use super::{Effects, Evaluation, ROW_BYTES, STEP_BYTES, STEP_ROWS, insert_effects};
+use super::{Effects, Evaluation, ROW_BYTES, STEP_BYTES, STEP_ROWS, give_way, insert_effects};
 use crate::machine::duplicate_key;
 use crate::sql::batch::{ColumnBuilder, Strings};
 use crate::sql::bind::BoundInsert;
 use crate::sql::catalog::Table;
-use crate::sql::insert::{LiteralInsert, Place};
+use crate::sql::insert::{MixedInsert, Place};
 use crate::{Error, Result};
 use std::sync::Arc;
 
 /// Bytes of text from which on rows are read slice by slice: below, all of them are no more than one slice.
 pub const LONG_BYTES_MIN: usize = 1 << 20;
 
-/// What is left of an INSERT of literals.
+/// What is left of a long INSERT.
 pub struct LiteralSlices<'a> {
-    insert: LiteralInsert<'a>,
+    insert: MixedInsert<'a>,
     /// In which order rows are read.
     order: Order,
     /// Rows and bytes taken so far.
     pub(super) rows: usize,
     pub(super) bytes: usize,
-}
-
-/// What a look at all rows comes to.
-pub enum Scanned<'a> {
-    /// All of them are literals.
-    Rows(LiteralSlices<'a>),
-    /// One from this place on is not.
-    Unknown(LiteralInsert<'a>, Place),
 }
 
 enum Order {
@@ -45,36 +37,45 @@ enum Order {
 }
 
 impl<'a> LiteralSlices<'a> {
-    /// Looks through all rows; where they are not understood, the place from which on that is.
-    pub fn scan(insert: LiteralInsert<'a>, evaluation: &Evaluation<'_>) -> Result<Scanned<'a>> {
+    /// Looks through all rows; none where they are not understood.
+    ///
+    /// # Errors
+    /// What is wrong with a row.
+    pub async fn scan(insert: MixedInsert<'a>, evaluation: &Evaluation<'_>) -> Result<Option<LiteralSlices<'a>>> {
+        let mut keys = (!insert.table().has_row_id()).then(|| RowKeys::new(insert.table()));
         let mut ascends = true;
-        {
-            let mut keys = (!insert.table.has_row_id()).then(|| RowKeys::new(&insert.table));
-            let mut at = insert.first();
-            while at != Place::End {
-                (evaluation.check)()?;
-                let Some(rows) = insert.rows(&mut at, step_rows(&insert), STEP_BYTES) else {
-                    return Ok(Scanned::Unknown(insert, at));
-                };
-                ascends = ascends && keys.as_mut().is_none_or(|keys| keys.ascend(&rows));
-            }
+        let ascend = |rows: BoundInsert| ascends = ascends && keys.as_mut().is_none_or(|keys| keys.ascend(&rows));
+        if !each_step(&insert, evaluation, ascend).await? {
+            return Ok(None);
         }
-        let order = if ascends { Order::Text(insert.first()) } else { sorted(&insert, evaluation)? };
-        Ok(Scanned::Rows(LiteralSlices { insert, order, rows: 0, bytes: 0 }))
+        let order = if ascends { Order::Text(insert.first()) } else { sorted(&insert, evaluation).await? };
+        Ok(Some(LiteralSlices { insert, order, rows: 0, bytes: 0 }))
+    }
+
+    /// All rows at once, for a batch: its statements see each other, so they are in memory in any case.
+    ///
+    /// # Errors
+    /// What is wrong with a row.
+    pub async fn whole(insert: &MixedInsert<'_>, evaluation: &Evaluation<'_>) -> Result<Option<BoundInsert>> {
+        let mut parts = Vec::new();
+        Ok(each_step(insert, evaluation, |rows| parts.push(rows)).await?.then(|| joined(parts)))
     }
 
     pub(super) fn table(&self) -> &Table {
-        &self.insert.table
+        self.insert.table()
     }
 
     /// The next slice, of about so many bytes.
-    pub(super) fn next(&mut self, bytes_max: usize) -> Result<Option<Effects>> {
+    pub(super) async fn next(&mut self, bytes_max: usize) -> Result<Option<Effects>> {
         let mut parts: Vec<BoundInsert> = Vec::new();
         let mut bytes = 0;
         while bytes < bytes_max {
+            if !parts.is_empty() && !matches!(self.order, Order::Text(Place::End)) {
+                give_way().await;
+            }
             let rows = match &mut self.order {
                 Order::Text(Place::End) => break,
-                Order::Text(at) => self.insert.rows(at, step_rows(&self.insert), STEP_BYTES),
+                Order::Text(at) => self.insert.rows(at, step_rows(&self.insert), STEP_BYTES)?,
                 Order::Keys(places, taken) => {
                     let from = *taken;
                     let row_bytes = (self.insert.text_bytes() / places.len()).max(1);
@@ -82,7 +83,7 @@ impl<'a> LiteralSlices<'a> {
                     if from == *taken {
                         break;
                     }
-                    self.insert.rows_at(places[from..*taken].iter().copied())
+                    self.insert.rows_at(places[from..*taken].iter().copied())?
                 }
             };
             let rows = rows.ok_or_else(|| Error::internal("a statement that was understood before is not any more"))?;
@@ -95,9 +96,27 @@ impl<'a> LiteralSlices<'a> {
     }
 }
 
+/// Reads all rows, some at a time, and lets others have their turn in between; false where they are not understood.
+async fn each_step(
+    insert: &MixedInsert<'_>,
+    evaluation: &Evaluation<'_>,
+    mut take: impl FnMut(BoundInsert),
+) -> Result<bool> {
+    let mut at = insert.first();
+    loop {
+        (evaluation.check)()?;
+        let Some(rows) = insert.rows(&mut at, step_rows(insert), STEP_BYTES)? else { return Ok(false) };
+        take(rows);
+        if at == Place::End {
+            return Ok(true);
+        }
+        give_way().await;
+    }
+}
+
 /// Rows read at once. One of many columns has many numbers.
-fn step_rows(insert: &LiteralInsert<'_>) -> usize {
-    (STEP_BYTES / (insert.table.columns.len() * size_of::<u64>() + ROW_BYTES)).clamp(1, STEP_ROWS)
+fn step_rows(insert: &MixedInsert<'_>) -> usize {
+    (STEP_BYTES / (insert.table().columns.len() * size_of::<u64>() + ROW_BYTES)).clamp(1, STEP_ROWS)
 }
 
 /// The rows of all parts, end to end.
@@ -121,16 +140,18 @@ fn joined(mut parts: Vec<BoundInsert>) -> BoundInsert {
     BoundInsert { table: parts[0].table.clone(), columns, rows }
 }
 
-fn sorted(insert: &LiteralInsert<'_>, evaluation: &Evaluation<'_>) -> Result<Order> {
+/// The order of the keys. Others have their turn meanwhile: rows that are more than literals take long to read.
+async fn sorted(insert: &MixedInsert<'_>, evaluation: &Evaluation<'_>) -> Result<Order> {
     let (mut keys, mut places): (Strings, Vec<u32>) = (Strings::default(), Vec::new());
-    let mut row_keys = RowKeys::new(&insert.table);
+    let mut row_keys = RowKeys::new(insert.table());
     let mut at = insert.first();
     while let Place::At(place) = at {
         places.push(place);
         if places.len().is_multiple_of(STEP_ROWS) {
             (evaluation.check)()?;
+            give_way().await;
         }
-        let row = insert.rows(&mut at, 1, usize::MAX);
+        let row = insert.rows(&mut at, 1, usize::MAX)?;
         let row = row.ok_or_else(|| Error::internal("a statement that was understood before is not any more"))?;
         keys.push(row_keys.key(&row, 0));
         // A row has its key, where that begins, where the row begins, and its number in the order.
@@ -141,7 +162,7 @@ fn sorted(insert: &LiteralInsert<'_>, evaluation: &Evaluation<'_>) -> Result<Ord
     let mut order: Vec<u32> = (0..places.len() as u32).collect();
     order.sort_unstable_by(|a, b| keys.get(*a as usize).cmp(keys.get(*b as usize)));
     if let Some(pair) = order.windows(2).find(|pair| keys.get(pair[0] as usize) == keys.get(pair[1] as usize)) {
-        return Err(duplicate_key(&insert.table, &insert.table.layout(), keys.get(pair[0] as usize)));
+        return Err(duplicate_key(insert.table(), &insert.table().layout(), keys.get(pair[0] as usize)));
     }
     drop(keys);
     order.iter_mut().for_each(|row| *row = places[*row as usize]);

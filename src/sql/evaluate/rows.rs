@@ -1,10 +1,10 @@
 //! The rows that an UPDATE or DELETE is about, a step at a time.
 
-use super::{STEP_BYTES, STEP_ROWS};
+use super::{STEP_BYTES, STEP_ROWS, YIELD_STEPS, give_way};
 use crate::ids::ColumnId;
 use crate::sql::batch::{Batch, ColumnBuilder, Strings};
 use crate::sql::catalog::{Layout, Table};
-use crate::sql::expression::Expression;
+use crate::sql::expression::{self, Expression};
 use crate::sql::plan::Access;
 use crate::sql::value::Value;
 use crate::storage::keys::{self, KeyRange};
@@ -28,6 +28,25 @@ pub(super) struct Step {
     pub metadata: Arc<Metadata>,
 }
 
+impl Step {
+    /// The rows before `at`; those from there on stay here.
+    pub fn split_off_front(&mut self, at: usize) -> Step {
+        let front = self.part(0, at);
+        *self = self.part(at, self.batch.rows);
+        front
+    }
+
+    fn part(&self, from: usize, to: usize) -> Step {
+        let mut metadata = Metadata::default();
+        (from..to).for_each(|row| metadata.push(self.metadata.stamp(row), false));
+        Step {
+            batch: self.batch.slice(from, to),
+            keys: Arc::new((from..to).map(|row| self.keys.get(row)).collect()),
+            metadata: Arc::new(metadata),
+        }
+    }
+}
+
 /// Reads the rows that pass, in key order or in that of an index.
 pub(super) struct RowReader<'a> {
     view: &'a View,
@@ -39,6 +58,8 @@ pub(super) struct RowReader<'a> {
     by_index: bool,
     /// Entries at hand, and the first whose row is still to be looked up.
     entries: Option<(Batch, usize)>,
+    /// Steps read so far.
+    steps: usize,
 }
 
 impl<'a> RowReader<'a> {
@@ -66,13 +87,27 @@ impl<'a> RowReader<'a> {
             }
         };
         let scanner = view.scan(request)?;
-        Ok(RowReader { view, table: table.clone(), layout, filter: selection.filter, scanner, by_index, entries: None })
+        Ok(RowReader {
+            view,
+            table: table.clone(),
+            layout,
+            filter: selection.filter,
+            scanner,
+            by_index,
+            entries: None,
+            steps: 0,
+        })
     }
 
-    /// The next rows, none of them in an empty step; none at the end.
-    pub(super) fn next(&mut self, check: &dyn Fn() -> Result<()>) -> Result<Option<Step>> {
+    /// The next rows, none of them in an empty step; none at the end. Others have their turn in between: a filter may pass
+    /// few rows of many.
+    pub(super) async fn next(&mut self, check: &(dyn Fn() -> Result<()> + Send + Sync)) -> Result<Option<Step>> {
         while let Some(step) = self.read()? {
             check()?;
+            self.steps += 1;
+            if self.steps.is_multiple_of(YIELD_STEPS) {
+                give_way().await;
+            }
             let passing = self.passing(step)?;
             if passing.batch.rows > 0 {
                 return Ok(Some(passing));
@@ -97,12 +132,8 @@ impl<'a> RowReader<'a> {
         let Some(filter) = self.filter else { return Ok(step) };
         let Step { batch, keys, metadata } = step;
         let hidden = self.layout.columns.len() - self.table.columns.len();
-        let verdict = filter.evaluate(&Batch::new(batch.columns[hidden..].to_vec(), batch.rows))?;
-        let passing: Vec<u32> =
-            (0..batch.rows as u32).filter(|&row| verdict.value(row as usize) == Value::Bool(true)).collect();
-        if passing.len() == batch.rows {
-            return Ok(Step { batch, keys, metadata });
-        }
+        let selected = filter.select(&Batch::new(batch.columns[hidden..].to_vec(), batch.rows))?;
+        let expression::Selection::Rows(passing) = selected else { return Ok(Step { batch, keys, metadata }) };
         let keys: Strings = passing.iter().map(|&row| keys.get(row as usize)).collect();
         let mut kept = Metadata::default();
         passing.iter().for_each(|&row| kept.push(metadata.stamp(row as usize), false));

@@ -18,6 +18,7 @@ use crate::machine::{Effect, KeySet, RowSet};
 use crate::sql::batch::{Batch, Column, ColumnBuilder};
 use crate::sql::bind::{BoundUpdate, check_column};
 use crate::sql::catalog::{Layout, Table};
+use crate::sql::expression::Budget;
 use crate::storage::keys::Key;
 use std::sync::Arc;
 
@@ -50,8 +51,9 @@ impl<'a> Source<'a> {
 }
 
 impl Slices<'_> {
-    /// The next slice; none at the end. A statement that changes nothing has none.
-    pub fn next_slice(&mut self) -> Result<Option<Effects>> {
+    /// The next slice; none at the end. A statement that changes nothing has none. Where much is read for it, others have
+    /// their turn meanwhile.
+    pub async fn next_slice(&mut self) -> Result<Option<Effects>> {
         (self.evaluation.check)()?;
         let (bytes, rows) = (self.bytes, self.rows);
         let evaluation = &self.evaluation;
@@ -64,7 +66,7 @@ impl Slices<'_> {
                 Ok(effects)
             }
             Source::Literals(literals) => {
-                let effects = literals.next(evaluation.slice_bytes_max)?;
+                let effects = literals.next(evaluation.slice_bytes_max).await?;
                 evaluation.within(literals.bytes, literals.rows)?;
                 effects.iter().try_for_each(|effects| check_parts(literals.table(), &effects.parts))?;
                 Ok(effects)
@@ -74,14 +76,14 @@ impl Slices<'_> {
                 while !evaluation.is_full(written.bytes, written.created_ms.len(), *moves)? {
                     let mut computed = match left.take() {
                         Some(computed) => computed,
-                        None => match reader.next(evaluation.check)? {
-                            Some(step) => Computed::of(update, step)?,
+                        None => match reader.next(evaluation.check).await? {
+                            Some(step) => Computed::of(update, vec![step])?,
                             None => break,
                         },
                     };
                     written.take(&mut computed, *moves);
                     evaluation.within(bytes + written.bytes, rows + written.created_ms.len())?;
-                    *left = (computed.at < computed.step.batch.rows).then_some(computed);
+                    *left = computed.left(update)?;
                 }
                 (self.bytes, self.rows) = (bytes + written.bytes, rows + written.created_ms.len());
                 let effects = written.into_effects(&update.table, *moves);
@@ -92,7 +94,7 @@ impl Slices<'_> {
             Source::Delete { table, rows: reader } => {
                 let (mut doomed, mut taken) = (Vec::new(), 0);
                 while !evaluation.is_full(taken, doomed.len(), false)?
-                    && let Some(step) = reader.next(evaluation.check)?
+                    && let Some(step) = reader.next(evaluation.check).await?
                 {
                     doomed.extend((0..step.batch.rows).map(|row| Key::new(step.keys.get(row))));
                     taken += step.keys.byte_len();
@@ -145,7 +147,7 @@ impl Written {
 
     /// Takes rows over, as many as make a portion: one value may be repeated in all of them, and is written out here.
     fn take(&mut self, computed: &mut Computed, moves: bool) {
-        let Computed { columns, step, at } = computed;
+        let Computed { columns, step, at, rest: _ } = computed;
         let from = *at;
         let to = (from + computed_rows(columns, from, step.batch.rows)).min(step.batch.rows);
         for ((_, builder), column) in self.columns.iter_mut().zip(&*columns) {
@@ -186,23 +188,50 @@ pub(super) struct Computed {
     columns: Vec<Arc<Column>>,
     step: Step,
     at: usize,
+    /// Parts of the step that are still to be computed, the last one first: their values are too large together.
+    rest: Vec<Step>,
 }
 
 impl Computed {
-    fn of(update: &BoundUpdate, step: Step) -> Result<Computed> {
-        let (table, layout) = (&update.table, update.table.layout());
-        let visible = layout.columns.len() - table.columns.len();
-        let input = Batch::new(step.batch.columns[visible..].to_vec(), step.batch.rows);
-        let mut columns = step.batch.columns.clone();
-        for (id, expression) in &update.assignments {
-            let slot = layout.slot(*id).expect("assignments name columns of their table");
-            let values = expression.evaluate(&input)?;
-            let column = table.column_by_id(*id).expect("assignments name columns of their table");
-            check_column(column, table, &values)?;
-            columns[slot] = values;
+    /// The last one of `steps`, or as many of its rows as can be computed at once. There must be one.
+    fn of(update: &BoundUpdate, mut steps: Vec<Step>) -> Result<Computed> {
+        loop {
+            let mut step = steps.pop().expect("whoever calls has a step, and a part of one is put back below");
+            let budget = Budget::default();
+            match compute(update, &step, &budget) {
+                Ok(columns) => return Ok(Computed { columns, step, at: 0, rest: steps }),
+                Err(_) if budget.is_exceeded() && step.batch.rows > 1 => {
+                    let front = step.split_off_front(step.batch.rows / 2);
+                    steps.extend([step, front]);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Computed { columns, step, at: 0 })
     }
+
+    /// What is still to be taken.
+    fn left(self, update: &BoundUpdate) -> Result<Option<Computed>> {
+        if self.at < self.step.batch.rows {
+            return Ok(Some(self));
+        }
+        if self.rest.is_empty() { Ok(None) } else { Computed::of(update, self.rest).map(Some) }
+    }
+}
+
+/// The columns of a step with the values that an UPDATE assigns.
+fn compute(update: &BoundUpdate, step: &Step, budget: &Budget) -> Result<Vec<Arc<Column>>> {
+    let (table, layout) = (&update.table, update.table.layout());
+    let visible = layout.columns.len() - table.columns.len();
+    let input = Batch::new(step.batch.columns[visible..].to_vec(), step.batch.rows);
+    let mut columns = step.batch.columns.clone();
+    for (id, expression) in &update.assignments {
+        let slot = layout.slot(*id).expect("assignments name columns of their table");
+        let values = expression.evaluate_within(&input, budget)?;
+        let column = table.column_by_id(*id).expect("assignments name columns of their table");
+        check_column(column, table, &values)?;
+        columns[slot] = values;
+    }
+    Ok(columns)
 }
 
 /// How many rows from `from` on make a portion of some `STEP_BYTES`: at least one.

@@ -119,14 +119,15 @@ impl Executor {
         let (view, instant) = (group.view().map_err(|error| (0, error))?, group.instant());
         let keeps = texts.iter().map(|sql| sql.len()).sum::<usize>() <= KEPT_TEXT_BYTES_MAX;
         let tree = |sql: &str| {
-            self.limits.parse.check_length(sql)?;
-            if let Some(insert) = LiteralInsert::begin(sql, &context(&view.catalog, instant)) {
-                let Some(at) = insert.unknown() else { return Ok(None) };
-                self.check_row(&insert, at, &view, instant)?;
+            self.limits.parse.check_text(sql)?;
+            if LiteralInsert::begin(sql, &context(&view.catalog, instant)).is_some_and(|insert| insert.is_plain()) {
+                return Ok(None);
             }
             match self.parse(sql) {
-                // Once the batch has made its table it may be an INSERT of literals, which takes no such memory.
-                Err(error) if error.sqlstate() == SqlState::OUT_OF_MEMORY => Ok(None),
+                // It may be an INSERT, which takes no such memory when its turn comes.
+                Err(error) if matches!(error.sqlstate(), SqlState::OUT_OF_MEMORY | SqlState::LIMIT_EXCEEDED) => {
+                    Ok(None)
+                }
                 parsed => parsed.map(|statement| keeps.then_some(statement)),
             }
         };
@@ -142,7 +143,7 @@ impl Executor {
     ) -> Result<Answer> {
         (task.check)()?;
         let view = draft.view();
-        let bound = self.bind_step((sql, tree), &view, draft.instant)?;
+        let bound = self.bind_step((sql, tree), &view, draft.instant, task).await?;
         if let Some(stream) = self.query(&bound, &view, draft.instant, task)? {
             return self.hold(stream);
         }
@@ -168,7 +169,13 @@ impl Executor {
         Ok(Answer::Done { affected })
     }
 
-    fn bind_step(&self, (sql, tree): (&str, Option<&Statement>), view: &View, instant: Timestamp) -> Result<Bound> {
+    async fn bind_step(
+        &self,
+        (sql, tree): (&str, Option<&Statement>),
+        view: &View,
+        instant: Timestamp,
+        task: &Task,
+    ) -> Result<Bound> {
         let context = context(&view.catalog, instant);
         if let Some(tree) = tree {
             return Ok(optimize_bound(bind(tree, &context)?, view));
@@ -176,12 +183,10 @@ impl Executor {
         if let Some(insert) = bind_literal_insert(sql, &context) {
             return Ok(Bound::Insert(insert));
         }
-        if let Some(insert) = LiteralInsert::begin(sql, &context)
-            && let Some(at) = insert.unknown()
-        {
-            self.check_row(&insert, at, view, instant)?;
+        match self.whole_insert(sql, view, instant, task).await? {
+            Some(insert) => Ok(insert),
+            None => self.bind(sql, &mut None, view, instant),
         }
-        self.bind(sql, &mut None, view, instant)
     }
 
     /// A later statement must not change what an earlier one answered, so its rows are taken now.

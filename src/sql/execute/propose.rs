@@ -51,7 +51,9 @@ impl Executor {
             return Err(evaluate::too_much(self.limits.effects_bytes_max, effects.affected));
         }
         drop(encoded);
-        let Body::Transaction(transaction) = &command.body else { unreachable!("it was built above") };
+        // Taken out, so that the rows go before their bytes do.
+        let body = std::mem::replace(&mut command.body, Body::Abandon { stage: 0 });
+        let Body::Transaction(transaction) = body else { unreachable!("it was built above") };
         let mut staging = self.staging(group)?;
         staging.push(transaction).await?;
         command.body = staging.finish().await?;
@@ -68,8 +70,8 @@ impl Executor {
         view: &View,
         request: Option<&Request>,
     ) -> Result<u64> {
-        let first = slices.next_slice()?.unwrap_or_default();
-        let Some(second) = slices.next_slice()? else {
+        let first = slices.next_slice().await?.unwrap_or_default();
+        let Some(second) = slices.next_slice().await? else {
             return self.write(group, (first, view.clone()), request).await;
         };
         if first.parts.iter().any(grows) {
@@ -78,9 +80,14 @@ impl Executor {
         let mut staging = self.staging(group)?;
         let mut affected = 0;
         let mut taken = [first, second].into_iter();
-        while let Some(slice) = taken.next().map_or_else(|| slices.next_slice(), |slice| Ok(Some(slice)))? {
+        loop {
+            let slice = match taken.next() {
+                Some(slice) => Some(slice),
+                None => slices.next_slice().await?,
+            };
+            let Some(slice) = slice else { break };
             affected += slice.affected;
-            staging.push(&Transaction { read_index: view.version, parts: slice.parts }).await?;
+            staging.push(Transaction { read_index: view.version, parts: slice.parts }).await?;
             if staging.bytes > self.limits.effects_bytes_max {
                 return Err(evaluate::too_much(self.limits.effects_bytes_max, affected));
             }
@@ -178,16 +185,21 @@ fn abandon(group: &dyn Group, stage: u128, again: &Mutex<Vec<u128>>) {
 }
 
 impl Staging<'_> {
-    /// Adds one slice, or the whole of a transaction.
-    async fn push(&mut self, transaction: &Transaction) -> Result<()> {
+    /// Adds one slice, or the whole of a transaction. A row may have megabytes: once it is encoded it is there once, and
+    /// goes away part by part.
+    async fn push(&mut self, transaction: Transaction) -> Result<()> {
         let before = self.pending.len();
-        push_frame(&mut self.pending, transaction);
+        push_frame(&mut self.pending, &transaction);
+        drop(transaction);
         self.bytes += self.pending.len() - before;
-        while self.pending.len() >= self.part_bytes {
-            let rest = self.pending.split_off(self.part_bytes);
-            let part = std::mem::replace(&mut self.pending, rest);
+        let mut at = 0;
+        while self.pending.len() - at >= self.part_bytes {
+            let part = self.pending[at..at + self.part_bytes].to_vec();
+            at += self.part_bytes;
             self.propose(part).await?;
         }
+        self.pending.drain(..at);
+        self.pending.shrink_to(self.part_bytes);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "where one shape needs no parentheses all others are alike")]
 
 use crate::sql::bind::symbol;
-use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator};
+use crate::sql::expression::{BinaryOperator, Expression, Function, UnaryOperator, ValueSet};
 use crate::sql::value::{DataType, Value};
 
 /// Values of a long list that are shown.
@@ -40,10 +40,12 @@ pub fn to_sql(expression: &Expression) -> String {
         Expression::InList { input, list, negated } => {
             format!("{} {}IN ({})", nested(input), if *negated { "NOT " } else { "" }, listed(list))
         }
-        Expression::InSet { input, set, negated } => {
-            let shown: Vec<String> = (0..set.len().min(SHOWN_MAX)).map(|i| value_to_sql(&set.value(i))).collect();
-            let more = if set.len() > SHOWN_MAX { format!(", … {} in all", set.len()) } else { String::new() };
-            format!("{} {}IN ({}{more})", nested(input), if *negated { "NOT " } else { "" }, shown.join(", "))
+        Expression::InSet { input, sets, list, negated } => {
+            let mut parts: Vec<String> = sets.iter().map(|set| shown(set)).collect();
+            if !list.is_empty() {
+                parts.push(listed(list));
+            }
+            format!("{} {}IN ({})", nested(input), if *negated { "NOT " } else { "" }, parts.join(", "))
         }
         Expression::Case { branches, otherwise, .. } => {
             let branches: Vec<String> =
@@ -53,6 +55,13 @@ pub fn to_sql(expression: &Expression) -> String {
         Expression::Cast { input, to } => format!("{}::{to}", nested(input)),
         Expression::Call { function, arguments, .. } => format!("{}({})", name_of(*function), listed(arguments)),
     }
+}
+
+/// The first values of a set.
+fn shown(set: &ValueSet) -> String {
+    let shown: Vec<String> = (0..set.len().min(SHOWN_MAX)).map(|i| value_to_sql(&set.value(i))).collect();
+    let more = if set.len() > SHOWN_MAX { format!(", … {} in all", set.len()) } else { String::new() };
+    shown.join(", ") + &more
 }
 
 /// Terms of one operator, whose tree is balanced, as the flat list that was written.

@@ -13,6 +13,7 @@
 //! The table is PostgreSQL's. FLOAT to INT rounds half to even and is 22003 outside 64 bits; (*) INT to FLOAT rounds
 //! to the nearest above 2^53. What has no entry is 42846.
 
+use super::Budget;
 use super::arithmetic::out_of_range;
 use super::operand::{Side, all_null, bools, finish, floats, ints, is_null_constant, marked, mask, zip};
 use crate::error::{Error, Result, SqlState};
@@ -76,7 +77,7 @@ fn no_cast(from: DataType, to: DataType) -> Error {
 }
 
 /// Casts each row of a column.
-pub(super) fn evaluate(input: Arc<Column>, to: DataType, rows: usize) -> Result<Arc<Column>> {
+pub(super) fn evaluate(input: Arc<Column>, to: DataType, rows: usize, budget: &Budget) -> Result<Arc<Column>> {
     let from = input.data_type();
     if from == to {
         return Ok(input);
@@ -86,6 +87,10 @@ pub(super) fn evaluate(input: Arc<Column>, to: DataType, rows: usize) -> Result<
     }
     if is_null_constant(&input) {
         return Ok(all_null(to, rows));
+    }
+    if from == DataType::Blob {
+        // Two digits a byte. No other cast makes more of a value than some dozen bytes.
+        budget.check(2 * input.byte_len())?;
     }
     let Column::Vector { values, nulls } = &*input else {
         return Ok(Arc::new(Column::constant(cast_value(&input.value(0), to)?, to, rows)));
@@ -110,14 +115,18 @@ pub(super) fn evaluate(input: Arc<Column>, to: DataType, rows: usize) -> Result<
 }
 
 fn format_all(values: &Values, nulls: Option<&[bool]>) -> Strings {
-    let mut out = Strings::default();
-    let mut buffer = Vec::new();
-    for i in 0..values.len() {
-        buffer.clear();
-        if !marked(nulls, i) {
-            text::append_from(&mut buffer, values, i);
+    let mut out = match values {
+        Values::Blob(blobs) => Strings::with_capacity(blobs.len(), 2 * blobs.byte_len() + 2 * blobs.len()),
+        Values::Bool(_) | Values::Int(_) | Values::Float(_) | Values::Text(_) | Values::Timestamp(_) => {
+            Strings::default()
         }
-        out.push(&buffer);
+    };
+    for i in 0..values.len() {
+        out.push_with(|bytes| {
+            if !marked(nulls, i) {
+                text::append_from(bytes, values, i);
+            }
+        });
     }
     out
 }

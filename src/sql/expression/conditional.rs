@@ -1,9 +1,9 @@
 //! CASE and COALESCE: a branch is evaluated only for the rows that reach it, so that
 //! `CASE WHEN d <> 0 THEN n / d END` raises nothing.
 
-use super::Expression;
 use super::operand::{all_null, is_null_constant, mask};
 use super::rows::{Pieces, Selection, restrict};
+use super::{Budget, Expression};
 use crate::error::Result;
 use crate::sql::batch::{Batch, Column};
 use crate::sql::value::DataType;
@@ -17,10 +17,14 @@ enum Open {
 
 impl Open {
     /// The expression's answers for the open rows.
-    fn evaluate(&self, expression: &Expression, input: &Batch) -> Result<Arc<Column>> {
+    fn evaluate(&self, expression: &Expression, (input, budget): (&Batch, &Budget)) -> Result<Arc<Column>> {
         match self {
-            Open::All(_) => expression.evaluate(input),
-            Open::Rows(rows) => expression.evaluate(&restrict(input, rows, &[expression])),
+            Open::All(_) => expression.evaluate_within(input, budget),
+            Open::Rows(rows) => {
+                let part = restrict(input, rows, &[expression]);
+                let _copied = budget.hold(part.columns.iter().map(|column| column.byte_len()).sum())?;
+                expression.evaluate_within(&part, budget)
+            }
         }
     }
 
@@ -62,7 +66,7 @@ pub(super) fn case(
     branches: &[(Expression, Expression)],
     otherwise: &Expression,
     data_type: DataType,
-    input: &Batch,
+    (input, budget): (&Batch, &Budget),
 ) -> Result<Arc<Column>> {
     let mut pieces = Pieces::new(data_type, input.rows);
     let mut open = Open::All(input.rows);
@@ -70,38 +74,42 @@ pub(super) fn case(
         if open.is_empty() {
             return Ok(pieces.finish());
         }
-        match Selection::of(&*open.evaluate(when, input)?) {
+        match Selection::of(&*open.evaluate(when, (input, budget))?) {
             Selection::Rows(positions) if positions.is_empty() => {}
             Selection::All => {
-                let answers = open.evaluate(then, input)?;
+                let answers = open.evaluate(then, (input, budget))?;
                 pieces.push(&open.into_rows(), answers);
                 return Ok(pieces.finish());
             }
             Selection::Rows(positions) => {
                 let (taken, others) = open.split(&positions);
                 let taken = Open::Rows(taken);
-                let answers = taken.evaluate(then, input)?;
+                let answers = taken.evaluate(then, (input, budget))?;
                 pieces.push(&taken.into_rows(), answers);
                 open = Open::Rows(others);
             }
         }
     }
     if !open.is_empty() {
-        let answers = open.evaluate(otherwise, input)?;
+        let answers = open.evaluate(otherwise, (input, budget))?;
         pieces.push(&open.into_rows(), answers);
     }
     Ok(pieces.finish())
 }
 
 /// The first argument that is not NULL.
-pub(super) fn coalesce(arguments: &[Expression], data_type: DataType, input: &Batch) -> Result<Arc<Column>> {
+pub(super) fn coalesce(
+    arguments: &[Expression],
+    data_type: DataType,
+    (input, budget): (&Batch, &Budget),
+) -> Result<Arc<Column>> {
     let mut pieces = Pieces::new(data_type, input.rows);
     let mut open = Open::All(input.rows);
     for argument in arguments {
         if open.is_empty() {
             return Ok(pieces.finish());
         }
-        let answers = open.evaluate(argument, input)?;
+        let answers = open.evaluate(argument, (input, budget))?;
         if is_null_constant(&answers) {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use super::arithmetic::{self, Operation};
 use super::logic::Connective;
-use super::{BinaryOperator, Expression, Function, Selection, UnaryOperator};
+use super::{BinaryOperator, Budget, Expression, Function, Portions, Selection, UnaryOperator};
 use super::{cast, compare, conditional, functions, like, logic};
 use crate::error::{Error, Result};
 use crate::sql::batch::{Batch, Column};
@@ -15,6 +15,22 @@ impl Expression {
     /// # Errors
     /// What the statement's author did: 22012, 22003, 22P02 and their like, for rows that reach the node alone.
     pub fn evaluate(&self, input: &Batch) -> Result<Arc<Column>> {
+        self.evaluate_within(input, &Budget::default())
+    }
+
+    /// The same as a part of an evaluation, whose other parts are held meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Expression::evaluate`], and 54000 where the budget is exceeded.
+    pub fn evaluate_within(&self, input: &Batch, budget: &Budget) -> Result<Arc<Column>> {
+        let before = budget.used();
+        let column = self.compute(input, budget)?;
+        let is_shared = matches!(self, Expression::Column { .. } | Expression::Constant { .. });
+        budget.settle(before, if is_shared { 0 } else { column.byte_len() })?;
+        Ok(column)
+    }
+
+    fn compute(&self, input: &Batch, budget: &Budget) -> Result<Arc<Column>> {
         let rows = input.rows;
         match self {
             Expression::Constant { value, data_type } => {
@@ -24,18 +40,19 @@ impl Expression {
                 Error::internal(format!("column \"{name}\" is not in a batch of {}", input.columns.len()))
             }),
             Expression::Unary { operator, input: operand } => {
-                let operand = operand.evaluate(input)?;
+                let operand = operand.evaluate_within(input, budget)?;
                 match operator {
                     UnaryOperator::Negate => arithmetic::negate(&operand, rows),
                     UnaryOperator::Not => logic::not(&operand, rows),
                 }
             }
-            Expression::Binary { operator, left, right } => binary(*operator, left, right, input),
+            Expression::Binary { operator, left, right } => binary(*operator, left, right, input, budget),
             Expression::IsNull { input: operand, negated } => {
-                Ok(logic::is_null(&*operand.evaluate(input)?, *negated, rows))
+                Ok(logic::is_null(&*operand.evaluate_within(input, budget)?, *negated, rows))
             }
             Expression::Like { input: operand, pattern, escape, case_insensitive, negated } => {
-                let (text, pattern) = (operand.evaluate(input)?, pattern.evaluate(input)?);
+                let (text, pattern) =
+                    (operand.evaluate_within(input, budget)?, pattern.evaluate_within(input, budget)?);
                 like::evaluate(
                     &text,
                     &pattern,
@@ -45,23 +62,42 @@ impl Expression {
                 )
             }
             Expression::InList { input: operand, list, negated } => {
-                let operand = operand.evaluate(input)?;
-                let list = list.iter().map(|item| item.evaluate(input)).collect::<Result<Vec<Arc<Column>>>>()?;
+                let operand = operand.evaluate_within(input, budget)?;
+                let list = list
+                    .iter()
+                    .map(|item| item.evaluate_within(input, budget))
+                    .collect::<Result<Vec<Arc<Column>>>>()?;
                 compare::in_list(&operand, &list, *negated, rows)
             }
-            Expression::InSet { input: operand, set, negated } => {
-                set.look_up(&*operand.evaluate(input)?, *negated, rows)
+            Expression::InSet { input: operand, sets, list, negated } => {
+                let operand = operand.evaluate_within(input, budget)?;
+                if let ([set], []) = (&sets[..], &list[..]) {
+                    return set.look_up(&operand, *negated, rows);
+                }
+                let list = list
+                    .iter()
+                    .map(|item| item.evaluate_within(input, budget))
+                    .collect::<Result<Vec<Arc<Column>>>>()?;
+                let mut found = compare::in_list(&operand, &list, false, rows)?;
+                for set in sets {
+                    found = logic::either(&found, &*set.look_up(&operand, false, rows)?, rows)?;
+                }
+                if *negated { logic::not(&found, rows) } else { Ok(found) }
             }
             Expression::Case { branches, otherwise, data_type } => {
-                conditional::case(branches, otherwise, *data_type, input)
+                conditional::case(branches, otherwise, *data_type, (input, budget))
             }
-            Expression::Cast { input: operand, to } => cast::evaluate(operand.evaluate(input)?, *to, rows),
+            Expression::Cast { input: operand, to } => {
+                cast::evaluate(operand.evaluate_within(input, budget)?, *to, rows, budget)
+            }
             Expression::Call { function: Function::Coalesce, arguments, data_type } => {
-                conditional::coalesce(arguments, *data_type, input)
+                conditional::coalesce(arguments, *data_type, (input, budget))
             }
             Expression::Call { function, arguments, data_type } => {
-                let arguments =
-                    arguments.iter().map(|argument| argument.evaluate(input)).collect::<Result<Vec<Arc<Column>>>>()?;
+                let arguments = arguments
+                    .iter()
+                    .map(|argument| argument.evaluate_within(input, budget))
+                    .collect::<Result<Vec<Arc<Column>>>>()?;
                 functions::call(*function, &arguments, *data_type, rows)
             }
         }
@@ -83,7 +119,21 @@ impl Expression {
     /// # Errors
     /// As [`Expression::evaluate`].
     pub fn select(&self, input: &Batch) -> Result<Selection> {
-        Ok(Selection::of(&*self.evaluate(input)?))
+        let mut portions = Portions::new(input.clone());
+        let mut selected = Vec::new();
+        let mut at = 0;
+        while let Some((part, column)) = portions.next(|part, budget| self.evaluate_within(part, budget))? {
+            let selection = Selection::of(&column);
+            if part.rows == input.rows {
+                return Ok(selection);
+            }
+            match selection {
+                Selection::All => selected.extend(at..at + part.rows as u32),
+                Selection::Rows(rows) => selected.extend(rows.into_iter().map(|row| at + row)),
+            }
+            at += part.rows as u32;
+        }
+        Ok(if selected.len() == input.rows { Selection::All } else { Selection::Rows(selected) })
     }
 
     /// True where some row could raise an error. What cannot may be evaluated for rows that do not need it.
@@ -101,12 +151,14 @@ impl Expression {
                     || left.may_fail()
                     || right.may_fail()
             }
-            Expression::IsNull { input, .. } | Expression::InSet { input, .. } => input.may_fail(),
+            Expression::IsNull { input, .. } => input.may_fail(),
             Expression::Like { input, pattern, .. } => {
                 // A constant pattern that is malformed fails too, but on every row alike.
                 input.may_fail() || !matches!(**pattern, Expression::Constant { .. })
             }
-            Expression::InList { input, list, .. } => input.may_fail() || list.iter().any(Expression::may_fail),
+            Expression::InList { input, list, .. } | Expression::InSet { input, list, .. } => {
+                input.may_fail() || list.iter().any(Expression::may_fail)
+            }
             Expression::Case { branches, otherwise, .. } => {
                 otherwise.may_fail() || branches.iter().any(|(when, then)| when.may_fail() || then.may_fail())
             }
@@ -122,10 +174,9 @@ impl Expression {
         match self {
             Expression::Constant { .. } => {}
             Expression::Column { index, .. } => tell(*index),
-            Expression::Unary { input, .. }
-            | Expression::IsNull { input, .. }
-            | Expression::InSet { input, .. }
-            | Expression::Cast { input, .. } => input.for_each_column(tell),
+            Expression::Unary { input, .. } | Expression::IsNull { input, .. } | Expression::Cast { input, .. } => {
+                input.for_each_column(tell);
+            }
             Expression::Binary { left, right, .. } => {
                 left.for_each_column(tell);
                 right.for_each_column(tell);
@@ -134,7 +185,7 @@ impl Expression {
                 input.for_each_column(tell);
                 pattern.for_each_column(tell);
             }
-            Expression::InList { input, list, .. } => {
+            Expression::InList { input, list, .. } | Expression::InSet { input, list, .. } => {
                 input.for_each_column(tell);
                 for item in list {
                     item.for_each_column(tell);
@@ -156,18 +207,24 @@ impl Expression {
     }
 }
 
-fn binary(operator: BinaryOperator, left: &Expression, right: &Expression, input: &Batch) -> Result<Arc<Column>> {
+fn binary(
+    operator: BinaryOperator,
+    left: &Expression,
+    right: &Expression,
+    input: &Batch,
+    budget: &Budget,
+) -> Result<Arc<Column>> {
     if operator == BinaryOperator::And {
-        return logic::connect(Connective::And, left, right, input);
+        return logic::connect(Connective::And, left, right, (input, budget));
     }
     if operator == BinaryOperator::Or {
-        return logic::connect(Connective::Or, left, right, input);
+        return logic::connect(Connective::Or, left, right, (input, budget));
     }
-    let (left, right) = (left.evaluate(input)?, right.evaluate(input)?);
+    let (left, right) = (left.evaluate_within(input, budget)?, right.evaluate_within(input, budget)?);
     same_type(&left, &right)?;
     match (Operation::of(operator), operator) {
         (Some(operation), _) => arithmetic::binary(operation, &left, &right, input.rows),
-        (None, BinaryOperator::Concatenate) => functions::concatenate(&left, &right, input.rows),
+        (None, BinaryOperator::Concatenate) => functions::concatenate(&left, &right, input.rows, budget),
         (None, _) => compare::binary(operator, &left, &right, input.rows),
     }
 }

@@ -3,6 +3,7 @@
 use super::BinaryOperator;
 use super::Function;
 use super::arithmetic::out_of_range;
+use super::budget::{Budget, check_value};
 use super::compare;
 use super::operand::{
     Side, StringSide, all_null, finish, floats, ints, is_constant, is_null_constant, marked, mask, strings, union, zip,
@@ -14,10 +15,6 @@ use std::sync::Arc;
 
 /// Decimal places beyond which rounding a FLOAT changes nothing.
 const PLACES_MAX: i64 = 308;
-
-/// Bytes of one column that `||` makes at most: every other function and cast makes a string at most four times as
-/// long, and a column stays below 4 GiB.
-const CONCATENATED_BYTES_MAX: usize = 1 << 28;
 
 /// True where some argument makes the function raise an error.
 pub(super) fn may_fail(function: Function) -> bool {
@@ -200,14 +197,11 @@ fn left(input: &Column, count: &Column, rows: usize) -> Result<Arc<Column>> {
     Ok(finish(Values::Text(out), nulls, constant, rows))
 }
 
-/// Applies a function that appends its result, through one buffer.
+/// Applies a function that appends its result.
 fn map_strings(side: StringSide<'_>, f: impl Fn(&mut Vec<u8>, &[u8])) -> Strings {
     let mut out = Strings::default();
-    let mut buffer = Vec::new();
     for i in 0..side.len() {
-        buffer.clear();
-        f(&mut buffer, side.get(i));
-        out.push(&buffer);
+        out.push_with(|bytes| f(bytes, side.get(i)));
     }
     out
 }
@@ -242,8 +236,8 @@ fn append_mapped<I: Iterator<Item = char>>(
 /// `left || right`
 ///
 /// # Errors
-/// 54000 where the strings of a batch grow beyond what a column holds.
-pub(super) fn concatenate(left: &Column, right: &Column, rows: usize) -> Result<Arc<Column>> {
+/// 54000 where a string is longer than any, or those of the batch are more than the budget has.
+pub(super) fn concatenate(left: &Column, right: &Column, rows: usize, budget: &Budget) -> Result<Arc<Column>> {
     let data_type = left.data_type();
     if is_null_constant(left) || is_null_constant(right) {
         return Ok(all_null(data_type, rows));
@@ -251,19 +245,22 @@ pub(super) fn concatenate(left: &Column, right: &Column, rows: usize) -> Result<
     let nulls = union(mask(left), mask(right));
     let constant = is_constant(left) && is_constant(right);
     let (left, right) = (strings(left)?, strings(right)?);
-    let mut out = Strings::default();
-    let mut buffer = Vec::new();
-    for i in 0..if constant { 1 } else { rows } {
-        buffer.clear();
-        if !marked(nulls.as_deref(), i) {
-            buffer.extend_from_slice(left.get(i));
-            buffer.extend_from_slice(right.get(i));
-        }
-        if out.byte_len() + buffer.len() > CONCATENATED_BYTES_MAX {
-            let message = format!("concatenated strings of one batch exceed {CONCATENATED_BYTES_MAX} bytes");
-            return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
-        }
-        out.push(&buffer);
+    let rows_made = if constant { 1 } else { rows };
+    let mut bytes = 0;
+    for i in (0..rows_made).filter(|&i| !marked(nulls.as_deref(), i)) {
+        let len = left.get(i).len() + right.get(i).len();
+        check_value(len)?;
+        bytes += len;
+    }
+    budget.check(bytes)?;
+    let mut out = Strings::with_capacity(rows_made, bytes);
+    for i in 0..rows_made {
+        out.push_with(|bytes| {
+            if !marked(nulls.as_deref(), i) {
+                bytes.extend_from_slice(left.get(i));
+                bytes.extend_from_slice(right.get(i));
+            }
+        });
     }
     let values = if data_type == DataType::Blob { Values::Blob(out) } else { Values::Text(out) };
     Ok(finish(values, nulls, constant, rows))

@@ -8,7 +8,7 @@
 
 use super::operand::{Side, all_null, bools, finish, is_constant, is_null_constant, mask, union, zip};
 use super::rows::restrict;
-use super::{Expression, rows};
+use super::{Budget, Expression, rows};
 use crate::error::Result;
 use crate::sql::batch::{Batch, Column, Values};
 use crate::sql::value::{DataType, Value};
@@ -33,15 +33,15 @@ pub(super) fn connect(
     connective: Connective,
     left: &Expression,
     right: &Expression,
-    input: &Batch,
+    (input, budget): (&Batch, &Budget),
 ) -> Result<Arc<Column>> {
     let decided_by = connective.deciding();
-    let left = left.evaluate(input)?;
+    let left = left.evaluate_within(input, budget)?;
     if let Column::Constant { value, .. } = &*left {
         if *value == Value::Bool(decided_by) {
             return Ok(left);
         }
-        let right = right.evaluate(input)?;
+        let right = right.evaluate_within(input, budget)?;
         return if value.is_null() { combine(connective, &left, &right, input.rows) } else { Ok(right) };
     }
     let open = open_rows(&left, decided_by)?;
@@ -51,9 +51,11 @@ pub(super) fn connect(
     let all = open.len() == input.rows;
     // A quarter of the rows is where copying a few columns begins to cost less than computing over all.
     if all || (!right.may_fail() && open.len() * 4 > input.rows) {
-        return combine(connective, &left, &*right.evaluate(input)?, input.rows);
+        return combine(connective, &left, &*right.evaluate_within(input, budget)?, input.rows);
     }
-    let right = right.evaluate(&restrict(input, &open, &[right]))?;
+    let part = restrict(input, &open, &[right]);
+    let _copied = budget.hold(part.columns.iter().map(|column| column.byte_len()).sum())?;
+    let right = right.evaluate_within(&part, budget)?;
     let answer = combine(connective, &left.gather(&open), &right, open.len())?;
     rows::overlay(&left, &open, &answer)
 }
@@ -73,6 +75,11 @@ fn open_rows(left: &Column, decided_by: bool) -> Result<Vec<u32>> {
         ),
     }
     Ok(open)
+}
+
+/// `left OR right` of columns that are there.
+pub(super) fn either(left: &Column, right: &Column, rows: usize) -> Result<Arc<Column>> {
+    combine(Connective::Or, left, right, rows)
 }
 
 /// The truth table, row by row. False stands at every null position, as in all columns.

@@ -18,7 +18,7 @@ use super::grouping::Groups;
 use super::{Context, Operator, pause};
 use crate::error::Result;
 use crate::sql::batch::{BATCH_ROWS_MAX, Batch, Column};
-use crate::sql::expression::Expression;
+use crate::sql::expression::{Expression, Portions, evaluate_all};
 use crate::sql::memory::Reservation;
 use crate::sql::plan;
 use std::sync::Arc;
@@ -77,13 +77,18 @@ impl Aggregate {
         })
     }
 
-    fn take(&mut self, batch: &Batch) -> Result<()> {
-        let evaluate = |expressions: &[Expression]| -> Result<Vec<Arc<Column>>> {
-            expressions.iter().map(|expression| expression.evaluate(batch)).collect()
-        };
-        let group = evaluate(&self.group)?;
-        let arguments = evaluate(&self.arguments)?;
-        let assignment = self.groups.assign(&group, batch.rows)?;
+    fn take(&mut self, batch: Batch) -> Result<()> {
+        let mut portions = Portions::new(batch);
+        while let Some((part, (group, arguments))) = portions.next(|part, budget| {
+            Ok((evaluate_all(&self.group, part, budget)?, evaluate_all(&self.arguments, part, budget)?))
+        })? {
+            self.update(&part, &group, &arguments)?;
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, batch: &Batch, group: &[Arc<Column>], arguments: &[Arc<Column>]) -> Result<()> {
+        let assignment = self.groups.assign(group, batch.rows)?;
         let groups = self.groups.len();
         let mut bytes = self.groups.byte_len();
         for running in &mut self.aggregates {
@@ -114,7 +119,7 @@ impl Operator for Aggregate {
     fn next_batch(&mut self) -> Result<Option<Batch>> {
         let Some(input) = &mut self.input else { return self.results() };
         match input.next_batch()? {
-            Some(batch) if batch.rows > 0 => self.take(&batch)?,
+            Some(batch) if batch.rows > 0 => self.take(batch)?,
             Some(_) => {}
             None => self.input = None,
         }

@@ -82,7 +82,7 @@ fn negated(expression: Expression) -> Expression {
         Expression::Unary { operator: UnaryOperator::Not, input } => *input,
         Expression::IsNull { input, negated } => Expression::IsNull { input, negated: !negated },
         Expression::InList { input, list, negated } => Expression::InList { input, list, negated: !negated },
-        Expression::InSet { input, set, negated } => Expression::InSet { input, set, negated: !negated },
+        Expression::InSet { input, sets, list, negated } => Expression::InSet { input, sets, list, negated: !negated },
         Expression::Like { input, pattern, escape, case_insensitive, negated } => {
             Expression::Like { input, pattern, escape, case_insensitive, negated: !negated }
         }

@@ -236,15 +236,14 @@ pub(super) fn set_of(condition: &Expression, column: usize) -> Option<Set> {
             all.try_fold(first, |so_far, term| Some(so_far.union(term?)))
         }
         Expression::Binary { operator, left, right } => comparison(*operator, left, right, column),
-        Expression::InList { input, list, negated: false } => {
-            let mut spans = Vec::with_capacity(list.len());
-            for item in list {
-                let Expression::Constant { value, .. } = item else { return None };
-                spans.extend(compared(BinaryOperator::Equal, input, value, column)?.spans);
+        Expression::InList { input, list, negated: false } => listed(input, list, column),
+        Expression::InSet { input, sets, list, negated: false } => {
+            let mut all = listed(input, list, column)?;
+            for set in sets {
+                all = all.union(among(input, set, column)?);
             }
-            Some(Set::of(spans, true))
+            Some(all)
         }
-        Expression::InSet { input, set, negated: false } => among(input, set, column),
         Expression::Like { input, pattern, escape, case_insensitive: false, negated: false } => {
             let Expression::Constant { value: Value::Text(pattern), .. } = &**pattern else { return None };
             if !is_column(input, column) {
@@ -262,6 +261,16 @@ pub(super) fn set_of(condition: &Expression, column: usize) -> Option<Set> {
         | Expression::Cast { .. }
         | Expression::Call { .. } => None,
     }
+}
+
+/// The values of a list of constants.
+fn listed(input: &Expression, list: &[Expression], column: usize) -> Option<Set> {
+    let mut spans = Vec::with_capacity(list.len());
+    for item in list {
+        let Expression::Constant { value, .. } = item else { return None };
+        spans.extend(compared(BinaryOperator::Equal, input, value, column)?.spans);
+    }
+    Some(Set::of(spans, true))
 }
 
 /// The values of a set; where they are too many for a seek each, what lies between the least and the greatest.

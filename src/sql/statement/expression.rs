@@ -82,10 +82,10 @@ pub enum Node {
     InSet {
         /// What is looked for.
         input: Box<Expr>,
-        /// Among what.
-        values: Arc<Literals>,
-        /// Where the list begins.
-        list_position: u32,
+        /// Among which literals, and where each of the kinds begins.
+        sets: Vec<(Arc<Literals>, u32)>,
+        /// And among what else.
+        list: Vec<Expr>,
         /// `NOT`
         negated: bool,
     },

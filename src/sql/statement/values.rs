@@ -10,12 +10,14 @@ use std::sync::Arc;
 /// The literals of a long list.
 #[derive(Debug, PartialEq)]
 pub enum Literals {
-    /// Integers, in order: what a column of them is looked up in as it is.
-    Ints(Arc<ValueSet>),
+    /// Integers, or numbers with a point, in order: what a column of them is looked up in as it is.
+    Numbers(Arc<ValueSet>),
     /// `'…'`, of no type until their neighbour gives them one.
     Quoted {
         /// As they were written, in their order.
         strings: Strings,
+        /// Where each of them stands.
+        positions: Vec<u32>,
         /// What they take.
         counted: Counted,
     },
@@ -25,7 +27,7 @@ impl Literals {
     /// How many.
     pub fn len(&self) -> usize {
         match self {
-            Literals::Ints(set) => set.len(),
+            Literals::Numbers(set) => set.len(),
             Literals::Quoted { strings, .. } => strings.len(),
         }
     }
@@ -35,14 +37,19 @@ impl Literals {
         self.len() == 0
     }
 
-    /// Literal `i` as an expression, at the place of the list.
-    pub fn expression(&self, i: usize, position: u32) -> Expr {
-        let literal = match self {
-            Literals::Ints(set) => {
-                let Value::Int(value) = set.value(i) else { unreachable!("a list of integers holds nothing else") };
-                Literal::Int(value)
+    /// Literal `i` as an expression, at its own place, or at that of the list where none is known.
+    pub fn expression(&self, i: usize, list_position: u32) -> Expr {
+        let (literal, position) = match self {
+            Literals::Numbers(set) => match set.value(i) {
+                Value::Int(value) => (Literal::Int(value), list_position),
+                Value::Float(value) => (Literal::Float(value), list_position),
+                Value::Null | Value::Bool(_) | Value::Text(_) | Value::Blob(_) | Value::Timestamp(_) => {
+                    unreachable!("a list of numbers holds nothing else")
+                }
+            },
+            Literals::Quoted { strings, positions, .. } => {
+                (Literal::Quoted(String::from_utf8_lossy(strings.get(i)).into_owned()), positions[i])
             }
-            Literals::Quoted { strings, .. } => Literal::Quoted(String::from_utf8_lossy(strings.get(i)).into_owned()),
         };
         Expr { node: Node::Literal(literal), position }
     }

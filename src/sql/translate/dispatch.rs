@@ -228,7 +228,7 @@ impl Translator {
     /// a grammar of their own are tried in several ways one inside the other, which takes time exponential in their
     /// nesting, and each level of subqueries takes some 30 KiB of stack.
     pub(super) fn check_sources(&self, tokens: &[TokenWithSpan]) -> Result<()> {
-        for pair in tokens.windows(2) {
+        for (at, pair) in tokens.windows(2).enumerate() {
             let [first, next] = pair else { continue };
             if let Token::Word(word) = &first.token
                 && word.quote_style.is_none()
@@ -243,12 +243,34 @@ impl Translator {
             {
                 return Err(self.refuse("subqueries are", next.span));
             }
+            // A reserved word in PostgreSQL, so no column is meant.
+            if matches!(&first.token, Token::Word(word) if word.quote_style.is_none() && word.keyword == Keyword::BETWEEN)
+                && matches!(&next.token, Token::Word(word)
+                    if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("SYMMETRIC"))
+            {
+                return Err(self.refuse("BETWEEN SYMMETRIC is", next.span));
+            }
             let from = matches!(&first.token, Token::Word(word)
                 if word.quote_style.is_none() && matches!(word.keyword, Keyword::FROM | Keyword::JOIN | Keyword::USING));
-            if from && next.token == Token::LParen {
+            if from && next.token == Token::LParen && !is_distinct(&tokens[..at]) {
                 return Err(self.refuse("subqueries and joins in parentheses are", next.span));
             }
         }
         Ok(())
+    }
+}
+
+/// True where a FROM after these is the one of `IS [NOT] DISTINCT FROM`; in `SELECT DISTINCT FROM` it begins a clause.
+fn is_distinct(before: &[TokenWithSpan]) -> bool {
+    let keyword = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() => word.keyword,
+        _ => Keyword::NoKeyword,
+    };
+    match before {
+        [.., is, not, distinct] if keyword(not) == Keyword::NOT => {
+            keyword(is) == Keyword::IS && keyword(distinct) == Keyword::DISTINCT
+        }
+        [.., is, distinct] => keyword(is) == Keyword::IS && keyword(distinct) == Keyword::DISTINCT,
+        _ => false,
     }
 }

@@ -72,12 +72,13 @@ impl Translator {
             }
             ast::Expr::InList { expr, list, negated } => {
                 let input = self.boxed(expr, depth)?;
-                if let Some((values, list_position)) = self.list_taken_out(&list) {
-                    let position = input.position;
-                    return Ok(Expr { position, node: Node::InSet { input, values, list_position, negated } });
-                }
+                let position = input.position;
+                let (sets, list) = self.lists_taken_out(list);
                 let list = self.nodes(list, depth)?;
-                Ok(Expr { position: input.position, node: Node::InList { input, list, negated } })
+                if !sets.is_empty() {
+                    return Ok(Expr { position, node: Node::InSet { input, sets, list, negated } });
+                }
+                Ok(Expr { position, node: Node::InList { input, list, negated } })
             }
             ast::Expr::Like { negated, any: false, expr, pattern, escape_char } => {
                 self.like(*expr, *pattern, escape_char, (false, negated), depth)
@@ -112,14 +113,19 @@ impl Translator {
         }
     }
 
-    /// The values that one name stands for, and where they begin.
-    fn list_taken_out(&self, list: &[ast::Expr]) -> Option<(Arc<Literals>, u32)> {
-        match list {
-            [ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Placeholder(name), span })] => {
-                Some((self.lists.as_ref()?.find(name)?, self.position(*span)))
-            }
-            _ => None,
+    /// The values whose names stand in a list, with their places, and what else stands there.
+    fn lists_taken_out(&self, mut list: Vec<ast::Expr>) -> (Vec<(Arc<Literals>, u32)>, Vec<ast::Expr>) {
+        let mut sets = Vec::new();
+        if let Some(lists) = &self.lists {
+            list.retain(|item| match item {
+                ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::Placeholder(name), span }) => {
+                    let found = lists.find(name).map(|values| sets.push((values, self.position(*span))));
+                    found.is_none()
+                }
+                _ => true,
+            });
         }
+        (sets, list)
     }
 
     fn identifier(&self, ident: ast::Ident) -> Result<Expr> {

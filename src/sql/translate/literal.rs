@@ -14,6 +14,11 @@ impl Translator {
             ast::Value::Null => Literal::Null,
             ast::Value::Boolean(value) => Literal::Bool(value),
             ast::Value::Number(digits, false) => number(&digits, negative).map_err(|error| place(error, position))?,
+            ast::Value::UnicodeStringLiteral(text) if text.contains('\0') => {
+                let error =
+                    Error::invalid(SqlState::SYNTAX_ERROR, "\\0000 in U&'...' is no character that text can have");
+                return Err(place(error, position));
+            }
             ast::Value::SingleQuotedString(text)
             | ast::Value::EscapedStringLiteral(text)
             | ast::Value::UnicodeStringLiteral(text) => Literal::Quoted(text),

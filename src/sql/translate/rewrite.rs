@@ -135,6 +135,12 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         Error::invalid(SqlState::INVALID_PARAMETER, format!("\"{text}\" is not a duration"))
             .hint("a number and a unit: s, m, h, d or w, as in 7d")
     };
+    // Timestamps are milliseconds and microseconds in 64 bits; a longer duration would not survive being subtracted.
+    let seconds_max = i64::MAX as u64 / 1_000_000;
+    let too_long = || {
+        Error::invalid(SqlState::INVALID_PARAMETER, format!("the duration \"{text}\" is out of range"))
+            .hint(format!("at most {}d", seconds_max / 86_400))
+    };
     let mut rest = text.trim();
     let mut seconds: u64 = 0;
     if rest.is_empty() {
@@ -150,13 +156,16 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
             return Err(Error::unsupported("durations of months and years are"));
         }
         let unit = unit_seconds(unit).ok_or_else(malformed)?;
-        let number: u64 = number.parse().map_err(|_| malformed())?;
-        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
+        if number.is_empty() {
+            return Err(malformed());
+        }
+        // Digits only, so it is their count that does not fit.
+        let number: u64 = number.parse().map_err(|_| too_long())?;
+        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(too_long)?;
         rest = tail.trim_start();
     }
-    // Timestamps are milliseconds and microseconds in 64 bits; a longer duration would not survive being subtracted.
-    if seconds > i64::MAX as u64 / 1_000_000 {
-        return Err(malformed());
+    if seconds > seconds_max {
+        return Err(too_long());
     }
     Ok(Duration::from_secs(seconds))
 }

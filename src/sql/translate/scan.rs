@@ -99,6 +99,18 @@ pub(in crate::sql) fn lexeme(bytes: &[u8], at: usize) -> (bool, usize) {
     (lexeme == Lexeme::Space, end)
 }
 
+/// Where a string, a quoted name or a comment begins that does not end; from `at` on, which is outside of any.
+pub(in crate::sql) fn unended(bytes: &[u8], mut at: usize) -> Option<usize> {
+    while at < bytes.len() {
+        let (lexeme, end) = next(bytes, at);
+        if lexeme == Lexeme::Open {
+            return Some(at);
+        }
+        at = end;
+    }
+    None
+}
+
 /// The lexeme at `at` and where it ends.
 fn next(bytes: &[u8], at: usize) -> (Lexeme, usize) {
     let peek = bytes.get(at + 1).copied();

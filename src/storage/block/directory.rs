@@ -195,24 +195,27 @@ impl Writer {
     }
 
     /// The block.
-    pub fn finish(self) -> Vec<u8> {
+    pub fn finish(mut self) -> Vec<u8> {
         let front = HEADER_BYTES + self.entries.len() * ENTRY_BYTES;
         let length = u32::try_from(front + self.bytes.len()).expect("a block stays below 4 GiB");
         let sections = u16::try_from(self.entries.len()).expect("a table has fewer columns than there are ids");
-        let mut block = Vec::with_capacity(length as usize);
-        block.extend_from_slice(&MAGIC);
-        block.extend_from_slice(&[VERSION, 0]);
-        block.extend_from_slice(&sections.to_le_bytes());
-        block.extend_from_slice(&self.rows.to_le_bytes());
-        block.extend_from_slice(&self.tombstones.to_le_bytes());
-        block.extend_from_slice(&length.to_le_bytes());
-        block.extend_from_slice(&[0; 4]);
+        let mut head = Vec::with_capacity(front);
+        head.extend_from_slice(&MAGIC);
+        head.extend_from_slice(&[VERSION, 0]);
+        head.extend_from_slice(&sections.to_le_bytes());
+        head.extend_from_slice(&self.rows.to_le_bytes());
+        head.extend_from_slice(&self.tombstones.to_le_bytes());
+        head.extend_from_slice(&length.to_le_bytes());
+        head.extend_from_slice(&[0; 4]);
         for [id_low, id_high, kind, encoding, end @ ..] in self.entries {
             let end = u32::from_le_bytes(end) + front as u32;
-            block.extend_from_slice(&[id_low, id_high, kind, encoding]);
-            block.extend_from_slice(&end.to_le_bytes());
+            head.extend_from_slice(&[id_low, id_high, kind, encoding]);
+            head.extend_from_slice(&end.to_le_bytes());
         }
-        block.extend_from_slice(&self.bytes);
+        // Moved, not copied: a block of one row may have megabytes.
+        self.bytes.reserve_exact(front);
+        self.bytes.splice(0..0, head);
+        let mut block = self.bytes;
         let checksum = checksum(&block);
         block[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&checksum.to_le_bytes());
         block

@@ -5,8 +5,9 @@
 //! switched durably, levels swapped, inputs let go.
 //!
 //! * At most one frozen hot store awaits its seal; while it does, the next one is not frozen.
-//! * A failed flush ends the engine, wherever it was made room for: the next one would publish a position above rows that
+//! * Any other failed flush ends the engine, wherever it was made room for: the next one would publish a position above rows that
 //!   are in no block, and a restart would take them for applied.
+//! * A flush that finds no room waits for it. At a stop it is left undone, with all that comes after: the log has it.
 //! * A failed seal or merge is tried again after a pause, each by itself: a disk too full for a seal may have room again
 //!   after a merge. From the moment that `CURRENT` is written a failure ends the engine: nobody knows what it says.
 
@@ -14,12 +15,13 @@ mod backoff;
 mod disk;
 mod large;
 mod seal;
+mod steps;
 
 use super::backup::{Backup, IsWanted, wanted};
 use super::counters::Counters;
 use super::log::{Control, LogRequest};
-use super::shared::Shared;
-use super::{Event, Events, Options};
+use super::shared::{Phase, Shared};
+use super::{Event, Events, Options, space};
 use crate::clock::Monotonic;
 use crate::ids::LogIndex;
 use crate::sql::catalog::Catalog;
@@ -41,10 +43,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
+use steps::Steps;
 use tokio::sync::oneshot;
 
 /// How often an idle background thread looks at the disk and for something to merge.
 const TICK: Duration = Duration::from_secs(5);
+
+/// The first look comes sooner: a database that is open for longer than this is there to stay, so that a spare segment is
+/// filled for it and a reserve put by.
+const FIRST_TICK: Duration = Duration::from_secs(1);
 
 /// Rows written by the last flushes for each row that came in, above which the hot store is sealed early. A seal writes
 /// each row once, the merges that follow about once for every fourfold growth: two for the next stretch of growth. With
@@ -124,7 +131,10 @@ pub(super) struct Background {
     seal_backoff: Backoff,
     merge_backoff: Backoff,
     spare_backoff: Backoff,
+    steps: Steps,
     stopping: bool,
+    /// Set once the stop found no room for a flush: what follows it is left to the log.
+    unflushed: bool,
 }
 
 struct Frozen {
@@ -165,7 +175,9 @@ impl Background {
             seal_backoff: Backoff::default(),
             merge_backoff: Backoff::default(),
             spare_backoff: Backoff::default(),
+            steps: Steps::default(),
             stopping: false,
+            unflushed: false,
         };
         background.note_runs();
         background
@@ -200,10 +212,11 @@ impl Background {
     /// Runs until it is asked to stop or the engine fails; gives itself back for the last seal.
     pub fn run(mut self, jobs: &Receiver<Job>) -> Background {
         self.measure();
+        let mut tick = FIRST_TICK;
         while !self.is_ending() {
             let job = match self.deferred.pop() {
                 Some(job) => Some(job),
-                None => match jobs.recv_timeout(TICK) {
+                None => match jobs.recv_timeout(std::mem::replace(&mut tick, TICK)) {
                     Ok(job) => Some(job),
                     Err(RecvTimeoutError::Timeout) => None,
                     Err(RecvTimeoutError::Disconnected) => break,
@@ -282,13 +295,54 @@ impl Background {
             return Err(Error::internal("a memtable is to be flushed before an older one"));
         }
         let before = self.hot.level();
-        let report = self.hot.flush(&**frozen, state, &self.below_hot())?;
+        let Some(draft) = self.draft_with_room(frozen, &state)? else {
+            self.shared.note_flushed();
+            return Ok(());
+        };
+        let report = self.hot.publish(draft, state)?;
         let edit = Edit { take_memtables: vec![frozen.clone()], take_blocks: vec![before], put: vec![report.level] };
         self.swap(&edit)?;
         self.flush_mark = log_mark;
         self.shared.note_flushed();
         self.count(report.work);
         Ok(())
+    }
+
+    /// Writes the blocks of a flush once the disk has room for them; none where the engine stops without.
+    fn draft_with_room(&mut self, frozen: &Arc<Memtable>, state: &StateRecord) -> Result<Option<Draft>> {
+        self.measure_free();
+        let mut is_told = false;
+        while !self.unflushed {
+            let older = self.below_hot();
+            let drafted = self.hot.draft(&**frozen, state, &older).and_then(|draft| match self.check_hot_room() {
+                Ok(()) => Ok(draft),
+                Err(error) => self.hot.discard(draft).and(Err(error)),
+            });
+            let error = match drafted {
+                Err(error) if space::is_full(&error) => error,
+                done => return done.map(Some),
+            };
+            if !self.wait_for_room(&error, &mut is_told)? {
+                self.unflushed = true;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits a moment for room; false where the engine stops meanwhile. While it is opened nobody waits: the error is
+    /// given back.
+    fn wait_for_room(&self, error: &Error, is_told: &mut bool) -> Result<bool> {
+        match self.shared.phase() {
+            Phase::Opening => return Err(error.clone()),
+            Phase::Stopping => return Ok(false),
+            Phase::Serving => {}
+        }
+        self.measure_free();
+        if !std::mem::replace(is_told, true) {
+            tracing::warn!(%error, "the disk is full: a flush waits for room");
+        }
+        std::thread::park_timeout(space::LOOK_EVERY);
+        if self.shared.has_failed() { Err(Error::unavailable("storage has failed")) } else { Ok(true) }
     }
 
     /// The levels below the hot store, newest first.
@@ -311,6 +365,10 @@ impl Background {
     /// What can be done when no flush waits. Each by itself: what fails is left alone for a while, and keeps nothing
     /// else from being done.
     fn tidy(&mut self, jobs: &Receiver<Job>) {
+        let highest = self.shared.view().hlc.wall();
+        if let Some(step) = self.steps.look(self.options.clock.wall(), self.now(), highest) {
+            step.warn();
+        }
         // What flushes superseded goes once readers have let go of it.
         if let Err(error) = self.hot.collect() {
             tracing::warn!(%error, "cannot remove a superseded file of hot blocks");
@@ -322,7 +380,13 @@ impl Background {
                 break;
             }
         }
-        if self.spare_backoff.is_over(self.now()) {
+        if let Err(error) = space::put_by(&self.options, &self.directory) {
+            tracing::debug!(%error, "nothing is put by for a full disk");
+        }
+        // Where there is no room for a spare, filling one would take the rest from the log.
+        let spare_bytes = self.options.limits.segment_bytes + space::RESERVE_BYTES;
+        let has_room = space::check(&self.options, &self.directory, spare_bytes).is_ok();
+        if has_room && self.spare_backoff.is_over(self.now()) {
             let pool = self.pool.clone();
             let prepared = pool.prepare_spare(&mut || self.give_way(jobs));
             if !self.is_ending() {

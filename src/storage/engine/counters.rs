@@ -83,6 +83,8 @@ pub struct Counters {
     pub free_bytes: AtomicU64,
     /// Set while free space is below the reserve: writes that grow are refused.
     pub disk_low: AtomicBool,
+    /// Set while the log thread waits for room: writes that grow are refused.
+    pub log_waits: AtomicBool,
     /// Set while the hot store cannot be sealed and the next one is due: writes that grow are refused.
     pub seal_overdue: AtomicBool,
 }

@@ -1,17 +1,22 @@
 //! The log thread: group commit. While one fdatasync runs, the next batch gathers.
+//!
+//! Where the disk has no room for a batch, it waits until there is. It cannot be refused any more: raft counts on what it
+//! has handed over, and a leader never takes an entry back. New writes are refused in the meantime, before they come here.
 
 use super::counters::Counters;
 use super::shared::Shared;
 use super::state::StateDesk;
-use super::{Append, Event, Events, Waiting};
+use super::{Append, Event, Events, Options, Waiting, space};
 use crate::clock::{Clock, Monotonic};
 use crate::ids::LogIndex;
 use crate::raft::{Entry, HardState, Message};
 use crate::storage::wal::{Extent, Wal};
 use crate::{Error, Result};
+use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 /// Bytes of payload that one fdatasync covers at most: beyond it waiting costs more than another fdatasync.
@@ -37,6 +42,15 @@ pub(super) enum Control {
 
 pub(super) struct LogThread {
     pub wal: Wal,
+    pub options: Options,
+    /// Of the state, for a look at the disk.
+    pub directory: PathBuf,
+    /// What came while there was no room; no more than raft lets be in flight.
+    pub pending: VecDeque<LogRequest>,
+    /// Segments when the disk was last looked at.
+    pub segments: usize,
+    /// When it was.
+    pub looked: Monotonic,
     pub linger: Duration,
     pub clock: Arc<dyn Clock>,
     pub shared: Arc<Shared>,
@@ -76,7 +90,7 @@ impl Batch {
 impl LogThread {
     /// Runs until it is asked to stop, its senders are gone, or the disk fails; gives the log back.
     pub fn run(mut self, requests: &Receiver<LogRequest>) -> Wal {
-        while let Ok(request) = requests.recv() {
+        while let Some(request) = self.pending.pop_front().or_else(|| requests.recv().ok()) {
             let done = match request {
                 LogRequest::Append(append, since) => self.append((append, since), requests),
                 LogRequest::Control(request) => self.control(request),
@@ -116,15 +130,19 @@ impl LogThread {
         let mut batch = Batch::default();
         batch.add(first, since);
         let control = self.gather(&mut batch, requests);
-        self.write(batch)?;
+        if self.write(batch, requests)? == Next::Stop {
+            return Ok(Next::Stop);
+        }
         control.map_or(Ok(Next::Go), |request| self.control(request))
     }
 
     /// Takes what is waiting, and with a linger what comes meanwhile, up to a request of another kind.
-    fn gather(&self, batch: &mut Batch, requests: &Receiver<LogRequest>) -> Option<Control> {
+    fn gather(&mut self, batch: &mut Batch, requests: &Receiver<LogRequest>) -> Option<Control> {
         let until = self.clock.monotonic() + self.linger;
         while batch.bytes < BATCH_BYTES_MAX {
-            let next = if self.linger.is_zero() {
+            let next = if let Some(pending) = self.pending.pop_front() {
+                Some(pending)
+            } else if self.linger.is_zero() {
                 requests.try_recv().ok()
             } else {
                 requests.recv_timeout(until.saturating_sub(self.clock.monotonic())).ok()
@@ -138,11 +156,13 @@ impl LogThread {
         None
     }
 
-    fn write(&mut self, batch: Batch) -> Result<()> {
+    fn write(&mut self, batch: Batch, requests: &Receiver<LogRequest>) -> Result<Next> {
         if self.shared.has_failed() {
             return Err(Error::unavailable("storage has failed"));
         }
-        self.wal.append(&batch.entries, batch.hard_state.as_ref())?;
+        if self.append_with_room(&batch, requests)? == Next::Stop {
+            return Ok(Next::Stop);
+        }
         let begin = self.clock.monotonic();
         self.wal.sync()?;
         let counters = &self.shared.counters;
@@ -154,6 +174,11 @@ impl LogThread {
         Counters::add(&counters.syncs, 1);
         Counters::add(&counters.entries, batch.entries.len() as u64);
         Counters::add(&counters.log_bytes, batch.bytes as u64);
+        // A look costs a microsecond, and between two of them others may have filled the disk.
+        if now.saturating_sub(self.looked) >= space::LOOK_EVERY {
+            self.looked = now;
+            space::measure(&self.options, &self.directory, counters);
+        }
         self.note_segments();
         let last = batch.entries.last().map(|entry| entry.index);
         if batch.apply && !batch.entries.is_empty() {
@@ -164,11 +189,67 @@ impl LogThread {
         if !batch.messages.is_empty() || !batch.apply {
             (self.events)(Event::Persisted { last, messages: batch.messages });
         }
-        Ok(())
+        Ok(Next::Go)
     }
 
-    fn note_segments(&self) {
+    /// Appends a batch, and waits as long as the disk has no room for it.
+    fn append_with_room(&mut self, batch: &Batch, requests: &Receiver<LogRequest>) -> Result<Next> {
+        let mut rest = &batch.entries[..];
+        loop {
+            let error = match self.wal.append(rest, batch.hard_state.as_ref()) {
+                Ok(()) => break,
+                Err(error) if Wal::is_full(&error) && !self.wal.has_failed() => error,
+                Err(error) => return Err(error),
+            };
+            if !self.shared.counters.log_waits.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "the disk is full: the log waits for room");
+            }
+            space::measure(&self.options, &self.directory, &self.shared.counters);
+            // What it took before it was full stays; the same position and term mean the same entry.
+            let taken = rest.iter().take_while(|entry| self.wal.term(entry.index) == Some(entry.term)).count();
+            rest = &rest[taken..];
+            if self.wait_for_room(requests)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+        }
+        if self.shared.counters.log_waits.swap(false, Ordering::Relaxed) {
+            tracing::info!("the log has found room");
+            space::measure(&self.options, &self.directory, &self.shared.counters);
+        }
+        Ok(Next::Go)
+    }
+
+    /// Waits a moment. What comes meanwhile waits behind, but for what makes room, and the end.
+    fn wait_for_room(&mut self, requests: &Receiver<LogRequest>) -> Result<Next> {
+        let until = self.clock.monotonic() + space::LOOK_EVERY;
+        loop {
+            if self.shared.has_failed() {
+                return Err(Error::unavailable("storage has failed"));
+            }
+            match requests.recv_timeout(until.saturating_sub(self.clock.monotonic()).min(space::LOOK_EVERY)) {
+                Ok(LogRequest::Control(Control::Trim(below))) => {
+                    self.wal.trim(below)?;
+                    return Ok(Next::Go);
+                }
+                Ok(LogRequest::Control(Control::Stop)) | Err(RecvTimeoutError::Disconnected) => {
+                    // Nobody was promised these: whoever waits learns that the outcome is in doubt.
+                    tracing::warn!("the engine stops with entries for which the log had no room");
+                    return Ok(Next::Stop);
+                }
+                Ok(request @ (LogRequest::Append(..) | LogRequest::Control(Control::Extents(_)))) => {
+                    self.pending.push_back(request);
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(Next::Go),
+            }
+        }
+    }
+
+    fn note_segments(&mut self) {
         let statistics = self.wal.statistics();
+        // A segment more is a spare less, and the moment to look what is left; one less is room again.
+        if std::mem::replace(&mut self.segments, statistics.segments) != statistics.segments {
+            space::measure(&self.options, &self.directory, &self.shared.counters);
+        }
         let counters = &self.shared.counters;
         counters.segments.store(statistics.segments as u64, Ordering::Relaxed);
         counters.segment_bytes.store(statistics.bytes, Ordering::Relaxed);
@@ -178,6 +259,7 @@ impl LogThread {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     Go,
     Stop,

@@ -13,7 +13,7 @@
 
 use super::background::Background;
 use super::shared::Shared;
-use super::{HotEngine, Options, log_directory, state_directory};
+use super::{HotEngine, Options, log_directory, space, state_directory};
 use crate::ids::{LogIndex, Term};
 use crate::machine::Machine;
 use crate::raft::{HardState, Membership, bootstrap};
@@ -95,6 +95,7 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
     current::clean(&**files, &directory, &current)?;
+    space::release(options, &directory)?;
     super::backup::remove_leftovers(&**files, &path.join("snapshots"))?;
     let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
     for names in &current.runs {
@@ -160,6 +161,13 @@ fn open_hot(
         {
             Ok(hot) if hot.birth() == (birth.applied, birth.applied_term) => return Ok((hot, false)),
             Ok(_) => tracing::warn!(path = %path.display(), "the hot store is one of another birth"),
+            // It is whole for all we know, and a new one would take more room.
+            Err(error) if space::is_full(&error) => {
+                return Err(error.hint(format!(
+                    "free {} MiB there and start again; nothing was changed",
+                    space::RESERVE_BYTES >> 20
+                )));
+            }
             Err(error) => tracing::warn!(%error, path = %path.display(), "the hot store is not whole"),
         }
         tracing::warn!("replaying the log instead");

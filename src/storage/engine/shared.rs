@@ -14,7 +14,7 @@ use crate::storage::levels::{Edit, Levels};
 use crate::storage::view::View;
 use crate::{Error, Result};
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// What readers see, and what the next view is made from.
@@ -38,6 +38,19 @@ pub(super) struct Shared {
     pub counters: Arc<Counters>,
     /// Set when a thread has failed: the others stop at their next step.
     pub failed: AtomicBool,
+    phase: AtomicU8,
+}
+
+/// What the engine is doing: it decides what becomes of work for which the disk has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// The log is replayed: nobody is served, and somebody waits to be told why.
+    Opening = 0,
+    /// Work that finds no room waits for it.
+    Serving = 1,
+    /// Such work is left undone: the log has it.
+    Stopping = 2,
 }
 
 impl Published {
@@ -67,6 +80,7 @@ impl Shared {
             counters: Arc::new(Counters::new(cache.lookups())),
             cache,
             failed: AtomicBool::new(false),
+            phase: AtomicU8::new(Phase::Opening as u8),
         }
     }
 
@@ -136,6 +150,14 @@ impl Shared {
         while published.frozen > frozen_max && !self.has_failed() {
             published = self.flushed.wait(published).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
+    }
+
+    pub fn phase(&self) -> Phase {
+        [Phase::Opening, Phase::Serving, Phase::Stopping][usize::from(self.phase.load(Ordering::Acquire))]
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Release);
     }
 
     pub fn has_failed(&self) -> bool {

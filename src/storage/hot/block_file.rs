@@ -96,19 +96,24 @@ impl Writer {
     /// Adds a block under its entry; says where it lies.
     pub(in crate::storage) fn push(&mut self, entry: &EntryRecord, block: &[u8]) -> Result<(Address, Stored)> {
         let entry = frame::encode(entry);
-        let mut payload = Vec::with_capacity(LENGTH_BYTES + entry.len() + block.len());
-        payload.extend_from_slice(&(entry.len() as u32).to_le_bytes());
-        payload.extend_from_slice(&entry);
-        payload.extend_from_slice(block);
-        let head = frame::HEADER_BYTES + LENGTH_BYTES + entry.len();
-        self.push_record(&frame::wrap(BLOCK, &payload), head as u32)
+        let (from, place) = (self.buffer.len(), self.bytes());
+        // Straight into the buffer: a block of one row may have megabytes.
+        frame::wrap_into(&mut self.buffer, BLOCK, &[&(entry.len() as u32).to_le_bytes(), &entry, block]);
+        self.pushed((from, place), (frame::HEADER_BYTES + LENGTH_BYTES + entry.len()) as u32)
     }
 
     /// Adds a record as it stands in another file.
     pub(in crate::storage) fn push_record(&mut self, record: &[u8], head: u32) -> Result<(Address, Stored)> {
-        let address = Address { file: self.number, offset: self.bytes() + u64::from(head) };
-        let stored = Stored { crc: crc_of(record), head, bytes: record.len() as u32 };
+        let (from, place) = (self.buffer.len(), self.bytes());
         self.buffer.extend_from_slice(record);
+        self.pushed((from, place), head)
+    }
+
+    /// A record stands in the buffer from `from` on, and in the file from `place` on.
+    fn pushed(&mut self, (from, place): (usize, u64), head: u32) -> Result<(Address, Stored)> {
+        let record = &self.buffer[from..];
+        let address = Address { file: self.number, offset: place + u64::from(head) };
+        let stored = Stored { crc: crc_of(record), head, bytes: record.len() as u32 };
         if self.buffer.len() >= BUFFER_BYTES {
             self.write_out()?;
         }
@@ -123,6 +128,8 @@ impl Writer {
         self.file.write_at(&self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        // A large row was in it: it keeps what others need.
+        self.buffer.shrink_to(2 * BUFFER_BYTES);
         Ok(())
     }
 }
@@ -257,5 +264,25 @@ impl Reader {
         }
         let from = (begin - self.at) as usize;
         Ok(&self.buffer[from..from + stored.bytes as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::files::SystemFiles;
+
+    #[test]
+    fn the_buffer_gives_back_what_a_large_record_took() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = Writer::create(&SystemFiles, directory.path(), 1).unwrap();
+        for record in [vec![1; 100], vec![7; 4 << 20], vec![2; 100]] {
+            let before = writer.bytes();
+            let (address, stored) = writer.push_record(&record, 12).unwrap();
+            assert_eq!((address.offset, stored.bytes as usize), (before + 12, record.len()));
+        }
+        assert!(writer.buffer.capacity() <= 2 * BUFFER_BYTES, "{}", writer.buffer.capacity());
+        writer.write_out().unwrap();
+        assert_eq!(std::fs::read(path(directory.path(), 1)).unwrap().len(), (4 << 20) + 200);
     }
 }

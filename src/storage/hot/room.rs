@@ -35,7 +35,7 @@ struct Use {
 
 impl Draft {
     /// Moves what is left of nearly empty files into the draft's own.
-    pub(super) fn make_room(&mut self, hot: &HotStore) -> Result<()> {
+    pub(in crate::storage) fn make_room(&mut self, hot: &HotStore) -> Result<()> {
         let emptied = self.sparse_files(hot);
         if emptied.is_empty() {
             return Ok(());

@@ -80,6 +80,11 @@ impl Wal {
         birth.encode(&mut header)?;
         let (spare, file, filled) = self.blank_file(&header)?;
         if let Err(error) = file.sync_all() {
+            // A file that found no room is no part of the log: what the log holds is as it was.
+            if Self::is_full(&error) {
+                self.files.remove(&spare)?;
+                return Err(error);
+            }
             return Err(self.fail(error));
         }
         let path = self.directory.join(birth.file_name());

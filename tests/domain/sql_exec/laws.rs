@@ -172,9 +172,12 @@ fn folded(expression: &Expression, row: &[Value]) -> Expression {
             list: list.iter().map(|item| folded(item, row)).collect(),
             negated: *negated,
         },
-        Expression::InSet { input, set, negated } => {
-            Expression::InSet { input: fold(input), set: set.clone(), negated: *negated }
-        }
+        Expression::InSet { input, sets, list, negated } => Expression::InSet {
+            input: fold(input),
+            sets: sets.clone(),
+            list: list.iter().map(|item| folded(item, row)).collect(),
+            negated: *negated,
+        },
         Expression::Case { branches, otherwise, data_type } => Expression::Case {
             branches: branches.iter().map(|(when, then)| (folded(when, row), folded(then, row))).collect(),
             otherwise: fold(otherwise),

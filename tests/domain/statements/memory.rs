@@ -200,6 +200,58 @@ fn a_long_insert_is_read_in_slices_and_means_what_a_short_one_means() {
 }
 
 #[test]
+fn odd_rows_of_a_long_insert_are_read_one_by_one() {
+    let mut world = World::new();
+    world.options.statements.slice_bytes_max = 256 << 10;
+    let db = world.open();
+    let odd = |ids: &[i64]| {
+        let sql = long_insert(ids).replace("it''s", "its");
+        let third = format!("({}, {}, ", ids[2], ids[2] * 10);
+        let sql = sql.replacen(&third, &format!("/* third */ ({}, 5 * 2 * {}, ", ids[2], ids[2]), 1);
+        let last = format!("({}, {}, ", ids[ids.len() - 1], ids[ids.len() - 1] * 10);
+        sql.replacen(&last, &format!("({}, -(-{}0), E'' || ", ids[ids.len() - 1], ids[ids.len() - 1]), 1) + "; -- end"
+    };
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, s TEXT, v INT NOT NULL, d TEXT DEFAULT 'none')");
+    let (ordered, scattered): (Vec<i64>, Vec<i64>) =
+        ((1..12_001).collect(), (0..12_007).map(|i| 13_000 + i * 7919 % 12_007).collect());
+    assert!(odd(&ordered).len() > 1 << 20);
+    assert_eq!(run(&db, &odd(&ordered)), 12_000);
+    assert_eq!(run(&db, &odd(&scattered)), 12_007);
+    // Above what is parsed as a whole, below what is read in slices.
+    let few: Vec<i64> = (50_000..55_000).collect();
+    assert!((64 << 10..1 << 20).contains(&odd(&few).len()));
+    assert_eq!(run(&db, &odd(&few)), 5_000);
+    let others: Vec<i64> = (60_000..72_000).collect();
+    let made = odd(&others).replacen("INTO t", "INTO made", 1);
+    batch(&db, &["CREATE TABLE made (id INT PRIMARY KEY, s TEXT, v INT)", &made, &odd(&others)]).unwrap();
+    let all =
+        ints(&db, "SELECT COUNT(*), SUM(v - id * 10), SUM(length(s) - length('row ' || id || ' its') - 90) FROM t");
+    assert_eq!(all, [[Some(12_000 + 12_007 + 5_000 + 12_000), Some(0), Some(0)]]);
+    assert_eq!(ints(&db, "SELECT COUNT(*), SUM(v - id * 10) FROM made"), [[Some(12_000), Some(0)]]);
+    // What is wrong is said by its place, and nothing of the statement stays.
+    let wrong: Vec<i64> = (80_000..92_000).collect();
+    let with = |from: &str, to: &str| odd(&wrong).replacen(from, to, 1);
+    let says = |sql: &str, state: SqlState, at: &str, what: &str| {
+        let error = fail(&db, sql, state);
+        assert_eq!(error.position(), Some(sql.find(at).unwrap() as u32 + 1), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
+        let in_batch = batch(&db, &["INSERT INTO t VALUES (99999999, '', 1)", sql]).unwrap_err();
+        assert_eq!((in_batch.sqlstate(), in_batch.position()), (state, error.position()), "{in_batch}");
+    };
+    says(&with("(85000, 850000,", "(85000, 8 / 0,"), SqlState::DIVISION_BY_ZERO, "8 / 0", "division");
+    says(&with("(91999, -(-919990),", "(91999, 1, 2,"), SqlState::SYNTAX_ERROR, "E'' ||", "same length");
+    says(&with("(85000, 850000,", "(85000 850000,"), SqlState::SYNTAX_ERROR, "850000, 'row", "850000");
+    says(&with("INTO t ", "INTO tt "), SqlState::UNDEFINED_TABLE, "tt (", "\"tt\" does not exist");
+    says(&with("(id, v", "(id, w"), SqlState::UNDEFINED_COLUMN, "w, s)", "\"w\"");
+    let refused = fail(&db, &with("VALUES", "VALUE"), SqlState::FEATURE_NOT_SUPPORTED);
+    assert!(refused.to_string().contains("VALUE"), "{refused}");
+    says(&with("INSERT", "INSRT"), SqlState::SYNTAX_ERROR, "INSRT", "INSRT");
+    says(&with(";; -- end", " ON CONFLICT DO NOTHING"), SqlState::FEATURE_NOT_SUPPORTED, "INSERT", "ON CONFLICT");
+    says(&with(";; -- end", ", (1, 2, 'three"), SqlState::SYNTAX_ERROR, "'three", "nterminated");
+    assert_eq!(ints(&db, "SELECT COUNT(*), COUNT(*) FROM t WHERE id >= 80000"), [[Some(0), Some(0)]]);
+}
+
+#[test]
 fn a_long_in_list_finds_what_a_short_one_finds() {
     let db = fresh();
     run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT, f FLOAT, s TEXT, at TIMESTAMP)");
@@ -231,25 +283,154 @@ fn a_long_in_list_finds_what_a_short_one_finds() {
 }
 
 #[test]
-fn what_is_wrong_in_a_long_in_list_is_said_at_the_list() {
+fn lists_that_look_for_the_answers_of_other_lists_take_no_copies_of_them() {
+    let db = fresh();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, s TEXT, b BOOL)");
+    run(&db, "INSERT INTO t VALUES (1, 'a', TRUE), (2, 'b', FALSE), (3, NULL, TRUE)");
+    let listed = |value: &str, odd: &str| format!("({}, {odd})", vec![value; 1_200].join(","));
+    let found = |condition: &str| ints(&db, &format!("SELECT id FROM t WHERE {condition} ORDER BY id"));
+    let nested = |operator: &str, odd: &str| {
+        (0..60).fold(format!("s {operator} {}", listed("'a'", "NULL")), |inner, _| {
+            format!("({inner}) IN {}", listed("'t'", odd))
+        })
+    };
+    for odd in ["NULL", "b", "NULL, NOT b, b AND b"] {
+        assert_eq!(found(&nested("IN", odd))[0], [Some(1)], "{odd}");
+        assert!(found(&nested("NOT IN", "NULL")).is_empty());
+    }
+    // Several kinds, and what none of them is.
+    let mixed = format!("({}, {}, id + 1)", vec!["2"; 1_500].join(","), vec!["3.0"; 1_500].join(","));
+    assert_eq!(found(&format!("id + 0 IN {mixed}")), [[Some(2)], [Some(3)]]);
+    assert_eq!(found(&format!("id + 0 NOT IN {mixed}")), [[Some(1)]]);
+    assert_eq!(found(&format!("NOT (id IN {mixed})")), [[Some(1)]]);
+    assert_eq!(found(&format!("id IN {}", listed("3", "NULL"))), [[Some(3)]]);
+    assert!(found(&format!("id NOT IN {}", listed("3", "NULL"))).is_empty());
+}
+
+/// What a query answers for a list that is short, and for one with 3,000 more values on either side of an item; and where
+/// the item stands in both.
+fn both_lists(db: &Database, condition: &str, value: &dyn Fn(i64) -> String, item: &str) {
+    let written = |around: i64| {
+        let values = |from: i64| (from..from + around).map(value).collect::<Vec<String>>().join(", ");
+        let before = format!("SELECT id FROM t WHERE s <> 'é' AND {}({}, ", condition, values(100_000));
+        let shift = before.chars().count();
+        (format!("{before}{item}, {}) AND id + 0 < 90 ORDER BY id", values(200_000)), shift as u32)
+    };
+    let ((short_text, at), (long, moved)) = (written(3), written(3_000));
+    match (db.execute(&short_text), db.execute(&long)) {
+        (Ok(short), Ok(long)) => assert_eq!(short.rows, long.rows, "{condition} {item}"),
+        (Err(short), Err(long)) => {
+            assert_eq!(short.to_string(), long.to_string(), "{condition} {item}");
+            let head = short_text.find(" IN (").unwrap() as u32;
+            let place = |position: u32| if position <= head { position } else { position + moved - at };
+            assert_eq!(long.position(), short.position().map(place), "{condition} {item}: {long}");
+        }
+        (short, long) => panic!("{short:?} became {long:?}: {condition} {item}"),
+    }
+}
+
+#[test]
+fn a_long_in_list_with_an_odd_item_means_what_a_short_one_means() {
+    let mut world = World::new();
+    world.options.statements.query_bytes_max = 2 << 20;
+    let db = world.open();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT, f FLOAT, s TEXT, at TIMESTAMP)");
+    let tuple = |id: i64| {
+        let (v, f) = if id % 5 == 0 { ("NULL".into(), "NULL".into()) } else { (id.to_string(), format!("{id}.5")) };
+        format!("({id}, {v}, {f}, 's{id}', '2024-01-01 00:00:{:02}')", id % 60)
+    };
+    run(&db, &format!("INSERT INTO t VALUES {}", (0..100).map(tuple).collect::<Vec<String>>().join(", ")));
+    let (int, float, text, time): (
+        &dyn Fn(i64) -> String,
+        &dyn Fn(i64) -> String,
+        &dyn Fn(i64) -> String,
+        &dyn Fn(i64) -> String,
+    ) = (&|i| i.to_string(), &|i| format!("{i}.25"), &|i| format!("'t{i}'"), &|i| {
+        format!("'2025-01-01 00:{:02}:{:02}'", i / 60 % 60, i % 60)
+    });
+    let any = [
+        "NULL",
+        "7",
+        "-7",
+        "7.5",
+        "3 + 4",
+        "v",
+        "f",
+        "(7)",
+        "/* seven */ 7",
+        "7 -- seven\n",
+        "'7'",
+        "NULL, 7, NULL, 8",
+        "1, 2.5, '3', 4 + 0",
+        "length('seven!!')",
+        "9223372036854775807",
+        "99999999999999999999",
+        "- 7",
+        "+7",
+        "7.",
+        ".5",
+        "1e0",
+        "",
+        "7 8",
+        "x",
+        "now()",
+        "TRUE",
+        "1 / 0",
+        "CASE WHEN TRUE THEN 7 END",
+        "(SELECT 1)",
+        "7, 7, 7",
+    ];
+    for item in any {
+        for (column, value) in [("id", int), ("v", int), ("f", int), ("v", float), ("f", float)] {
+            both_lists(&db, &format!("{column} IN "), value, item);
+            both_lists(&db, &format!("{column} NOT IN "), value, item);
+            both_lists(&db, &format!("NOT {column} IN "), value, item);
+        }
+    }
+    for item in [
+        "NULL",
+        "'s7'",
+        "E's7'",
+        "'s' || '7'",
+        "s",
+        "upper('s7')",
+        "7",
+        "'s7'\n'x'",
+        "'s7' 'x'",
+        "$$s7$$",
+        "'it''s', NULL",
+    ] {
+        for condition in ["s IN ", "s NOT IN "] {
+            both_lists(&db, condition, text, item);
+        }
+    }
+    for item in ["NULL", "'2024-01-01 00:00:07'", "TIMESTAMP '2024-01-01 00:00:07'", "at", "'x'", "now()", "7"] {
+        for condition in ["at IN ", "at NOT IN "] {
+            both_lists(&db, condition, time, item);
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_long_in_list_is_said_at_its_place() {
     let db = fresh();
     run(&db, "CREATE TABLE t (id INT PRIMARY KEY, s TEXT)");
     let list = |wrong: &str| {
         (0..4000).map(|i| if i == 3000 { wrong.into() } else { format!("'{i}'") }).collect::<Vec<String>>()
     };
-    let place = |sql: &str| Some(sql.find("('0'").unwrap() as u32 + 2);
+    let place = |sql: &str, wrong: &str| Some(sql[..sql.find(wrong).unwrap()].chars().count() as u32 + 1);
     let sql = format!("SELECT s FROM t WHERE s = 'é' AND id IN ({}) AND s = 'b'", list("'x'").join(","));
     let error = fail(&db, &sql, SqlState::INVALID_TEXT);
-    assert_eq!(error.position(), place(&sql).map(|place| place - 1), "{error}");
+    assert_eq!(error.position(), place(&sql, "'x'"), "{error}");
     assert!(error.to_string().contains("\"x\""), "{error}");
     let sql = format!("SELECT s FROM t WHERE id > 0 AND length(s) IN ({})", list("'1.5'").join(","));
-    assert_eq!(fail(&db, &sql, SqlState::INVALID_TEXT).position(), place(&sql));
+    assert_eq!(fail(&db, &sql, SqlState::INVALID_TEXT).position(), place(&sql, "'1.5'"));
 }
 
 #[test]
 fn a_long_in_list_is_memory_of_its_query_for_as_long_as_its_stream_lives() {
     let mut world = World::new();
-    (world.options.statements.query_bytes_max, world.options.query_bytes_max) = (1_900_000, 1_900_000);
+    (world.options.statements.query_bytes_max, world.options.query_bytes_max) = (2_200_000, 2_200_000);
     let db = world.open();
     run(&db, "CREATE TABLE t (id INT PRIMARY KEY, f FLOAT, s TEXT)");
     run(&db, "INSERT INTO t VALUES (1, 2.0, '3')");
@@ -258,9 +439,9 @@ fn a_long_in_list_is_memory_of_its_query_for_as_long_as_its_stream_lives() {
         format!("SELECT id FROM t WHERE {column} IN ({})", list.join(","))
     };
     let state = |sql: &str| db.query(sql).err().map(|error| error.sqlstate());
-    // Some 640 KB each, twice that where one becomes a set of another type.
-    for (column, quote) in [("id", ""), ("f", ""), ("s", "'"), ("id", "'")] {
-        let sql = sql(column, quote, 80_000);
+    // Some 800 KB each, twice that where one becomes a set of another type.
+    for (column, quote, values) in [("id", "", 100_000), ("f", "", 100_000), ("s", "'", 80_000), ("id", "'", 80_000)] {
+        let sql = sql(column, quote, values);
         let first = db.query(&sql).unwrap();
         let second = if column == "id" && quote.is_empty() { Some(db.query(&sql).unwrap()) } else { None };
         assert_eq!(state(&sql), Some(SqlState::OUT_OF_MEMORY), "{column} {quote}: not counted");
@@ -282,9 +463,11 @@ fn parsing_a_long_text_takes_from_the_pool_and_is_refused_by_name_where_it_has_t
         format!("INSERT INTO t VALUES {}", (0..terms).map(|i| format!("({i},1+1)")).collect::<Vec<_>>().join(","))
     };
     assert_eq!(run(&db, &sum(1000)), 1000);
-    let error = fail(&db, &sum(12_000), SqlState::OUT_OF_MEMORY);
+    let terms = |terms: i64| (0..terms).map(|i| format!("{i}+1")).collect::<Vec<_>>().join(",");
+    let long = format!("DELETE FROM t WHERE id IN ({})", terms(12_000));
+    let error = fail(&db, &long, SqlState::OUT_OF_MEMORY);
     assert!(error.to_string().contains("limits.query_memory_bytes"), "{error}");
-    let error = batch(&db, &["UPDATE t SET v = 3", &sum(12_000)]).unwrap_err();
+    let error = batch(&db, &["UPDATE t SET v = 3", &long]).unwrap_err();
     assert_eq!(error.sqlstate(), SqlState::OUT_OF_MEMORY);
     assert_eq!(int(&db, "SELECT SUM(v) FROM t"), 2000);
     // A batch of many short ones is no long text, and means the same where its trees are not kept.
@@ -314,15 +497,13 @@ fn an_insert_of_literals_in_a_batch_takes_and_means_what_it_does_by_itself() {
     assert_eq!(int(&db, "SELECT COUNT(*) FROM u"), 10);
     let single = fail(&db, &insert, SqlState::UNIQUE_VIOLATION);
     assert_eq!(batch(&db, &[&insert]).unwrap_err().sqlstate(), single.sqlstate());
-    let wrong =
-        [("(9000, NULL, 1.0)", true), ("(9000, 'x', 1.0)", true), ("(9000, 1)", false), ("(9000, 1, 1.0", false)];
-    for (wrong, is_placed) in wrong {
+    for wrong in ["(9000, NULL, 1.0)", "(9000, 'x', 1.0)", "(9000, 1)", "(9000, 1, 1.0"] {
         let long = format!("INSERT INTO t VALUES {} -- {}", rows(wrong), "é".repeat(1 << 20));
         let single = db.execute(&long).unwrap_err();
         let error = batch(&db, &["DELETE FROM u", &long]).unwrap_err();
         assert_eq!((error.sqlstate(), error.position()), (single.sqlstate(), single.position()), "{wrong}: {error}");
         assert!(error.message().contains(single.message()), "{wrong}: {error}, {single}");
-        assert_eq!(single.position().is_some(), is_placed, "{wrong}: {single}");
+        assert!(single.position().is_some(), "{wrong}: {single}");
     }
     assert_eq!(int(&db, "SELECT COUNT(*) FROM u"), 10);
 }
@@ -331,13 +512,40 @@ fn an_insert_of_literals_in_a_batch_takes_and_means_what_it_does_by_itself() {
 fn a_row_that_no_answer_could_carry_is_not_written() {
     let directory = tempfile::tempdir().unwrap();
     let database = Database::open(directory.path()).unwrap();
-    database.execute("CREATE TABLE t (id INT PRIMARY KEY, body TEXT)").unwrap();
+    database.execute("CREATE TABLE t (id INT PRIMARY KEY, body TEXT, more TEXT)").unwrap();
     let text = "x".repeat(9 << 20);
-    database.execute(&format!("INSERT INTO t VALUES (1, '{text}'), (2, 'y')")).unwrap();
-    let refused = database.execute("UPDATE t SET body = body || body").unwrap_err();
+    database.execute(&format!("INSERT INTO t VALUES (1, '{text}', ''), (2, 'y', '')")).unwrap();
+    let refused = database.execute("UPDATE t SET more = body || more").unwrap_err();
     assert_eq!(refused.sqlstate(), SqlState::LIMIT_EXCEEDED, "{refused}");
     assert!(refused.message().contains("exceeds maximum 16777216 for table \"t\""), "{refused}");
     let lengths = database.execute("SELECT length(body) FROM t ORDER BY id").unwrap().rows;
     assert_eq!(lengths, [vec![Value::Int(9 << 20)], vec![Value::Int(1)]], "nothing took effect");
     assert_eq!(database.execute("UPDATE t SET body = 'z' || body").unwrap().affected, 2);
+}
+
+#[test]
+fn values_that_grow_beyond_their_batch_are_computed_in_parts() {
+    let world = World::new();
+    let db = world.open();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, s TEXT)");
+    let tuples: Vec<String> = (0..300).map(|id| format!("({id}, '{id:01000}')")).collect();
+    run(&db, &format!("INSERT INTO t VALUES {}", tuples.join(", ")));
+    // 300 texts of 128,000 bytes.
+    let long = (0..7).fold("s".to_owned(), |long, _| format!("({long} || {long})"));
+    assert_eq!(
+        ints(&db, &format!("SELECT COUNT(*), COUNT({long}) FROM t WHERE {long} >= '00'")),
+        [[Some(300), Some(300)]]
+    );
+    let mut streamed = 0;
+    for row in db.query(&format!("SELECT {long} FROM t")).unwrap() {
+        assert!(matches!(&row.unwrap().values()[0], Value::Text(text) if text.len() == 128_000));
+        streamed += 1;
+    }
+    assert_eq!(streamed, 300);
+    assert_eq!(run(&db, &format!("UPDATE t SET s = {long}")), 300);
+    for row in db.query("SELECT s FROM t WHERE id IN (0, 299)").unwrap() {
+        assert!(matches!(&row.unwrap().values()[0], Value::Text(text) if text.len() == 128_000));
+    }
+    // Of a single row it is an error, before it is made.
+    fail(&db, &format!("SELECT {long} || {long} FROM t WHERE id = 1"), SqlState::LIMIT_EXCEEDED);
 }

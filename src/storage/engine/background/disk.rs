@@ -1,7 +1,8 @@
 //! A look at the disk: what the database takes, and what is left.
 
-use super::super::HotEngine;
+use super::super::{HotEngine, space};
 use super::Background;
+use crate::Result;
 use crate::storage::sealed::SealedRun;
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -15,13 +16,24 @@ impl Background {
         counters.sealed_bytes.store(self.runs.iter().map(SealedRun::bytes).sum(), Ordering::Relaxed);
     }
 
+    /// Notes what is free.
+    pub(super) fn measure_free(&self) {
+        space::measure(&self.options, &self.directory, &self.shared.counters);
+    }
+
+    /// An error where the engine of a hot store may not find the room that it needs: it cannot go on after a write that
+    /// failed.
+    pub(super) fn check_hot_room(&self) -> Result<()> {
+        match self.options.hot {
+            HotEngine::Sled => space::check(&self.options, &self.directory, space::HOT_ROOM_BYTES),
+            HotEngine::Memory => Ok(()),
+        }
+    }
+
     /// Notes the sizes that operators see and writers are refused by.
     pub(super) fn measure(&self) {
         let counters = &self.shared.counters;
-        if let Ok(free) = self.options.files.free_bytes(&self.directory) {
-            counters.free_bytes.store(free, Ordering::Relaxed);
-            counters.disk_low.store(free < self.options.limits.disk_reserve_bytes, Ordering::Relaxed);
-        }
+        self.measure_free();
         if self.options.hot == HotEngine::Sled {
             let database = self.directory.parent().unwrap_or(&self.directory);
             counters.disk_bytes.store(bytes_below(database), Ordering::Relaxed);

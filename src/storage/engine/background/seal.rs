@@ -13,6 +13,7 @@ use super::super::counters::Counters;
 use super::super::log::{Control, LogRequest};
 use super::super::open::create_hot;
 use super::{Background, Frozen};
+use crate::error::{Kind, SqlState};
 use crate::storage::current::{self, Current};
 use crate::storage::level::Level;
 use crate::storage::levels::Edit;
@@ -42,6 +43,7 @@ impl Background {
             self.freeze()?;
         }
         self.check_room()?;
+        self.measure_free();
         let Some(frozen) = &self.frozen else { return Ok(()) };
         let (level, state, log_mark) = (frozen.hot.level(), frozen.hot.state().clone(), frozen.log_mark);
         let older: Vec<Level> = self.runs.iter().map(|run| run.level.clone()).collect();
@@ -91,6 +93,7 @@ impl Background {
     /// Puts a fresh hot store above the present one. `CURRENT` still names the old one: until the seal is done, a
     /// restart goes on from there.
     fn freeze(&mut self) -> Result<()> {
+        self.check_hot_room()?;
         let state = self.hot.state().clone();
         let fresh = create_hot(&self.options, &self.watch, &self.directory, self.current.hot + 1, &state)?;
         self.watch_over(&fresh);
@@ -177,6 +180,9 @@ impl Background {
     pub fn seal_at_stop(&mut self) -> Result<()> {
         // Whoever stops the engine is told by the answer.
         self.events = Arc::new(|_: Event| {});
+        if self.unflushed {
+            return Err(Error::new(Kind::Overloaded, SqlState::DISK_FULL, "the last flush found no room"));
+        }
         // A hot store that was being sealed when the stop came is sealed first, then the one above it.
         for _ in 0..2 {
             if self.runs.len() < RUNS_MAX {
