@@ -23,6 +23,7 @@ use crate::actors::messages::{
     BatchFailure, Consistency, Execute, ExecuteBatch, Output, Query, Statement, Streamed, Terms,
 };
 use crate::actors::route::{Ask, Deadline, Reply};
+use crate::actors::router::LEADER_WAIT;
 use crate::actors::rows::{self, Filled, Load, Pace, Sink, held_bytes};
 use crate::actors::storage::Lent;
 use crate::actors::transit::{Hold, Side};
@@ -31,15 +32,11 @@ use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::{Answer, RowStream, Task};
 use futures_util::future::{Either, select};
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::task::JoinSet;
 
 /// Statements that one executor has begun and not answered. Most of them wait for the log: a thousand writers share
 /// one fdatasync. More would be memory spent on waiting.
 const TASKS_MAX: usize = 1024;
-
-/// How long a statement waits for a leader: as long as a healthy group takes to elect one.
-const LEADER_WAIT: Duration = Duration::from_millis(2500);
 
 /// Runs statements.
 pub struct Executor {
@@ -57,7 +54,7 @@ impl Executor {
     }
 
     fn member(&self, terms: &Terms) -> Member {
-        Member::new(&self.seed, self.lent.clone(), terms.consistency)
+        Member::new(&self.seed, self.lent.clone(), terms)
     }
 
     /// Gives the reply back where somebody waits for it and there is room for one more statement.
@@ -146,7 +143,7 @@ async fn run(member: &Member, statement: &Statement, terms: &Terms, task: &Task)
     assert!(statement.sql != crate::actors::tests::node::POISONED, "poison");
     check(statement)?;
     let _turn = member.turn(statement.sql.len(), terms).await?;
-    serving(member, terms).await?;
+    ready(member, terms, statement.may_write()).await?;
     let running = member.seed.library.execute(member, &statement.sql, task);
     match tokio::time::timeout_at(terms.deadline.instant(), running).await {
         Ok(answer) => answer,
@@ -192,7 +189,7 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
         check(statement).map_err(|error| BatchFailure { statement: at, error })?;
     }
     let whole = |error| BatchFailure { statement: 0, error };
-    serving(member, terms).await.map_err(whole)?;
+    ready(member, terms, statements.iter().any(Statement::may_write)).await.map_err(whole)?;
     let mut hold = room_of_batch(member, &statements, terms).await.map_err(whole)?;
     let (texts, _room): (Vec<String>, Vec<Hold>) =
         statements.into_iter().map(|statement| (statement.sql, statement.hold)).unzip();
@@ -232,16 +229,19 @@ async fn room_of_batch(member: &Member, statements: &[Statement], terms: &Terms)
     seed.transit.admit(Side::Answer, seed.response_bytes_max, terms.deadline).await
 }
 
-/// Waits for a leader that serves; a stale read needs none.
-async fn serving(member: &Member, terms: &Terms) -> Result<()> {
-    match terms.consistency {
-        Consistency::Stale => Ok(()),
-        Consistency::Lease | Consistency::Linearizable => {
-            let wait = terms.deadline.left().min(LEADER_WAIT);
-            member.seed.published.serving(Deadline::after(wait).instant()).await?;
-            member.seed.raft.present(terms.deadline).await
-        }
+/// Waits until the statement can run here: a write until this node leads, a read until its view holds all that it must
+/// see. A stale read needs no more than what is there.
+async fn ready(member: &Member, terms: &Terms, may_write: bool) -> Result<()> {
+    if terms.consistency == Consistency::Stale && !may_write {
+        return Ok(());
     }
+    let until = Deadline::after(terms.deadline.left().min(LEADER_WAIT));
+    let is_alone = member.seed.published.raft().status.membership.members.len() <= 1;
+    if may_write || is_alone {
+        member.seed.published.serving(until.instant()).await?;
+        return member.seed.raft.present(terms.deadline).await;
+    }
+    member.catch_up(terms.consistency == Consistency::Lease, until).await
 }
 
 fn check(statement: &Statement) -> Result<()> {

@@ -13,11 +13,12 @@
 //! * A statement that panics here is an error of that statement, as on an executor.
 
 use crate::actors::member::{Member, Seed, guarded, task};
-use crate::actors::messages::{Output, Statement, Terms};
+use crate::actors::messages::{Consistency, Output, Statement, Terms};
 use crate::actors::rows::held_bytes;
 use chronos::error::Result;
 use chronos::sql::batch::Batch;
 use chronos::sql::execute::{Answer, BRIEF_BYTES_MAX};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A door's own way to run statements.
@@ -31,15 +32,26 @@ impl Front {
         Front { seed }
     }
 
+    /// Where snapshots of this node are taken in.
+    pub fn snapshots(&self) -> Result<PathBuf> {
+        Ok(self.seed.parts.directory()?.join("snapshots"))
+    }
+
     /// Runs a statement if it is brief and the node serves; none where an executor is to run it.
     pub async fn execute(&self, statement: &Statement, terms: &Terms) -> Option<Result<Output>> {
         if statement.sql.len() > BRIEF_BYTES_MAX || !statement.parameters.is_empty() {
             return None;
         }
-        if !self.seed.published.raft().serves || !self.seed.raft.is_live() {
+        let raft = self.seed.published.raft();
+        if !raft.serves || !self.seed.raft.is_live() {
             return None;
         }
-        let member = Member::new(&self.seed, self.seed.parts.lent().ok()?, terms.consistency);
+        // In a group of several a read needs the others' word, which is waited for in an executor.
+        let is_alone = raft.status.membership.members.len() <= 1;
+        if !is_alone && terms.consistency != Consistency::Stale && !statement.may_write() {
+            return None;
+        }
+        let member = Member::new(&self.seed, self.seed.parts.lent().ok()?, terms);
         let task = task(terms);
         let running = self.seed.library.execute_brief(&member, &statement.sql, &task);
         let running = guarded(&statement.sql, async { running.await.transpose() });

@@ -9,15 +9,22 @@
 //! * Messages are bounded both ways; results of any size go through `QuerySql`, in messages of about a megabyte
 //!   (streamed.rs).
 //! * What is on its way has its room: the services stand behind a gate (gate.rs), and long answers leave in pieces.
+//! * Before the gate stands a guard (auth.rs): no message of an unknown caller is read.
 //! * Connections are bounded, and their sockets prepared, in [`Incoming`].
 
+mod guarded;
 mod status;
 mod streamed;
 
+use crate::actors::audit::audit;
+use crate::actors::auth::{Caller, Guard, Need};
 use crate::actors::format::Format;
+use crate::actors::forward;
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
 use crate::actors::messages::{Consistency, Output, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::peers::dial::keep_links;
+use crate::actors::peers::{self, Peers};
 use crate::actors::pieces::{PIECE_BYTES, Pieces};
 use crate::actors::proto::message;
 use crate::actors::proto::{self, wire};
@@ -29,6 +36,7 @@ use crate::actors::transit::{Hold, Transit};
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Result, SqlState};
 use futures_util::stream::{self, BoxStream, StreamExt};
+use guarded::Guarded;
 pub use status::{failure, status};
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -36,7 +44,7 @@ use std::time::Duration;
 use streamed::Flow;
 pub use streamed::Flowing;
 use tokio::sync::oneshot;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
@@ -108,7 +116,14 @@ pub struct GrpcDoor {
 
 impl GrpcDoor {
     /// Serves on a bound listener.
-    pub fn open(listener: TcpListener, router: Router, published: Arc<Published>, limits: Limits) -> Result<GrpcDoor> {
+    pub fn open(
+        listener: TcpListener,
+        router: Router,
+        published: Arc<Published>,
+        peers: Arc<Peers>,
+        limits: Limits,
+        guard: Arc<Guard>,
+    ) -> Result<GrpcDoor> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel();
         listener.set_nonblocking(true).map_err(|error| Error::io("prepare the gRPC listener", &error))?;
@@ -117,7 +132,8 @@ impl GrpcDoor {
             .build()
             .map_err(|error| Error::io("start the gRPC runtime", &error))?;
         let serve = move || {
-            let outcome = runtime.block_on(serve(listener, router, published, limits, stopped));
+            let door = Door { router, limits, guard };
+            let outcome = runtime.block_on(serve(listener, door, (published, peers), stopped));
             if let Err(error) = outcome {
                 warn!(%error, "the gRPC door failed");
             }
@@ -143,66 +159,74 @@ impl GrpcDoor {
 
 async fn serve(
     listener: TcpListener,
-    router: Router,
-    published: Arc<Published>,
-    limits: Limits,
+    door: Door,
+    (published, peers): (Arc<Published>, Arc<Peers>),
     stopped: oneshot::Receiver<()>,
 ) -> Result<()> {
     let listener =
         tokio::net::TcpListener::from_std(listener).map_err(|error| Error::io("use the gRPC listener", &error))?;
-    let incoming = Incoming::new(
-        listener,
-        limits.connections,
-        WAITING_PER_CONNECTION_MAX as usize,
-        router.routes().counters.clone(),
-    );
-    let door = Door { router, limits };
+    let Door { router, limits, guard } = door.clone();
+    let counters = router.routes().counters.clone();
+    let incoming = Incoming::new(listener, limits.connections, WAITING_PER_CONNECTION_MAX as usize, counters)
+        .encrypted(guard.tls().map(crate::actors::tls::Tls::grpc).transpose()?);
     let envelope = ENVELOPE_BYTES_MAX as usize;
     let request_bytes_max = limits.statement_bytes_max + envelope;
-    let transit = &door.router.routes().transit.clone();
+    let transit = &router.routes().transit.clone();
     let sql = SqlServiceServer::new(door.clone())
         .max_decoding_message_size(request_bytes_max)
         .max_encoding_message_size(limits.response_bytes_max + envelope);
     let sync = SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reporting = tokio::spawn(report_health(reporter, published));
+    let reporting = tokio::spawn(report_health(reporter, published.clone()));
+    let linking = tokio::spawn(keep_links(peers.clone(), published.clone()));
     let reflect = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let described = |error: tonic_reflection::server::Error| Error::internal(format!("reflection: {error}"));
+    let statements = Messages::Statement(request_bytes_max);
+    let before = Before { guard: &guard, transit, limits };
     let served = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
         // A peer that vanished without a word is noticed, and its requests end.
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .add_service(Gate::new(sql, transit.clone(), limits, Messages::Statement(request_bytes_max)))
-        .add_service(Gate::new(sync, transit.clone(), limits, Messages::Statement(request_bytes_max)))
-        .add_service(small(HealthServiceServer::new(door.clone()), transit, limits))
-        .add_service(small(snapshot::service(door.router.clone()), transit, limits))
-        .add_service(small(SyncStatusServiceServer::new(door), transit, limits))
-        .add_service(small(health, transit, limits))
-        .add_service(Gate::new(reflect().build_v1().map_err(described)?, transit.clone(), limits, Messages::Questions))
-        .add_service(Gate::new(
-            reflect().build_v1alpha().map_err(described)?,
-            transit.clone(),
-            limits,
-            Messages::Questions,
-        ))
+        .add_service(before.service(sql, statements, Need::AnyRole))
+        .add_service(before.service(forward::service(router.clone(), limits), statements, Need::Peer))
+        // Its frames are small, and what they carry is bounded by the window of replication.
+        .add_service(Guarded::new(peers::service::service(peers, published, router.clone()), &guard, Need::Peer))
+        .add_service(before.service(sync, statements, Need::Admin))
+        .add_service(before.service(HealthServiceServer::new(door.clone()), Messages::Question, Need::AnyRole))
+        .add_service(before.service(snapshot::service(router.clone()), Messages::Question, Need::Admin))
+        .add_service(before.service(SyncStatusServiceServer::new(door), Messages::Question, Need::AnyRole))
+        // For whoever watches over the node, as `/health` is.
+        .add_service(before.service(health, Messages::Question, Need::Nothing))
+        .add_service(before.service(reflect().build_v1().map_err(described)?, Messages::Questions, Need::AnyRole))
+        .add_service(before.service(reflect().build_v1alpha().map_err(described)?, Messages::Questions, Need::AnyRole))
         .serve_with_incoming_shutdown(incoming, async {
             // Asked to, or the daemon is gone.
             let _ = stopped.await;
         })
         .await;
     reporting.abort();
+    linking.abort();
     served.map_err(|error| Error::unavailable(format!("gRPC: {error}")))
 }
 
-/// A service that is asked small things, behind the gate.
-fn small<S>(service: S, transit: &Arc<Transit>, limits: Limits) -> Gate<S> {
-    Gate::new(service, transit.clone(), limits, Messages::Question)
+/// What stands before every service.
+struct Before<'a> {
+    guard: &'a Arc<Guard>,
+    transit: &'a Arc<Transit>,
+    limits: Limits,
+}
+
+impl Before<'_> {
+    /// The service behind its gate, and that behind the guard.
+    fn service<S>(&self, service: S, messages: Messages, need: Need) -> Guarded<Gate<S>> {
+        Guarded::new(Gate::new(service, self.transit.clone(), self.limits, messages), self.guard, need)
+    }
 }
 
 /// Keeps `grpc.health.v1` in step with what this node can do.
@@ -211,7 +235,7 @@ async fn report_health(reporter: tonic_health::server::HealthReporter, published
     let mut before = None;
     loop {
         interval.tick().await;
-        let serves = published.raft().serves;
+        let serves = published.raft().can_serve();
         if before != Some(serves) {
             before = Some(serves);
             let status =
@@ -228,10 +252,12 @@ async fn report_health(reporter: tonic_health::server::HealthReporter, published
 struct Door {
     router: Router,
     limits: Limits,
+    guard: Arc<Guard>,
 }
 
 impl Door {
-    fn terms(&self, metadata: &MetadataMap) -> Result<Terms, Status> {
+    fn terms<T>(&self, request: &Request<T>) -> Result<Terms, Status> {
+        let (metadata, access) = (request.metadata(), caller_of(request)?.access());
         let asked = match metadata.get("grpc-timeout") {
             Some(text) => {
                 let asked = text.to_str().ok().and_then(parse_timeout);
@@ -250,8 +276,15 @@ impl Door {
         let deadline = in_time(asked.unwrap_or(self.limits.request_timeout).min(self.limits.request_timeout));
         let whole = asked.map(in_time);
         let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
-        let request = request_id(header).map_err(|error| status(&error))?;
-        Ok(Terms { deadline, whole, consistency, request })
+        let name = request_id(header).map_err(|error| status(&error))?;
+        Ok(Terms { deadline, whole, consistency, request: name, access })
+    }
+
+    /// What stands in the log about statements that are about to run.
+    fn audit<T>(&self, request: &Request<T>, statements: &[String]) -> Result<(), Status> {
+        let caller = caller_of(request)?;
+        statements.iter().for_each(|sql| audit(&self.guard, caller, sql));
+        Ok(())
     }
 
     fn statement(&self, sql: String, hold: Hold) -> Result<Statement> {
@@ -272,8 +305,13 @@ impl Door {
     }
 }
 
+/// Who the guard found. A service that nobody guards has no callers.
+fn caller_of<T>(request: &Request<T>) -> Result<&Caller, Status> {
+    request.extensions().get().ok_or_else(|| Status::unauthenticated("nobody has looked who asks"))
+}
+
 /// The room that the gate has taken for a request.
-fn room_of<T>(request: &Request<T>) -> Hold {
+pub fn room_of<T>(request: &Request<T>) -> Hold {
     request.extensions().get().map_or_else(Hold::nothing, Room::take)
 }
 
@@ -319,7 +357,8 @@ fn parse_timeout(text: &str) -> Option<Duration> {
 #[tonic::async_trait]
 impl SqlService for Door {
     async fn execute_sql(&self, request: Request<wire::SqlRequest>) -> Result<Response<wire::SqlResponse>, Status> {
-        let terms = self.terms(request.metadata())?;
+        let terms = self.terms(&request)?;
+        self.audit(&request, std::slice::from_ref(&request.get_ref().sql))?;
         let hold = room_of(&request);
         let result = match self.statement(request.into_inner().sql, hold) {
             Ok(statement) => self.router.execute(statement, terms).await,
@@ -331,7 +370,8 @@ impl SqlService for Door {
     type QuerySqlStream = BoxStream<'static, Result<wire::SqlResponse, Status>>;
 
     async fn query_sql(&self, request: Request<wire::SqlRequest>) -> Result<Response<Self::QuerySqlStream>, Status> {
-        let terms = self.terms(request.metadata())?;
+        let terms = self.terms(&request)?;
+        self.audit(&request, std::slice::from_ref(&request.get_ref().sql))?;
         let hold = room_of(&request);
         let result = match self.statement(request.into_inner().sql, hold) {
             Ok(statement) => self.router.query(statement, terms).await,
@@ -354,7 +394,8 @@ impl SqlService for Door {
         &self,
         request: Request<wire::BatchRequest>,
     ) -> Result<Response<wire::BatchResponse>, Status> {
-        let terms = self.terms(request.metadata())?;
+        let terms = self.terms(&request)?;
+        self.audit(&request, &request.get_ref().sql)?;
         let hold = room_of(&request);
         let texts = request.into_inner().sql;
         if texts.is_empty() {
@@ -403,7 +444,7 @@ impl SyncStatusService for Door {
         &self,
         request: Request<wire::SyncStatusRequest>,
     ) -> Result<Response<wire::SyncStatusResponse>, Status> {
-        let terms = self.terms(request.metadata())?;
+        let terms = self.terms(&request)?;
         let asked = self.router.routes().sync.ask(SyncProgress, terms.deadline).await;
         let report = asked.map_err(|error| status(&error))?;
         Ok(Response::new(wire::SyncStatusResponse {

@@ -9,8 +9,10 @@
 //! | `GET /metrics` | Prometheus text 0.0.4 |
 //! | `GET /status` | everything, as JSON |
 //! | `POST /sql` | an object runs one statement, an array one atomic batch; JSON, or CSV by `Accept` with its weights |
+//! | `/admin/members`, `/admin/transfer` | the group: see http/admin.rs |
 //! | `GET /` | a small page, embedded, that loads nothing from elsewhere |
 //!
+//! * Who asks is found out first (guarded.rs); over TLS a certificate is asked for.
 //! * HEAD is answered where GET is, without a body.
 //! * Errors are JSON, `{"error", "sqlstate", "position"}`, and the status says whose fault it is: 400 the statement,
 //!   409 a lost conflict, 429 overload, 503 no service, 504 deadline, 500 in doubt or ours.
@@ -20,10 +22,16 @@
 //! * Bodies come as they are: a compressed one is refused, so none can be a bomb.
 
 mod accept;
+mod admin;
 mod arrival;
 mod body;
+mod guarded;
 mod status;
 
+pub use status::json_of;
+
+use crate::actors::audit::audit;
+use crate::actors::auth::{Caller, Guard};
 use crate::actors::encode;
 use crate::actors::format::Format;
 use crate::actors::grpc::{Limits, check_length};
@@ -33,6 +41,7 @@ use crate::actors::pieces::Pieces;
 use crate::actors::published::{Published, role_name};
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
+use crate::actors::tls::Tls;
 use crate::actors::transit::{Hold, Transit};
 use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, ServerHandle, Service};
@@ -45,6 +54,7 @@ use arrival::{Broken, Unread};
 use body::Asked;
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
+use futures_util::future::{Either, ready};
 use serde_json::json;
 use std::any::Any;
 use std::net::TcpListener;
@@ -64,6 +74,7 @@ struct Door {
     router: Router,
     published: Arc<Published>,
     limits: Limits,
+    guard: Arc<Guard>,
 }
 
 /// The running door.
@@ -73,14 +84,25 @@ pub struct HttpDoor {
 
 impl HttpDoor {
     /// Serves on a bound listener. Must be called on the actix system's thread.
-    pub fn open(listener: TcpListener, router: Router, published: Arc<Published>, limits: Limits) -> Result<HttpDoor> {
+    pub fn open(
+        listener: TcpListener,
+        router: Router,
+        published: Arc<Published>,
+        limits: Limits,
+        guard: Arc<Guard>,
+    ) -> Result<HttpDoor> {
         let counters = router.routes().counters.clone();
-        let door = web::Data::new(Door { router, published, limits });
+        let tls = guard.tls().map(Tls::http).transpose()?;
+        let door = web::Data::new(Door { router, published, limits, guard: guard.clone() });
         let server = HttpServer::new(move || {
+            let guard = guard.clone();
             App::new()
                 .app_data(door.clone())
-                .wrap_fn(|request, service| {
-                    let response = service.call(request);
+                .wrap_fn(move |request, service| {
+                    let response = match guarded::admit(&guard, request) {
+                        Either::Left(request) => Either::Left(service.call(request)),
+                        Either::Right(refused) => Either::Right(ready(Ok(refused))),
+                    };
                     async move {
                         let mut response = response.await?;
                         // Answers are of the moment: nothing between may keep them.
@@ -90,25 +112,39 @@ impl HttpDoor {
                 })
                 .service(read("/", &page))
                 .service(read("/health", &health))
-                .service(read("/ready", &ready))
+                .service(read("/ready", &readiness))
                 .service(read("/metrics", &metrics))
                 .service(read("/status", &status))
                 .service(web::resource("/sql").route(web::post().to(sql)).default_service(web::to(only_post)))
+                .service(
+                    web::resource("/admin/members")
+                        .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
+                        .route(web::get().to(admin::members))
+                        .route(web::post().to(admin::change)),
+                )
+                .service(
+                    web::resource("/admin/transfer")
+                        .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
+                        .route(web::post().to(admin::transfer)),
+                )
                 .default_service(web::to(not_found))
         })
         .workers(1)
         .max_connections(limits.connections)
         // Lives as long as the connection.
-        .on_connect(move |_: &dyn Any, extensions: &mut Extensions| {
+        .on_connect(move |stream: &dyn Any, extensions: &mut Extensions| {
+            guarded::look_at(stream, extensions);
             extensions.insert(counters.connected(Named::Http));
         })
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(STOP_GRACE_SECONDS)
         // SIGTERM and SIGINT are the daemon's: doors close first, files last.
-        .disable_signals()
-        .listen(listener)
-        .map_err(|error| Error::io("listen for HTTP", &error))?
-        .run();
+        .disable_signals();
+        let listening = match tls {
+            None => server.listen(listener),
+            Some(tls) => server.listen_rustls_0_23(listener, tls),
+        };
+        let server = listening.map_err(|error| Error::io("listen for HTTP", &error))?.run();
         let handle = server.handle();
         actix::spawn(async move {
             if let Err(error) = server.await {
@@ -181,15 +217,15 @@ async fn health(door: web::Data<Door>) -> HttpResponse {
     HttpResponse::Ok().json(body)
 }
 
-async fn ready(door: web::Data<Door>) -> HttpResponse {
+async fn readiness(door: web::Data<Door>) -> HttpResponse {
     let absent = door.router.absent();
     let raft = door.published.raft();
     let reason = if !absent.is_empty() {
         format!("restarting: {}", absent.join(", "))
-    } else if raft.serves {
+    } else if raft.can_serve() {
         return HttpResponse::Ok().json(json!({ "ready": true }));
     } else {
-        format!("no leader (term {})", raft.status.term)
+        raft.outcast().unwrap_or_else(|| format!("no leader (term {})", raft.status.term))
     };
     HttpResponse::ServiceUnavailable().json(json!({ "ready": false, "reason": reason }))
 }
@@ -234,9 +270,22 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
     // The statement was copied out of it; from here on only that is held.
     drop(body);
     hold.shrink_to(asked.bytes());
+    let caller = match guarded::caller_of(&request) {
+        Ok(caller) => caller,
+        Err(error) => return failed(&error, None),
+    };
     let deadline = Deadline::after(door.limits.request_timeout);
-    let terms = Terms { deadline, whole: None, consistency, request: name };
+    let terms = Terms { deadline, whole: None, consistency, request: name, access: caller.access() };
+    note(&door, &caller, &asked);
     run(&door, asked, hold, terms, wants_csv(&request)).await
+}
+
+/// What stands in the log about statements that are about to run.
+fn note(door: &Door, caller: &Caller, asked: &Asked) {
+    match asked {
+        Asked::One(_, sql) => audit(&door.guard, caller, sql),
+        Asked::Batch(texts) => texts.iter().for_each(|sql| audit(&door.guard, caller, sql)),
+    }
 }
 
 async fn run(door: &Door, asked: Asked, hold: Hold, terms: Terms, as_csv: bool) -> HttpResponse {

@@ -4,7 +4,7 @@
 //!   accept ── fewer than limits.connections? ──no──> closed at once, counted as refused
 //!                   | yes
 //!                   v
-//!   Nagle off ── counted ── HTTP/2's first bytes within [`GREETING_WAIT`] ── served
+//!   Nagle off ── counted ── handshake of TLS, HTTP/2's first bytes, all within [`GREETING_WAIT`] ── served
 //! ```
 //!
 //! * One too many is closed, not left in the kernel's queue: its client learns at once that it must wait or go elsewhere.
@@ -17,6 +17,7 @@
 //!   44 ms.
 
 use crate::actors::metrics::{Connection, Door, Metrics};
+use crate::actors::tls::Socket;
 use crate::actors::transit::Line;
 use chronos::error::{Error, Result};
 use futures_util::Stream;
@@ -28,10 +29,11 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-/// How long a client may take for its greeting. On the worst line it is a round trip after the handshake of TCP.
+/// How long a client may take for its greeting. On the worst line it is a few round trips after the handshake of TCP.
 const GREETING_WAIT: Duration = Duration::from_secs(10);
 
 /// The greeting of HTTP/2: 24 bytes of preface and an empty SETTINGS frame (RFC 9113, section 3.4).
@@ -59,12 +61,18 @@ pub struct Incoming {
     /// Requests of one connection that may wait for room.
     waiting_max: usize,
     metrics: Arc<Metrics>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl Incoming {
     /// Accepts on a listener, at most so many at a time, each with so many requests that wait for room.
     pub fn new(listener: TcpListener, connections_max: usize, waiting_max: usize, metrics: Arc<Metrics>) -> Incoming {
-        Incoming { listener, pause: None, connections_max: connections_max as u64, waiting_max, metrics }
+        Incoming { listener, pause: None, connections_max: connections_max as u64, waiting_max, metrics, tls: None }
+    }
+
+    /// With the handshake of TLS first, where there is one.
+    pub fn encrypted(self, tls: Option<TlsAcceptor>) -> Incoming {
+        Incoming { tls, ..self }
     }
 
     fn admit(&self, stream: TcpStream) -> Option<Admitted> {
@@ -82,6 +90,7 @@ impl Incoming {
         }
         let greeting = Some(Greeting { missing: GREETING_BYTES, until: Box::pin(tokio::time::sleep(GREETING_WAIT)) });
         let line = Line::new(self.waiting_max);
+        let stream = Socket::new(stream, self.tls.as_ref());
         Some(Admitted { stream, greeting, line, _counted: self.metrics.connected(Door::Grpc) })
     }
 }
@@ -121,7 +130,7 @@ struct Greeting {
 
 /// A connection that is served.
 pub struct Admitted {
-    stream: TcpStream,
+    stream: Socket,
     greeting: Option<Greeting>,
     line: Line,
     _counted: Connection,

@@ -7,25 +7,26 @@
 //!   is known not to have taken effect, until it is proposed again.
 //! * In a group of one, what is acknowledged is in the published view: a leader that serves reads it.
 
-use crate::actors::messages::{Consistency, Propose, Terms};
+use crate::actors::messages::{Consistency, Propose, ReadIndex, Terms};
+use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
-use crate::actors::route::{Effect, Route, late};
+use crate::actors::route::{Deadline, Effect, Route, late};
 use crate::actors::storage::{Lent, Parts};
 use crate::actors::transit::Transit;
 use chronos::clock::Clock;
-use chronos::error::{Error, Result, SqlState};
+use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::hlc::Timestamp;
 use chronos::ids::OriginUid;
 use chronos::machine::Outcome;
-use chronos::sql::execute::{Executor as Library, Group, Task};
+use chronos::sql::execute::{Access, Executor as Library, Group, Task};
 use chronos::sql::memory::Pool;
 use chronos::storage::view::View;
 use futures_util::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tracing::error;
@@ -33,6 +34,9 @@ use tracing::error;
 /// Bytes of text from which on a statement waits for its turn: on its way into a memtable, a row of megabytes is there
 /// some four times, as values, as effects and as what is staged. Smaller ones are let in by their number.
 const LARGE_BYTES_MIN: usize = 4 << 20;
+
+/// How long a read waits before it asks for the leader's word again.
+const READ_PAUSE: Duration = Duration::from_millis(20);
 
 /// Characters of a statement in the log line about its panic.
 pub const LOGGED_CHARS_MAX: usize = 500;
@@ -45,6 +49,8 @@ pub struct Seed {
     pub pool: Arc<Pool>,
     /// What storage left for the others.
     pub parts: Arc<Parts>,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
     /// Where the consensus stands.
     pub published: Arc<Published>,
     /// Orders writes.
@@ -69,6 +75,9 @@ pub struct Member {
     pub seed: Arc<Seed>,
     lent: Lent,
     consistency: Consistency,
+    /// The view holds all that a read must see, by the leader's word.
+    is_fresh: AtomicBool,
+    access: Access,
     /// Where its write stands, a [`Way`] as a number.
     way: AtomicU8,
 }
@@ -87,8 +96,16 @@ enum Way {
 
 impl Member {
     /// For one statement, on an engine that storage has lent.
-    pub fn new(seed: &Arc<Seed>, lent: Lent, consistency: Consistency) -> Member {
-        Member { seed: seed.clone(), lent, consistency, way: AtomicU8::new(Way::Here as u8) }
+    pub fn new(seed: &Arc<Seed>, lent: Lent, terms: &Terms) -> Member {
+        let Terms { consistency, access, .. } = *terms;
+        Member {
+            seed: seed.clone(),
+            lent,
+            consistency,
+            is_fresh: AtomicBool::new(false),
+            access,
+            way: AtomicU8::new(Way::Here as u8),
+        }
     }
 
     /// The turn of a statement whose text has so many bytes, for as long as it runs; a small one needs none. Whoever waits
@@ -101,6 +118,24 @@ impl Member {
             Ok(Ok(turn)) => Ok(Some(turn)),
             // It is never closed.
             Ok(Err(_)) | Err(_) => Err(self.late()),
+        }
+    }
+
+    /// Waits until this node's view holds everything that is committed now, by the leader's word.
+    pub async fn catch_up(&self, lease: bool, until: Deadline) -> Result<()> {
+        loop {
+            match self.seed.raft.ask(ReadIndex { lease }, until).await {
+                Ok(index) => {
+                    self.lent.reach(index, until).await?;
+                    self.is_fresh.store(true, Ordering::Release);
+                    return Ok(());
+                }
+                // There is no leader just now, or its word was lost.
+                Err(error) if error.kind() == Kind::Unavailable && until.left() > READ_PAUSE => {
+                    tokio::time::sleep(READ_PAUSE).await;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -126,7 +161,9 @@ impl Group for Member {
         let raft = self.seed.published.raft();
         match self.consistency {
             Consistency::Stale => Ok(self.lent.handle.view()),
-            Consistency::Lease | Consistency::Linearizable if raft.serves => Ok(self.lent.handle.view()),
+            Consistency::Lease | Consistency::Linearizable if raft.serves || self.is_fresh.load(Ordering::Acquire) => {
+                Ok(self.lent.handle.view())
+            }
             Consistency::Lease | Consistency::Linearizable => {
                 Err(Error::unavailable(format!("no leader (term {})", raft.status.term)))
             }
@@ -147,6 +184,12 @@ impl Group for Member {
     }
 
     fn propose(&self, command: Vec<u8>) -> oneshot::Receiver<Result<Outcome>> {
+        // The last of three fences: see `chronos::sql::execute::Access`.
+        if let Err(refused) = self.access.check_write() {
+            let (answer, answered) = oneshot::channel();
+            let _ = answer.send(Err(refused));
+            return answered;
+        }
         self.set_way(Way::Proposed);
         self.seed.raft.ask_now(Propose { command })
     }
@@ -160,7 +203,7 @@ impl Group for Member {
 pub fn task(terms: &Terms) -> Task {
     let deadline = terms.deadline;
     let check = move || if deadline.left().is_zero() { Err(canceled()) } else { Ok(()) };
-    Task { request: terms.request.clone(), check: Arc::new(check) }
+    Task { request: terms.request.clone(), access: terms.access, check: Arc::new(check) }
 }
 
 /// The deadline came first.
@@ -195,6 +238,7 @@ mod tests {
                 library: Arc::new(Library::new(chronos::sql::execute::Limits::default(), pool.clone(), clock.clone())),
                 pool,
                 parts: node.parts.clone(),
+                peers: Arc::default(),
                 published: node.published.clone(),
                 raft: route("raft").1,
                 clock,
@@ -204,14 +248,10 @@ mod tests {
                 step_max: Duration::from_secs(1),
                 stall_max: Duration::from_secs(1),
             });
-            let member = Member::new(&seed, node.parts.lent().unwrap(), Consistency::default());
+            let deadline = crate::actors::route::Deadline::after(Duration::from_millis(20));
+            let terms = Terms { deadline, ..crate::actors::tests::node::terms() };
+            let member = Member::new(&seed, node.parts.lent().unwrap(), &terms);
             member.view().unwrap();
-            let terms = Terms {
-                deadline: crate::actors::route::Deadline::after(Duration::from_millis(20)),
-                whole: None,
-                consistency: Consistency::default(),
-                request: None,
-            };
             let turn = member.turn(LARGE_BYTES_MIN, &terms).await.unwrap();
             assert!(turn.is_some() && member.turn(LARGE_BYTES_MIN - 1, &terms).await.unwrap().is_none());
             let refused = member.turn(LARGE_BYTES_MIN, &terms).await.unwrap_err();
@@ -226,6 +266,12 @@ mod tests {
             assert!(conflict.kind() == Kind::Conflict && conflict.is_retryable(), "{conflict}");
             let _answer = member.propose(Vec::new());
             assert_eq!(member.late().kind(), Kind::InDoubt, "the next attempt is in doubt again");
+            let reader = Terms { access: Access::ReadOnly, ..terms };
+            let reader = Member::new(&seed, node.parts.lent().unwrap(), &reader);
+            let refused = reader.propose(Vec::new()).await.unwrap().unwrap_err();
+            assert_eq!(refused.sqlstate(), SqlState::INSUFFICIENT_PRIVILEGE);
+            assert_eq!(reader.late().sqlstate(), SqlState::QUERY_CANCELED, "nothing left for the log");
+            drop(reader);
             drop(member);
             node.stop().await;
         });

@@ -15,11 +15,13 @@ use chronos::config::Ceiling;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
 use chronos::machine::{Outcome, RequestId};
-use chronos::raft::Role;
+use chronos::raft::{Change, NodeId, Role};
 use chronos::sql::batch::Batch;
 pub use chronos::sql::bind::OutputColumn;
+use chronos::sql::execute::Access;
 use chronos::sql::value::Value;
 use chronos::storage::scrub::ScrubReport;
+use chronos::storage::snapshot::Staged;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
@@ -37,6 +39,15 @@ pub enum Consistency {
 }
 
 impl Consistency {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Consistency::Stale => "stale",
+            Consistency::Lease => "lease",
+            Consistency::Linearizable => "linearizable",
+        }
+    }
+
     /// Reads a level's name.
     pub fn parse(name: &str) -> Result<Consistency> {
         match name {
@@ -62,6 +73,8 @@ pub struct Terms {
     pub consistency: Consistency,
     /// Under which name its outcome is remembered, where the client gave one.
     pub request: Option<RequestId>,
+    /// What its caller may do.
+    pub access: Access,
 }
 
 /// Header or metadata: the session that a request belongs to.
@@ -223,6 +236,39 @@ impl Question for Propose {
     }
 }
 
+/// Asks up to where this node must have applied, to read all that is committed now.
+#[derive(Debug)]
+pub struct ReadIndex {
+    /// A leader's lease is enough: it rests on clocks that run at about the same speed.
+    pub lease: bool,
+}
+
+impl Question for ReadIndex {
+    type Answer = LogIndex;
+}
+
+/// Changes the group. Answered once that is committed.
+#[derive(Debug)]
+pub struct ChangeGroup(pub Change);
+
+impl Question for ChangeGroup {
+    type Answer = ();
+    fn effect(&self) -> Effect {
+        Effect::Write
+    }
+}
+
+/// Hands leadership to another node; answers to whom.
+#[derive(Debug)]
+pub struct TransferLead {
+    /// Whom; none for the one that has most of the log.
+    pub to: Option<NodeId>,
+}
+
+impl Question for TransferLead {
+    type Answer = NodeId;
+}
+
 /// Asks for the text of `/metrics`.
 #[derive(Debug)]
 pub struct Render;
@@ -372,6 +418,20 @@ impl Drop for BackupDirectory {
             tracing::warn!(%error, path = %self.path.display(), "a backup was not removed; the next start does it");
         }
     }
+}
+
+/// Has storage go on from a snapshot instead of what it has. It starts again for that, and so does everything after it.
+/// Refused where the snapshot is not ahead of what is committed here, or where its sender has been succeeded.
+#[derive(Debug)]
+pub struct Install {
+    /// The snapshot.
+    pub staged: Staged,
+    /// The term in which its sender leads.
+    pub term: Term,
+}
+
+impl Question for Install {
+    type Answer = ();
 }
 
 /// Asks storage to make what it has tidy and durable, and to stop. The daemon's last question.

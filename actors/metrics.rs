@@ -273,6 +273,8 @@ impl MetricsActor {
             Some(format!("restarting: {}", restarting.join(", ")))
         } else if storage.disk_full {
             Some("the disk is full".to_string())
+        } else if let Some(outcast) = raft.outcast() {
+            Some(outcast)
         } else {
             // The rest of it is in /status and in the log.
             scrub.damaged.first().map(|first| format!("{} damaged on disk: {first}", blocks(scrub.damaged.len())))

@@ -13,12 +13,16 @@
 //! * `addresses.json` is written when everything serves, and removed when it no longer does.
 //! * The end is the reverse: doors close, storage flushes, actors go; 5 s in all, then the process ends anyway.
 
+pub mod admin;
+pub mod audit;
+pub mod auth;
 pub mod child;
 pub mod encode;
 pub mod entry;
 pub mod executor;
 pub mod figures;
 pub mod format;
+pub mod forward;
 pub mod front;
 pub mod gate;
 pub mod grpc;
@@ -31,6 +35,7 @@ pub mod messages;
 pub mod metrics;
 pub mod node;
 pub mod pace;
+pub mod peers;
 pub mod pieces;
 pub mod policy;
 pub mod process;
@@ -46,8 +51,11 @@ pub mod supervisor;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod transit;
 
+use crate::actors::admin::Admin;
+use crate::actors::auth::{Guard, PeerGuard, Settings};
 use crate::actors::grpc::{GrpcDoor, Limits};
 use crate::actors::http::HttpDoor;
 use crate::actors::lifeline::News;
@@ -55,6 +63,7 @@ use crate::actors::messages::Close;
 use crate::actors::node::Node;
 use crate::actors::policy::Policy;
 use crate::actors::route::{Deadline, MAILBOX_MESSAGES_MAX};
+use crate::actors::router::Router;
 use crate::actors::supervisor::End;
 use chronos::clock::{Clock, SystemClock};
 use chronos::config::{Ceiling, Config};
@@ -75,6 +84,9 @@ const HTTP_PORT_OFFSET: u16 = 1000;
 
 /// How long requests may go on after the signal to stop.
 const DOORS_GRACE: Duration = Duration::from_millis(1500);
+
+/// How long another node may take to become the leader before this one goes anyway.
+const HAND_OVER_WAIT: Duration = Duration::from_millis(600);
 
 /// How long storage may take to flush. What it does not manage is in the log.
 const CLOSE_WAIT: Duration = Duration::from_millis(2500);
@@ -116,6 +128,8 @@ pub struct DaemonConfig {
     pub policy: Policy,
     /// Every limit by name, for those who ask.
     pub ceilings: Vec<Ceiling>,
+    /// Tokens and certificates.
+    pub access: Settings,
 }
 
 impl DaemonConfig {
@@ -149,6 +163,7 @@ impl DaemonConfig {
             proposals_bytes_max: defaults.raft.proposals_bytes_max.0 as usize,
             policy: Policy::default(),
             ceilings: defaults.ceilings(),
+            access: Settings::of(&defaults),
         }
     }
 
@@ -168,37 +183,51 @@ impl DaemonConfig {
     }
 }
 
-/// Reads the settings again and takes what may change while the node runs; says what it took, or what is wrong.
-pub type Reload<'a> = &'a dyn Fn() -> Result<String, String>;
+/// Reads the settings again and takes what may change while the node runs, handing on what is not its own; says what was
+/// taken, or what is wrong. It takes everything or nothing.
+pub type Reload<'a> = &'a dyn Fn(TakeAccess) -> Result<String, String>;
+
+/// Takes tokens and certificates; says what it took.
+pub type TakeAccess<'a> = &'a dyn Fn(&Settings) -> Result<String>;
 
 /// Runs a node until it is told to stop. Errors are those of the start; later ones end in the exit code.
 pub fn run(mut config: DaemonConfig, reload: Reload) -> Result<ExitCode> {
     supervisor::install_panic_hook();
+    // Before anything is touched: a wrong certificate is no reason to recover a database.
+    let guard = Guard::open(&config.access)?;
     let grpc = listen(config.address, "gRPC")?;
     let http = listen(config.http_address()?, "HTTP")?;
     // With port 0 the address is only known now.
     config.address = bound(&grpc)?;
-    actix::System::new().block_on(serve(config, grpc, http, reload))
+    actix::System::new().block_on(serve(config, (grpc, http), guard, reload))
 }
 
-async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener, reload: Reload<'_>) -> Result<ExitCode> {
+async fn serve(
+    config: DaemonConfig,
+    (grpc, http): (TcpListener, TcpListener),
+    guard: Arc<Guard>,
+    reload: Reload<'_>,
+) -> Result<ExitCode> {
     // Handlers first: a signal during recovery must not kill the process in the middle of it.
     let mut signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Node { router, published, parts, supervisor } = Node::start(&config, clock).await?;
+    let Node { router, published, parts, peers, supervisor } = Node::start(&config, clock).await?;
     let (grpc_address, http_address) = (bound(&grpc)?, bound(&http)?);
     let news = supervisor.sender();
     let mut supervision = actix::spawn(supervisor.run());
-    let http = HttpDoor::open(http, router.clone(), published.clone(), config.limits)?;
-    let grpc = GrpcDoor::open(grpc, router.clone(), published, config.limits)?;
+    peers.set_guard(PeerGuard::new(guard.clone()));
+    let http = HttpDoor::open(http, router.clone(), published.clone(), config.limits, guard.clone())?;
+    let links = peers.clone();
+    let grpc = GrpcDoor::open(grpc, router.clone(), published, peers, config.limits, guard.clone())?;
     let directory = parts.directory()?;
     write_addresses(&directory, grpc_address, http_address)?;
     info!(node = config.id, grpc = %grpc_address, http = %http_address, "serving");
-    announce(&config, grpc_address, http_address);
+    announce(&config, guard.tls().is_some(), grpc_address, http_address);
 
+    let take: TakeAccess = &|settings| guard.reload(settings);
     let end = tokio::select! {
         end = &mut supervision => Some(end),
-        () = signals.stop(reload) => None,
+        () = signals.stop(reload, take) => None,
     };
     // Whoever reads it while nothing serves would knock on a closed door.
     let _ = SystemFiles.remove(&directory.join(ADDRESSES));
@@ -206,6 +235,9 @@ async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener, reloa
         return Ok(exit_code(end.map_err(|error| Error::internal(format!("the supervisor failed: {error}")))));
     }
     info!("stopping");
+    hand_over(&router).await;
+    // Streams of peers would be waited for as if they were requests.
+    links.close();
     tokio::join!(grpc.close(DOORS_GRACE), async {
         let _ = tokio::time::timeout(DOORS_GRACE, http.close()).await;
     });
@@ -225,6 +257,18 @@ async fn serve(config: DaemonConfig, grpc: TcpListener, http: TcpListener, reloa
     let _ = tokio::time::timeout(SHUTDOWN_WAIT, ended).await;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A leader that goes hands its work to another one first, so that writes go on at once.
+async fn hand_over(router: &Router) {
+    let raft = router.routes().published.raft();
+    if !raft.serves || raft.status.membership.voters().count() <= 1 {
+        return;
+    }
+    match Admin::new(router.clone()).hand_over(None, Deadline::after(HAND_OVER_WAIT)).await {
+        Ok(to) => info!(%to, "leadership handed over"),
+        Err(error) => warn!(%error, "leadership was not handed over: the others elect a leader"),
+    }
 }
 
 /// The code that tells the next supervisor up (systemd, Docker) whether to start the process again.
@@ -279,12 +323,12 @@ impl Signals {
     }
 
     /// Waits until the process is to stop; until then settings are read again whenever that is asked for.
-    async fn stop(&mut self, reload: Reload<'_>) {
+    async fn stop(&mut self, reload: Reload<'_>, take: TakeAccess<'_>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => match reload() {
+                _ = self.hangup.recv() => match reload(take) {
                     Ok(taken) => info!("read the settings again: {taken}"),
                     // As it was, it runs; a typo in a file is no reason to stop.
                     Err(wrong) => error!("the settings stay as they are: {wrong}"),
@@ -295,7 +339,7 @@ impl Signals {
 }
 
 /// Tells whoever started it by hand what to do next.
-fn announce(config: &DaemonConfig, grpc: SocketAddr, http: SocketAddr) {
+fn announce(config: &DaemonConfig, is_encrypted: bool, grpc: SocketAddr, http: SocketAddr) {
     let reach = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::new(IpAddr::from([127, 0, 0, 1]), address.port()),
         IpAddr::V6(ip) if ip.is_unspecified() => {
@@ -303,7 +347,8 @@ fn announce(config: &DaemonConfig, grpc: SocketAddr, http: SocketAddr) {
         }
         IpAddr::V4(_) | IpAddr::V6(_) => address,
     };
-    println!("{} serves gRPC on {grpc} and HTTP on http://{}", config.id, reach(http));
+    let scheme = if is_encrypted { "https" } else { "http" };
+    println!("{} serves gRPC on {grpc} and HTTP on {scheme}://{}", config.id, reach(http));
     let leader = config.advertise.clone().unwrap_or_else(|| reach(grpc).to_string());
     println!("connect with: chronos client --leader {leader}");
 }

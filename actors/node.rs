@@ -3,10 +3,12 @@
 use crate::actors::DaemonConfig;
 use crate::actors::child::{Watch, WhenHung};
 use crate::actors::executor::Executor;
+use crate::actors::forward::{Leaders, message_bytes_max};
 use crate::actors::front::Front;
 use crate::actors::janitor::{self, Janitor};
 use crate::actors::member;
 use crate::actors::metrics::{self, Metrics, MetricsActor, RESIDENT, RESIDENT_BESIDE_BYTES};
+use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::{self, Raft};
 use crate::actors::route::{Slot, route};
@@ -14,10 +16,11 @@ use crate::actors::router::{Router, Routes};
 use crate::actors::storage::{self, Parts, Storage};
 use crate::actors::supervisor::Supervisor;
 use crate::actors::sync::Sync;
-use chronos::clock::Clock;
+use chronos::clock::{self, Clock};
 use chronos::config::{Bytes, Ceiling};
 use chronos::embedded::engine_options;
 use chronos::error::Result;
+use chronos::ids::DiskId;
 use chronos::raft::{Config, NodeId};
 use chronos::sql::execute::Executor as Library;
 use chronos::sql::memory::Pool;
@@ -40,6 +43,8 @@ pub struct Node {
     pub published: Arc<Published>,
     /// What storage leaves for others.
     pub parts: Arc<Parts>,
+    /// The other nodes of the group.
+    pub peers: Arc<Peers>,
     /// Keeps the actors alive, once it is run.
     pub supervisor: Supervisor,
 }
@@ -76,19 +81,24 @@ impl Node {
         let on_restart = Box::new(move |actor| counted.restarted(actor));
         let supervisor = Supervisor::new(config.policy, clock.clone(), on_restart);
         let mut supervisor = supervisor.with_mailbox(config.mailbox_messages_max);
-        let (slots, ways) = routes(config, &counters, &clock);
         let published = Arc::new(Published::default());
+        let (slots, ways) = routes(config, &counters, &published, &clock);
         let executor = member_seed(config, &ways, &published, &clock);
-        let parts = executor.parts.clone();
+        let (parts, peers) = (executor.parts.clone(), executor.peers.clone());
         let router = Router::new(ways, Front::new(executor.clone()));
-        let assembly = assemble(config, engine, &router, executor, &supervisor, &counters);
+        let assembly = assemble(config, engine, &router, executor, &supervisor, &counters)?;
         add_actors(&mut supervisor, slots, assembly, config)?;
         supervisor.start().await?;
-        Ok(Node { router, published, parts, supervisor })
+        Ok(Node { router, published, parts, peers, supervisor })
     }
 }
 
-fn routes(config: &DaemonConfig, counters: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> (Slots, Routes) {
+fn routes(
+    config: &DaemonConfig,
+    counters: &Arc<Metrics>,
+    published: &Arc<Published>,
+    clock: &Arc<dyn Clock>,
+) -> (Slots, Routes) {
     let (storage, to_storage) = route("storage");
     let (raft, to_raft) = route("raft");
     let (executors, to_executors) = (0..config.executors.max(1)).map(|_| route("executor")).unzip();
@@ -103,6 +113,10 @@ fn routes(config: &DaemonConfig, counters: &Arc<Metrics>, clock: &Arc<dyn Clock>
         sync: to_sync,
         metrics: to_metrics,
         counters: counters.clone(),
+        published: published.clone(),
+        peers: Arc::default(),
+        leaders: Leaders::default(),
+        forward_bytes_max: message_bytes_max(&config.limits),
         transit: config.limits.transit(),
         clock: clock.clone(),
         next: AtomicUsize::new(0),
@@ -122,6 +136,7 @@ fn member_seed(
         library: Arc::new(Library::new(config.database.statements.clone(), pool.clone(), clock.clone())),
         pool,
         parts: Arc::default(),
+        peers: routes.peers.clone(),
         published: published.clone(),
         raft: routes.raft.clone(),
         clock: clock.clone(),
@@ -140,14 +155,16 @@ fn assemble(
     executor: Arc<member::Seed>,
     supervisor: &Supervisor,
     counters: &Arc<Metrics>,
-) -> Assembly {
+) -> Result<Assembly> {
     let member::Seed { parts, published, clock, .. } = &*executor;
     let (parts, pool) = (parts.clone(), executor.pool.clone());
     let id = NodeId(config.id.clone());
     let database = &config.database;
-    Assembly {
+    Ok(Assembly {
         storage: Arc::new(storage::Seed {
             directory: config.data_dir.clone(),
+            id: id.clone(),
+            peers: executor.peers.clone(),
             database: database.clone(),
             options: engine,
             past: Mutex::default(),
@@ -156,8 +173,15 @@ fn assemble(
             news: supervisor.sender(),
         }),
         raft: Arc::new(raft::Seed {
-            config: Config { id, proposals_bytes_max: config.proposals_bytes_max, naming: database.naming },
+            config: Config {
+                proposals_bytes_max: config.proposals_bytes_max,
+                naming: database.naming,
+                address: config.advertise.clone().unwrap_or_else(|| config.address.to_string()),
+                // Its disk is known once storage has opened it.
+                ..Config::new(id, DiskId::default(), clock::random_u64()?)
+            },
             parts: parts.clone(),
+            peers: executor.peers.clone(),
             published: published.clone(),
             counters: counters.clone(),
             clock: clock.clone(),
@@ -185,7 +209,7 @@ fn assemble(
         }),
         published: published.clone(),
         executor,
-    }
+    })
 }
 
 /// What an acknowledged write rests on.

@@ -6,8 +6,7 @@ use crate::actors::figures::StorageStatus;
 use crate::actors::messages::SyncReport;
 use arc_swap::ArcSwap;
 use chronos::error::{Error, Result};
-use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Membership, Role, Status};
+use chronos::raft::{Outcast, Role, Status};
 use chronos::storage::scrub::ScrubReport;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -22,6 +21,25 @@ pub struct RaftReport {
     pub serves: bool,
 }
 
+impl RaftReport {
+    /// True where statements can be answered at the default consistency: here, or with the leader's help.
+    pub fn can_serve(&self) -> bool {
+        let status = &self.status;
+        let has_help = status.membership.members.len() > 1 && status.leader.is_some() && status.outcast.is_none();
+        self.serves || has_help
+    }
+
+    /// Why the group does not count this node, or not yet, where that is so.
+    pub fn outcast(&self) -> Option<String> {
+        match (self.status.outcast, self.status.quarantined_until) {
+            (Some(Outcast::NewDisk), _) => Some("this node has a new disk: remove and re-add it".to_string()),
+            (Some(Outcast::Removed), _) => Some("this node was removed from its group".to_string()),
+            (None, Some(until)) => Some(format!("the log was damaged: it is fetched again up to entry {until}")),
+            (None, None) => None,
+        }
+    }
+}
+
 /// The board that all of it hangs on.
 pub struct Published {
     // Watched, not only read: statements wait for a leader.
@@ -33,16 +51,7 @@ pub struct Published {
 
 impl Default for Published {
     fn default() -> Published {
-        let status = Status {
-            role: Role::Follower,
-            term: Term(0),
-            committed: LogIndex(0),
-            applied: LogIndex(0),
-            last: LogIndex(0),
-            proposals_bytes: 0,
-            membership: Membership::default(),
-        };
-        let raft = RaftReport { status, serves: false };
+        let raft = RaftReport { status: Status::default(), serves: false };
         Published {
             raft: watch::Sender::new(Arc::new(raft)),
             storage: ArcSwap::default(),
@@ -70,6 +79,11 @@ impl Published {
     /// Publishes where the consensus stands.
     pub fn set_raft(&self, report: RaftReport) {
         self.raft.send_replace(Arc::new(report));
+    }
+
+    /// Where the consensus stands, from here on.
+    pub fn watch_raft(&self) -> watch::Receiver<Arc<RaftReport>> {
+        self.raft.subscribe()
     }
 
     /// Waits until statements can be served at the default consistency, at most until `until`.

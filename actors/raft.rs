@@ -1,9 +1,10 @@
 //! The raft actor: feeds the consensus core, and performs what it asks for.
 //!
 //! ```text
-//!   executor ── Propose ──> mailbox ──┐                     ┌──> log thread: entries, hard state, waiting doors
-//!   log, state threads ── events ─────┼──> Node ── Ready ───┤
-//!   timer ── tick ────────────────────┘                     └──> published: role, term, positions
+//!   executor ── Propose, ReadIndex ──> mailbox ──┐                     ┌──> log thread: entries, hard state, waiting doors
+//!   log, state threads ── events ────────────────┼──> Node ── Ready ───┼──> state: what is committed
+//!   peers ── messages ───────────────────────────┤                     ├──> peers: messages
+//!   timer ── tick ───────────────────────────────┘                     └──> published: role, term, positions
 //! ```
 //!
 //! What arrives while a `Ready` is being performed gathers in the mailbox and leaves as one append: proposals batch
@@ -20,31 +21,39 @@
 //! Restart: the node is recovered from what storage knows to be in the log.
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::messages::Propose;
+use crate::actors::messages::{ChangeGroup, Propose, ReadIndex, TransferLead};
 use crate::actors::metrics::Metrics;
+use crate::actors::peers::transfer::{Ended, Order, Transfers};
+use crate::actors::peers::{Identity, Peers};
 use crate::actors::published::{Published, RaftReport};
-use crate::actors::route::Ask;
+use crate::actors::route::{Ask, Reply};
 use crate::actors::storage::{Parts, Ticket};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use chronos::clock::Clock;
-use chronos::error::Result;
-use chronos::ids::LogIndex;
-use chronos::raft::{Config, Node, Role};
-use chronos::storage::engine::{Event, Waiting};
-use std::collections::VecDeque;
+use chronos::error::{Error, Result};
+use chronos::ids::{LogIndex, Term};
+use chronos::raft::{Config, Entry, Envelope, Load, Node, NodeId, Now, ReadAnswer, Role};
+use chronos::storage::engine::{Event, Keep, Waiting};
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// How often the core is told the time: twice a heartbeat, so that none is late by more than half of itself.
 const TICK: Duration = Duration::from_millis(50);
 
+/// Ticks between two looks at what the log must be kept for.
+const KEEP_TICKS: u32 = 20;
+
 /// Proposals taken from the mailbox before what they make is sent on. Under a flood the mailbox never empties, and
 /// without this nothing would be appended.
 const PROPOSALS_MAX: usize = 256;
+
+/// Messages of peers taken before what they make is sent on.
+const MESSAGES_MAX: usize = 256;
 
 /// What the actor is made from.
 pub struct Seed {
@@ -52,6 +61,8 @@ pub struct Seed {
     pub config: Config,
     /// What storage left.
     pub parts: Arc<Parts>,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
     /// Where to say how it stands.
     pub published: Arc<Published>,
     /// Counts elections.
@@ -64,21 +75,65 @@ pub struct Seed {
 pub struct Raft {
     node: Node,
     events: mpsc::UnboundedReceiver<Event>,
+    inbound: mpsc::Receiver<Envelope>,
+    /// Entries read from the disk for peers; at most one request a peer is out.
+    loads: mpsc::UnboundedReceiver<Loaded>,
+    loaded: mpsc::UnboundedSender<Loaded>,
     /// The right to append.
     ticket: Ticket,
     /// Doors that wait for entries of the `Ready` to come, by position.
     waiting: VecDeque<(LogIndex, Waiting)>,
+    /// Reads that wait for the leader's word.
+    reads: BTreeMap<u64, Reply<LogIndex>>,
+    next_read: u64,
+    /// Snapshots on their way to peers.
+    transfers: Transfers,
+    endings: mpsc::UnboundedReceiver<Ended>,
+    /// What of the log is kept for peers, and ticks until that is looked at again.
+    kept: Keep,
+    until_kept: u32,
+    /// Changes of the group that wait to be committed: position and term.
+    changes: Vec<(LogIndex, Term, Reply<()>)>,
     proposals: usize,
     seed: Arc<Seed>,
     _lifeline: Lifeline,
 }
 
+/// Entries for a peer.
+struct Loaded {
+    peer: NodeId,
+    entries: Vec<Entry>,
+}
+
 impl Raft {
     /// Builds the actor on what storage has recovered. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Raft> {
-        let (recovered, events, ticket) = seed.parts.open_log()?;
-        let node = Node::recover(seed.config.clone(), recovered)?;
-        Ok(Raft { node, events, ticket, waiting: VecDeque::new(), proposals: 0, seed, _lifeline: lifeline })
+        let (log, events, ticket) = seed.parts.open_log()?;
+        let config = Config { disk: log.disk, ..seed.config.clone() };
+        seed.peers.set_identity(Identity { cluster: log.cluster, id: config.id.clone(), disk: log.disk });
+        let node = Node::recover(config, log.recovered)?;
+        let inbound = seed.peers.open_inbound();
+        let (loaded, loads) = mpsc::unbounded_channel();
+        let (transfers, endings) = Transfers::new();
+        Ok(Raft {
+            node,
+            events,
+            inbound,
+            loads,
+            loaded,
+            ticket,
+            waiting: VecDeque::new(),
+            reads: BTreeMap::new(),
+            next_read: 0,
+            transfers,
+            endings,
+            kept: Keep::default(),
+            until_kept: 0,
+            changes: Vec::new(),
+            proposals: 0,
+            seed,
+            _lifeline: lifeline,
+        })
     }
 
     /// Takes what the disk has done.
@@ -89,11 +144,9 @@ impl Raft {
         self.take_applied();
     }
 
-    /// With one voter the log thread hands on what is durable without asking: applied says both.
     fn take_applied(&mut self) {
         let applied = self.seed.parts.applied();
-        if applied > self.node.status().applied {
-            self.node.persisted(applied);
+        if applied > self.node.applied_index() {
             self.node.applied(applied);
         }
     }
@@ -104,23 +157,69 @@ impl Raft {
                 if let Some(last) = last {
                     self.node.persisted(last);
                 }
-                let wall = self.seed.clock.wall();
-                for message in messages {
-                    self.node.step(message, wall);
+                let now = self.now();
+                // This node's own; those to others have left already.
+                for envelope in messages {
+                    self.node.step(envelope, now);
                 }
             }
             Event::Applied(_) => self.take_applied(),
+            Event::Trimmed(previous) => self.node.trimmed(previous),
             // Storage has told the supervisor, or ends itself and takes this actor with it.
             Event::Failed(_) | Event::Panicked { .. } | Event::Distrusted(_) => {}
         }
     }
 
+    fn now(&self) -> Now {
+        Now { monotonic: self.seed.clock.monotonic(), wall: self.seed.clock.wall() }
+    }
+
     fn tick(&mut self) {
         self.take_applied();
-        let before = self.node.status().role;
-        self.node.tick(self.seed.clock.monotonic());
-        if before != Role::Candidate && self.node.status().role == Role::Candidate {
+        let before = self.node.role();
+        let now = self.now();
+        self.node.tick(now);
+        if before != Role::Candidate && self.node.role() == Role::Candidate {
             self.seed.counters.stood_for_election();
+        }
+        if self.node.role() != Role::Leader {
+            self.transfers.cancel();
+        }
+        self.until_kept = self.until_kept.saturating_sub(1);
+        if self.until_kept == 0 {
+            self.keep_log();
+        }
+        self.publish();
+    }
+
+    /// Has the log kept for those who may need it. What is kept for longer than that costs space only.
+    fn keep_log(&mut self) {
+        self.until_kept = KEEP_TICKS;
+        let wanted = self.transfers.keep(&self.node.status().peers);
+        if wanted != self.kept && self.seed.parts.keep_log(self.ticket, wanted.clone()).is_ok() {
+            self.kept = wanted;
+        }
+    }
+
+    /// Begins to send a snapshot.
+    fn bring_snapshot(&mut self, peer: NodeId) {
+        let Some(member) = self.node.membership().get(&peer).cloned() else { return };
+        self.transfers.begin(Order {
+            peer,
+            member,
+            last: self.node.status().last,
+            term: self.node.term(),
+            parts: self.seed.parts.clone(),
+            peers: self.seed.peers.clone(),
+            published: self.seed.published.clone(),
+        });
+    }
+
+    fn transferred(&mut self, ended: Ended) {
+        let last = self.node.status().last;
+        if let Some((peer, installed)) = self.transfers.end(ended, last) {
+            let now = self.now();
+            self.node.snapshot_ended(&peer, installed, now);
         }
     }
 
@@ -135,8 +234,13 @@ impl Raft {
 
     fn flush(&mut self) {
         self.proposals = 0;
-        let ready = self.node.take_ready();
-        if !ready.entries.is_empty() || ready.hard_state.is_some() {
+        let mut ready = self.node.take_ready();
+        let messages = std::mem::take(&mut ready.messages);
+        let answers = std::mem::take(&mut ready.reads);
+        let loads = std::mem::take(&mut ready.loads);
+        let snapshots = std::mem::take(&mut ready.snapshots);
+        let committed = ready.committed.take();
+        if ready.writes() {
             let mut waiting = Vec::with_capacity(ready.entries.len());
             for entry in &ready.entries {
                 let awaited = self.waiting.front().is_some_and(|(index, _)| *index == entry.index);
@@ -146,15 +250,105 @@ impl Raft {
             // actor goes next.
             let _ = self.seed.parts.append(self.ticket, ready, waiting);
         }
-        self.publish();
+        if let Some(position) = committed {
+            let _ = self.seed.parts.commit(self.ticket, position);
+            self.answer_changes();
+        }
+        for envelope in messages {
+            self.send(envelope);
+        }
+        for answer in answers {
+            self.answer_read(&answer);
+        }
+        for load in loads {
+            self.load(&load);
+        }
+        if !snapshots.is_empty() {
+            snapshots.into_iter().for_each(|peer| self.bring_snapshot(peer));
+            // Before the log can be trimmed beyond what they begin with.
+            self.keep_log();
+        }
+        if !self.published_stands() {
+            self.publish();
+        }
+    }
+
+    fn send(&mut self, envelope: Envelope) {
+        let (to, has_entries) = (envelope.to.clone(), envelope.entry_bytes() > 0);
+        if !self.seed.peers.send(envelope) && has_entries {
+            self.node.unreachable(&to);
+        }
+    }
+
+    fn load(&mut self, load: &Load) {
+        let (loaded, peer) = (self.loaded.clone(), load.peer.clone());
+        let asked = self.seed.parts.read_log(self.ticket, load.from, load.bytes_max, move |entries| {
+            // A raft actor that is gone has no use for them.
+            let _ = loaded.send(Loaded { peer, entries });
+        });
+        if asked.is_err() {
+            let now = self.now();
+            self.node.loaded(&load.peer, Vec::new(), now);
+        }
+    }
+
+    fn answer_read(&mut self, answer: &ReadAnswer) {
+        if let Some(reply) = self.reads.remove(&answer.id) {
+            let term = self.node.term();
+            reply.send(answer.index.ok_or_else(|| Error::unavailable(format!("no leader (term {term})"))));
+        }
+    }
+
+    /// Tells those who changed the group what became of it.
+    fn answer_changes(&mut self) {
+        let (committed, term) = (self.node.committed_index(), self.node.term());
+        for (index, of, reply) in std::mem::take(&mut self.changes) {
+            if of != term {
+                reply.send(Err(Error::in_doubt("another leader has taken over: look at the members")));
+            } else if index <= committed {
+                reply.send(Ok(()));
+            } else {
+                self.changes.push((index, of, reply));
+            }
+        }
+    }
+
+    /// True where what others act upon is still as it was published.
+    fn published_stands(&self) -> bool {
+        let report = self.seed.published.raft();
+        let status = &report.status;
+        report.serves == self.node.serves()
+            && status.role == self.node.role()
+            && status.term == self.node.term()
+            && status.leader.as_ref() == self.node.leader()
+            && status.membership == *self.node.membership()
+    }
+
+    /// What operators want to find in the log: who leads, and since when.
+    fn tell(&self, report: &RaftReport) {
+        let before = self.seed.published.raft();
+        let (old, new) = (&before.status, &report.status);
+        if old.leader != new.leader && new.membership.members.len() > 1 {
+            match &new.leader {
+                Some(leader) if *leader == self.seed.config.id => info!(term = %new.term, "this node leads"),
+                Some(leader) => info!(%leader, term = %new.term, "follows a leader"),
+                None => info!(term = %new.term, "no leader"),
+            }
+        }
+        if old.outcast != new.outcast
+            && let Some(outcast) = report.outcast()
+        {
+            warn!("{outcast}");
+        }
     }
 
     fn publish(&self) {
-        let report = RaftReport { status: self.node.status(), serves: self.node.may_read() };
+        let report = RaftReport { status: self.node.status(), serves: self.node.serves() };
         if self.seed.parts.follow(self.ticket, !report.serves).is_err() {
             // What this actor knows of the log holds no more.
             return;
         }
+        self.tell(&report);
         if *self.seed.published.raft() != report {
             self.seed.published.set_raft(report);
         }
@@ -186,6 +380,22 @@ impl ActorFuture<Raft> for Pump {
         while let Poll::Ready(Some(event)) = raft.events.poll_recv(waker) {
             raft.completed(event);
         }
+        while let Poll::Ready(Some(loaded)) = raft.loads.poll_recv(waker) {
+            let now = raft.now();
+            raft.node.loaded(&loaded.peer, loaded.entries, now);
+        }
+        while let Poll::Ready(Some(ended)) = raft.endings.poll_recv(waker) {
+            raft.transferred(ended);
+        }
+        let mut messages = 0;
+        while let Poll::Ready(Some(envelope)) = raft.inbound.poll_recv(waker) {
+            let now = raft.now();
+            raft.node.step(envelope, now);
+            messages += 1;
+            if messages % MESSAGES_MAX == 0 {
+                raft.flush();
+            }
+        }
         raft.flush_or_end(context);
         Poll::Pending
     }
@@ -197,7 +407,8 @@ impl Handler<Ask<Propose>> for Raft {
     fn handle(&mut self, ask: Ask<Propose>, context: &mut Self::Context) {
         self.take_events();
         let (Propose { command }, reply) = ask.open();
-        match self.node.propose(&command, self.seed.clock.wall()) {
+        let now = self.now();
+        match self.node.propose(&command, now) {
             Ok(index) => self.waiting.push_back((index, reply.into_sender())),
             Err(error) => reply.send(Err(error)),
         }
@@ -205,6 +416,44 @@ impl Handler<Ask<Propose>> for Raft {
         if self.proposals >= PROPOSALS_MAX {
             self.flush_or_end(context);
         }
+    }
+}
+
+impl Handler<Ask<ReadIndex>> for Raft {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<ReadIndex>, _: &mut Self::Context) {
+        let (ReadIndex { lease }, reply) = ask.open();
+        let now = self.now();
+        if lease && self.node.holds_lease(now.monotonic) {
+            return reply.send(Ok(self.node.committed_index()));
+        }
+        self.next_read += 1;
+        self.reads.insert(self.next_read, reply);
+        self.node.read(self.next_read, now);
+    }
+}
+
+impl Handler<Ask<ChangeGroup>> for Raft {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<ChangeGroup>, _: &mut Self::Context) {
+        let (ChangeGroup(change), reply) = ask.open();
+        let now = self.now();
+        match self.node.change(&change, now) {
+            Ok(index) => self.changes.push((index, self.node.term(), reply)),
+            Err(error) => reply.send(Err(error)),
+        }
+    }
+}
+
+impl Handler<Ask<TransferLead>> for Raft {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<TransferLead>, _: &mut Self::Context) {
+        let (TransferLead { to }, reply) = ask.open();
+        let now = self.now();
+        reply.send(self.node.transfer(to.as_ref(), now));
     }
 }
 
@@ -233,7 +482,8 @@ mod tests {
             let (TakeOver, reply) = ask.open();
             let body = Body::EvictRequests { before: Timestamp::default() };
             let command = Command { request: None, origin: OriginUid::default(), affected: 0, body }.encode();
-            self.node.propose(&command, self.seed.clock.wall()).unwrap();
+            let now = self.now();
+            self.node.propose(&command, now).unwrap();
             let (news, _) = mpsc::unbounded_channel();
             let lifeline = Lifeline::new(ChildId(0), Generation(0), news);
             let mut successor = Raft::recover(self.seed.clone(), lifeline).unwrap();

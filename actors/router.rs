@@ -6,6 +6,7 @@
 //! * Requests do not pass through the supervisor, so no flood keeps it from restarting anything.
 
 use crate::actors::executor::Executor;
+use crate::actors::forward::{Elsewhere, Leaders};
 use crate::actors::front::Front;
 use crate::actors::janitor::Janitor;
 use crate::actors::messages::{
@@ -13,17 +14,26 @@ use crate::actors::messages::{
     Query, Render, Statement, Status, StatusReport, Streamed, Terms,
 };
 use crate::actors::metrics::{Metrics, MetricsActor, Work};
+use crate::actors::peers::Peers;
+use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Deadline, Route};
 use crate::actors::storage::Storage;
 use crate::actors::sync::Sync;
 use crate::actors::transit::Transit;
 use chronos::clock::{Clock, Monotonic};
-use chronos::error::Result;
+use chronos::error::{Error, Result};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+
+/// How long a statement waits for a leader: as long as a healthy group takes to elect one.
+pub const LEADER_WAIT: Duration = Duration::from_millis(2500);
+
+/// How long to wait for news of a leader before the last one is asked again.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a scrape or a health check may take.
 const ADMIN_WAIT: Duration = Duration::from_secs(2);
@@ -55,6 +65,14 @@ pub struct Routes {
     pub metrics: Route<MetricsActor>,
     /// Counts statements.
     pub counters: Arc<Metrics>,
+    /// Where the consensus stands.
+    pub published: Arc<Published>,
+    /// The other nodes.
+    pub peers: Arc<Peers>,
+    /// Connections to leaders.
+    pub leaders: Leaders,
+    /// Bytes of a statement that is handed on, or of its answer.
+    pub forward_bytes_max: usize,
     /// Room for requests and answers on their way.
     pub transit: Arc<Transit>,
     /// Measures them.
@@ -78,17 +96,95 @@ impl Router {
     /// Runs one statement to its end.
     pub async fn execute(&self, statement: Statement, terms: Terms) -> Result<Output> {
         let (began, work) = self.begin(statement.may_write());
-        let deadline = terms.deadline.plus(VERDICT_WAIT);
-        let result = match self.front.execute(&statement, &terms).await {
-            Some(result) => result,
-            None => self.executor().ask(Execute { statement, terms }, deadline).await,
+        let result = match self.elsewhere(std::slice::from_ref(&statement), false, &terms).await {
+            Some(Ok(mut outputs)) => Ok(outputs.pop().unwrap_or_default()),
+            Some(Err(failure)) => Err(failure.error),
+            None => self.run(statement, terms).await,
         };
         self.routes.counters.statement(work, self.since(began), result.as_ref().err());
         result
     }
 
+    async fn run(&self, statement: Statement, terms: Terms) -> Result<Output> {
+        let deadline = terms.deadline.plus(VERDICT_WAIT);
+        match self.front.execute(&statement, &terms).await {
+            Some(result) => result,
+            None => self.executor().ask(Execute { statement, terms }, deadline).await,
+        }
+    }
+
+    /// The same here, and nowhere else: for what another node has handed on.
+    pub async fn execute_here(&self, statement: Statement, terms: Terms) -> Result<Output> {
+        let (began, work) = self.begin(statement.may_write());
+        let result = match self.check_leading() {
+            Ok(()) => self.run(statement, terms).await,
+            Err(error) => Err(error),
+        };
+        self.routes.counters.statement(work, self.since(began), result.as_ref().err());
+        result
+    }
+
+    /// Runs statements as one here, and nowhere else.
+    pub async fn batch_here(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
+        self.check_leading().map_err(|error| BatchFailure { statement: 0, error })?;
+        self.run_batch(statements, terms).await
+    }
+
+    /// What is handed on by mistake goes back at once, so that its sender looks for the leader again.
+    fn check_leading(&self) -> Result<()> {
+        let raft = self.routes.published.raft();
+        if raft.serves { Ok(()) } else { Err(Error::unavailable(format!("no leader (term {})", raft.status.term))) }
+    }
+
+    /// Runs statements that may write where the leader is; none where that is here.
+    async fn elsewhere(
+        &self,
+        statements: &[Statement],
+        is_batch: bool,
+        terms: &Terms,
+    ) -> Option<Result<Vec<Output>, BatchFailure>> {
+        let routes = &self.routes;
+        let raft = routes.published.raft();
+        if raft.serves || raft.status.membership.members.len() <= 1 || !statements.iter().any(Statement::may_write) {
+            return None;
+        }
+        let until = Deadline::after(terms.deadline.left().min(LEADER_WAIT));
+        let mut reports = routes.published.watch_raft();
+        let mut last = Error::unavailable(format!("no leader (term {})", raft.status.term));
+        loop {
+            let report = reports.borrow_and_update().clone();
+            if report.serves {
+                return None;
+            }
+            let status = &report.status;
+            let leader = status.leader.as_ref().and_then(|leader| status.membership.get(leader));
+            if let Some(leader) = leader.filter(|leader| !leader.address.is_empty()) {
+                let ran = routes.leaders.run(
+                    &leader.address,
+                    statements,
+                    is_batch,
+                    terms,
+                    (&routes.peers, routes.forward_bytes_max),
+                );
+                match ran.await {
+                    Elsewhere::Answered(answer) => return Some(answer),
+                    Elsewhere::NotBegun(error) => last = error,
+                }
+            }
+            if until.left().is_zero() {
+                return Some(Err(BatchFailure { statement: 0, error: last }));
+            }
+            let pause = Deadline::after(until.left().min(RETRY_PAUSE));
+            let _ = tokio::time::timeout_at(pause.instant(), reports.changed()).await;
+        }
+    }
+
     /// Runs one statement and hands out its rows as they are found.
     pub async fn query(&self, statement: Statement, terms: Terms) -> Result<Streamed> {
+        if statement.may_write() {
+            // No rows: a write answers whole, here or elsewhere.
+            return self.execute(statement, terms).await.map(Streamed::Whole);
+        }
         let (began, work) = self.begin(statement.may_write());
         let deadline = terms.deadline.plus(VERDICT_WAIT);
         let result = self.executor().ask(Query { statement, terms }, deadline).await;
@@ -98,6 +194,13 @@ impl Router {
 
     /// Runs statements as one.
     pub async fn batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
+        match self.elsewhere(&statements, true, &terms).await {
+            Some(answer) => answer,
+            None => self.run_batch(statements, terms).await,
+        }
+    }
+
+    async fn run_batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
         let (began, work) = self.begin(statements.iter().any(Statement::may_write));
         let deadline = terms.deadline.plus(VERDICT_WAIT);
         let result = match self.executor().ask(ExecuteBatch { statements, terms }, deadline).await {
@@ -126,6 +229,11 @@ impl Router {
     /// A copy of the whole database, on its own disk.
     pub async fn backup(&self, permit: OwnedSemaphorePermit, deadline: Deadline) -> Result<BackupDirectory> {
         self.routes.storage.ask(Backup { permit }, deadline).await
+    }
+
+    /// Where snapshots of this node are taken in.
+    pub fn snapshots(&self) -> Result<PathBuf> {
+        self.front.snapshots()
     }
 
     /// The hash of everything that the newest view shows.

@@ -182,7 +182,7 @@ impl Pace {
     pub fn task(&self, terms: &Terms) -> Task {
         let until = self.until.clone();
         let check = move || if lock(&until).left().is_zero() { Err(canceled()) } else { Ok(()) };
-        Task { request: terms.request.clone(), check: Arc::new(check) }
+        Task { request: terms.request.clone(), access: terms.access, check: Arc::new(check) }
     }
 
     /// The present batch is there: the next one has its time.

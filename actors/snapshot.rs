@@ -12,7 +12,9 @@
 //! * A stream without an end is an error: see `rows.rs`.
 //! * The thread waits for nothing but its channel, which closes with the door: it needs no runtime, and outlives none.
 
+use crate::actors::admin::Admin;
 use crate::actors::grpc;
+use crate::actors::http::json_of;
 use crate::actors::messages::BackupDirectory;
 use crate::actors::proto::wire;
 use crate::actors::route::Deadline;
@@ -39,17 +41,47 @@ const BACKUP_WAIT: Duration = Duration::from_mins(2);
 
 struct Door {
     router: Router,
+    admin: Admin,
     /// One permit: see above.
     permit: Arc<Semaphore>,
 }
 
 /// The service, to be added to the gRPC door.
 pub fn service(router: Router) -> AdminServiceServer<impl AdminService> {
-    AdminServiceServer::new(Door { router, permit: Arc::new(Semaphore::new(1)) })
+    let admin = Admin::new(router.clone());
+    AdminServiceServer::new(Door { router, admin, permit: Arc::new(Semaphore::new(1)) })
 }
 
 #[tonic::async_trait]
 impl AdminService for Door {
+    async fn members(&self, _: Request<wire::MembersRequest>) -> Result<Response<wire::MembersResponse>, Status> {
+        Ok(Response::new(self.admin.members()))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<wire::ChangeMembersRequest>,
+    ) -> Result<Response<wire::MembersResponse>, Status> {
+        self.admin.change(request).await.map(Response::new)
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
+        self.admin.transfer(request).await.map(Response::new)
+    }
+
+    async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportResponse>, Status> {
+        let text = if request.into_inner().metrics {
+            self.router.render().await
+        } else {
+            self.router.status().await.map(|report| json_of(&report, None).to_string())
+        };
+        let text = text.map_err(|error| grpc::status(&error))?;
+        Ok(Response::new(wire::ReportResponse { text }))
+    }
+
     type CreateSnapshotStream = BoxStream<'static, Result<wire::SnapshotChunk, Status>>;
 
     async fn create_snapshot(

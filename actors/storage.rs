@@ -7,20 +7,25 @@
 //! * A failure of the disk is not mended by a restart: it ends the process.
 //! * A panic in one of the engine's threads ends this actor, and with it the engine: the next life opens it again.
 //!
+//! * A snapshot of the leader takes the place of the state while no engine runs: this life ends with it, and the next
+//!   one goes on from there.
+//!
 //! Restart: the engine is opened again, as at boot.
 
 use crate::actors::figures::{StorageStatus, Totals};
 use crate::actors::lifeline::{Lifeline, News};
-use crate::actors::messages::{Backup, BackupDirectory, Close};
+use crate::actors::messages::{Backup, BackupDirectory, Close, Install};
+use crate::actors::peers::Peers;
 use crate::actors::published::Published;
-use crate::actors::route::Ask;
+use crate::actors::route::{Ask, Deadline};
 use actix::fut::ActorFutureExt;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use chronos::embedded::{self, open_directory};
-use chronos::error::{Error, Kind, Result};
-use chronos::ids::{LogIndex, OriginUid};
-use chronos::raft::{Ready, Recovered};
-use chronos::storage::engine::{Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Options, Stop, Waiting};
+use chronos::error::{Error, Kind, Result, SqlState};
+use chronos::ids::{ClusterId, DiskId, LogIndex, OriginUid, Term};
+use chronos::raft::{Entry, NodeId, Position, Ready, Recovered};
+use chronos::storage::engine::{Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Keep, Options, Stop, Waiting};
+use chronos::storage::snapshot::Staged;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -69,9 +74,25 @@ pub struct Lent {
     pub origin: OriginUid,
     /// Ends the life of storage that owns it.
     reopen: Arc<Notify>,
+    /// Told when entries have been applied.
+    applied: Arc<Notify>,
 }
 
 impl Lent {
+    /// Waits until everything up to `index` is applied, at most until then.
+    pub async fn reach(&self, index: LogIndex, until: Deadline) -> Result<()> {
+        loop {
+            let mut applied = std::pin::pin!(self.applied.notified());
+            // Before looking: what is applied in between is not missed.
+            applied.as_mut().enable();
+            if self.handle.lasting_view().version >= index {
+                return Ok(());
+            }
+            let late = || Error::unavailable(format!("this node is behind: it has not applied entry {index} yet"));
+            tokio::time::timeout_at(until.instant(), applied).await.map_err(|_| late())?;
+        }
+    }
+
     /// Has the directory opened again, where this engine is still the present one: what is damaged in the hot store is
     /// then made anew from the log. One that is gone has a successor, which has done so already.
     pub fn reopen(&self) {
@@ -79,13 +100,27 @@ impl Lent {
     }
 }
 
+/// What a raft actor goes on from.
+pub struct Log {
+    /// What is in the log, once all that was handed to it is written.
+    pub recovered: Recovered,
+    /// On which disk.
+    pub disk: DiskId,
+    /// Of which group.
+    pub cluster: ClusterId,
+}
+
 /// The present engine.
 struct Present {
+    disk: DiskId,
+    cluster: ClusterId,
     lent: Lent,
     directory: PathBuf,
     /// What the log holds once all that was handed to it is written. The log thread takes appends in order and ends
     /// the process where it cannot write one, so a raft actor that starts later goes on from here.
     log: Recovered,
+    /// Everything up to here is committed, as raft has said.
+    committed: LogIndex,
     /// The raft actor that may append to it; none before the first.
     raft: Option<Ticket>,
     /// Where the engine's events go: to the present raft actor.
@@ -110,17 +145,18 @@ impl Parts {
 
     /// What a raft actor begins with: what is in the log, the engine's events from here on, and the right to append,
     /// which the one before it loses.
-    pub fn open_log(&self) -> Result<(Recovered, mpsc::UnboundedReceiver<Event>, Ticket)> {
+    pub fn open_log(&self) -> Result<(Log, mpsc::UnboundedReceiver<Event>, Ticket)> {
         // Bounded by the appends that are out, each of which is reported at most twice.
         let (sender, events) = mpsc::unbounded_channel();
-        let (recovered, ticket) = self.with(|present| {
+        let (log, ticket) = self.with(|present| {
             let ticket = Ticket(self.tickets.fetch_add(1, Ordering::AcqRel) + 1);
             present.raft = Some(ticket);
             present.events = Some(sender);
             self.is_followed.store(true, Ordering::Release);
-            (Recovered { applied: present.lent.handle.view().version, ..present.log.clone() }, ticket)
+            let recovered = Recovered { applied: present.lent.handle.view().version, ..present.log.clone() };
+            (Log { recovered, disk: present.disk, cluster: present.cluster }, ticket)
         })?;
-        Ok((recovered, events, ticket))
+        Ok((log, events, ticket))
     }
 
     /// Says whether raft is to be woken when entries have been applied.
@@ -141,17 +177,62 @@ impl Parts {
     /// Hands what raft wants done to the log thread, and remembers it for the next raft actor.
     pub fn append(&self, ticket: Ticket, ready: Ready, waiting: Vec<Option<Waiting>>) -> Result<()> {
         let hard_state = ready.hard_state.clone();
-        let last = ready.entries.last().map(|entry| (entry.index, entry.term, entry.hlc));
         self.with_raft(ticket, |present| {
-            present.lent.handle.append(Append::of(ready, waiting));
+            ready.entries.iter().for_each(|entry| present.log.append(entry));
             if let Some(hard_state) = hard_state {
                 present.log.hard_state = hard_state;
             }
-            if let Some((index, term, hlc)) = last {
-                present.log.last = (index, term);
-                present.log.hlc = hlc;
-            }
+            present.lent.handle.append(Append::of(ready, waiting));
         })
+    }
+
+    /// Everything up to here is committed.
+    pub fn commit(&self, ticket: Ticket, position: Position) -> Result<()> {
+        let handle = self.with_raft(ticket, |present| {
+            present.committed = present.committed.max(position.index);
+            present.lent.handle.clone()
+        })?;
+        // What is small is applied on this thread, and told here again: not under the lock.
+        handle.commit(position);
+        Ok(())
+    }
+
+    /// Peers may need these entries.
+    pub fn keep_log(&self, ticket: Ticket, keep: Keep) -> Result<()> {
+        self.with_raft(ticket, |present| present.lent.handle.keep_log(keep))
+    }
+
+    /// Withdraws the present engine for a snapshot that is to take its place: nothing is appended or committed from here
+    /// on.
+    fn give_up_for(&self, position: Position, term: Term) -> Result<()> {
+        let mut present = self.lock();
+        let Some(engine) = &*present else { return Err(Error::unavailable("storage is restarting")) };
+        let refused = |text: String| Err(Error::invalid(SqlState::NOT_IN_STATE, text));
+        if term < engine.log.hard_state.term {
+            return refused(format!("a snapshot of term {term}, and this is term {}", engine.log.hard_state.term));
+        }
+        if position.index <= engine.committed {
+            return refused(format!("a snapshot of entry {}, and {} is committed", position.index, engine.committed));
+        }
+        *present = None;
+        self.applied.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Reads entries of the log for a peer; `done` is called with them, on the log thread.
+    pub fn read_log(
+        &self,
+        ticket: Ticket,
+        from: LogIndex,
+        bytes_max: usize,
+        done: impl FnOnce(Vec<Entry>) + Send + 'static,
+    ) -> Result<()> {
+        self.with_raft(ticket, |present| present.lent.handle.read_log(from, bytes_max, done))
+    }
+
+    /// A later raft actor does not ask for what is gone.
+    fn trimmed(&self, previous: Position) {
+        let _ = self.with(|present| present.log.terms.trim(previous));
     }
 
     fn tell(&self, event: Event) {
@@ -192,6 +273,8 @@ impl Parts {
 pub struct Seed {
     /// The directory given by the operator; the node's own is in it.
     pub directory: PathBuf,
+    /// This node.
+    pub id: NodeId,
     /// Which database of the directory, and its limits.
     pub database: embedded::Options,
     /// What the engine is made of.
@@ -202,6 +285,8 @@ pub struct Seed {
     pub parts: Arc<Parts>,
     /// Where to say how it is.
     pub published: Arc<Published>,
+    /// The other nodes: promises to them leave as soon as they are durable.
+    pub peers: Arc<Peers>,
     /// Where to report what no restart mends.
     pub news: mpsc::UnboundedSender<News>,
 }
@@ -226,15 +311,20 @@ impl Storage {
         let options = &seed.options;
         let directory = open_directory(&seed.directory, &seed.database, options)?;
         let (path, origin) = (directory.path.clone(), directory.identity.origin);
+        let (disk, cluster) = (directory.identity.disk_id, directory.identity.cluster_id);
         let ending = Arc::new(AtomicBool::new(false));
         let reopen = Arc::new(Notify::new());
-        let events = watch(&seed, ending.clone(), reopen.clone());
+        let applied = Arc::new(Notify::new());
+        let events = watch(&seed, ending.clone(), reopen.clone(), applied.clone());
         let (engine, recovered) = Engine::recover(directory, options, events)?;
         let handle = engine.handle();
         let log = recovered.to_raft();
         seed.parts.set(Some(Present {
-            lent: Lent { handle: handle.clone(), origin, reopen: reopen.clone() },
+            disk,
+            cluster,
+            lent: Lent { handle: handle.clone(), origin, reopen: reopen.clone(), applied },
             directory: path,
+            committed: log.applied,
             log,
             raft: None,
             events: None,
@@ -258,6 +348,19 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Puts a snapshot in the place of the state.
+    fn install(&mut self, staged: &Staged, term: Term) -> Result<()> {
+        self.seed.parts.give_up_for(staged.manifest.position, term)?;
+        self.ending.store(true, Ordering::Release);
+        let Some(engine) = self.engine.take() else { return Err(Error::unavailable("storage is stopping")) };
+        let installed = engine.install(&self.seed.options.files, staged);
+        let mut past = self.seed.past();
+        *past = past.plus(&Totals::of(&self.handle));
+        installed
+    }
+}
+
 impl Seed {
     /// No code panics while it holds this lock, so a poisoned one still guards whole values.
     fn past(&self) -> MutexGuard<'_, Totals> {
@@ -266,9 +369,15 @@ impl Seed {
 }
 
 /// What is done with the engine's news, on its threads.
-fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>) -> Events {
+fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>, applied: Arc<Notify>) -> Events {
     let (parts, news) = (seed.parts.clone(), seed.news.clone());
-    Arc::new(move |event| {
+    let (peers, id) = (seed.peers.clone(), seed.id.clone());
+    Arc::new(move |mut event| {
+        if let Event::Persisted { messages, .. } = &mut event {
+            for promise in messages.extract_if(.., |message| message.to != id) {
+                peers.send(promise);
+            }
+        }
         match &event {
             Event::Failed(error) => {
                 // That the engine is ending is what its threads find then, and no failure of the disk.
@@ -288,7 +397,9 @@ fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>) -> Even
                 ending.store(true, Ordering::Release);
                 reopen.notify_one();
             }
-            Event::Persisted { .. } | Event::Applied(_) => {}
+            Event::Trimmed(previous) => parts.trimmed(*previous),
+            Event::Applied(_) => applied.notify_waiters(),
+            Event::Persisted { .. } => {}
         }
         parts.tell(event);
     })
@@ -322,6 +433,20 @@ impl Handler<Ask<Close>> for Storage {
     fn handle(&mut self, ask: Ask<Close>, _: &mut Self::Context) {
         let (Close, reply) = ask.open();
         reply.send(self.end(Stop::Clean));
+    }
+}
+
+impl Handler<Ask<Install>> for Storage {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Install>, context: &mut Self::Context) {
+        let (Install { staged, term }, reply) = ask.open();
+        let installed = self.install(&staged, term);
+        if self.engine.is_none() {
+            // Installed or not: the supervisor opens what is there, and starts raft after it.
+            context.terminate();
+        }
+        reply.send(installed);
     }
 }
 

@@ -34,7 +34,7 @@ pub use result::{FromValue, ResultSet, Row, Rows};
 
 use crate::clock::SystemClock;
 use crate::ids::ClusterId;
-use crate::raft::{Membership, Naming, NodeId};
+use crate::raft::{Member, Membership, Naming, NodeId};
 use crate::sql::execute::{Answer, Executor, Limits, Task};
 use crate::sql::memory::Pool;
 use crate::storage::directory::{self, Create, Identity};
@@ -60,6 +60,8 @@ pub struct Options {
     pub create: Create,
     /// What to do where the directory is that of a node of another name than `id`.
     pub naming: Naming,
+    /// To which group a database that is made here belongs.
+    pub begin: Begin,
     /// Limits of storage.
     pub engine: engine::Limits,
     /// Limits of statements.
@@ -70,6 +72,18 @@ pub struct Options {
     pub workers: Option<NonZeroUsize>,
 }
 
+/// What a new database begins as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Begin {
+    /// A group of one.
+    #[default]
+    Alone,
+    /// A member of a group that begins with these: the same on all of them.
+    Together(Membership),
+    /// A node that a running group is to add: it has nothing before the group says so.
+    Joining(ClusterId),
+}
+
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -77,6 +91,7 @@ impl Default for Options {
             default_id: "local".into(),
             create: Create::Allowed,
             naming: Naming::Kept,
+            begin: Begin::Alone,
             engine: engine::Limits::default(),
             statements: Limits::default(),
             query_bytes_max: 20 << 20,
@@ -103,15 +118,24 @@ pub fn open_directory(path: &Path, options: &Options, engine: &engine::Options) 
         return Ok(directory);
     }
     let id = path.file_name().and_then(|name| name.to_str()).unwrap_or(&options.default_id).to_owned();
-    let membership = Membership::single(&NodeId(id.clone()));
-    let identity = Identity::draw(cluster_id(&membership), &id)?;
+    let (cluster, membership) = match &options.begin {
+        Begin::Alone => {
+            let membership = Membership::single(&NodeId(id.clone()));
+            (cluster_id(&membership), Some(membership))
+        }
+        Begin::Together(membership) => (cluster_id(membership), Some(membership.clone())),
+        Begin::Joining(cluster) => (*cluster, None),
+    };
+    let identity = Identity::draw(cluster, &id)?;
     let salt = engine::salt(&identity);
-    Directory::format(files, &path, identity, |path| engine::format(path, engine, &membership, salt))
+    Directory::format(files, &path, identity, |path| engine::format(path, engine, membership.as_ref(), salt))
 }
 
 /// The group's identity: the hash of its sorted bootstrap members.
 fn cluster_id(membership: &Membership) -> ClusterId {
-    ClusterId(xxhash_rust::xxh3::xxh3_128(&membership.encode()))
+    let line = |(id, member): (&NodeId, &Member)| format!("{id}={} {:?}\n", member.address, member.role);
+    let text: String = membership.members.iter().map(line).collect();
+    ClusterId(xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
 /// What the engine is made of on this machine.

@@ -36,6 +36,31 @@ pub enum Kind {
     Internal,
 }
 
+impl Kind {
+    /// Every kind with its name, as nodes tell each other.
+    const NAMES: [(Kind, &'static str); 9] = [
+        (Kind::Invalid, "invalid"),
+        (Kind::Conflict, "conflict"),
+        (Kind::Limit, "limit"),
+        (Kind::Unavailable, "unavailable"),
+        (Kind::Overloaded, "overloaded"),
+        (Kind::InDoubt, "in doubt"),
+        (Kind::Damaged, "damaged"),
+        (Kind::Io, "io"),
+        (Kind::Internal, "internal"),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Kind::NAMES.iter().find(|(kind, _)| *kind == self).map_or("internal", |(_, name)| name)
+    }
+
+    /// Reads a name.
+    pub fn parse(name: &str) -> Option<Kind> {
+        Kind::NAMES.iter().find(|(_, known)| *known == name).map(|(kind, _)| *kind)
+    }
+}
+
 /// A five-character code of the SQL standard, with PostgreSQL's extensions.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SqlState([u8; 5]);

@@ -28,7 +28,9 @@ mod staged;
 mod write;
 
 pub use apply::{Machine, Outcome, Preview, preview};
-pub use command::{Body, Command, Effect, NewIndex, NewTable, Part, Request, RequestId, TableWrite, Transaction};
+pub use command::{
+    Body, COMMAND_VERSION, Command, Effect, NewIndex, NewTable, Part, Request, RequestId, TableWrite, Transaction,
+};
 pub use request::{REQUESTS_MAX, Recalled, SESSIONS_MAX, recall};
 pub use row_set::{KeySet, RowSet};
 pub use stage::push_frame;

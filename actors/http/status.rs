@@ -2,6 +2,7 @@
 
 use crate::actors::messages::{CeilingReport, Content, LevelReport, StatusReport};
 use crate::actors::published::role_name;
+use chronos::raft::{Member, NodeId};
 use serde_json::{Map, Value as Json, json};
 
 /// The whole of it; the content hash is missing where the database is too large to be hashed in time.
@@ -35,28 +36,36 @@ pub fn json_of(report: &StatusReport, content: Option<Content>) -> Json {
     })
 }
 
-/// The group. This version runs groups of one, of which the node itself is all.
+/// The group; how far the others are, only the leader knows.
 fn members(report: &StatusReport) -> Vec<Json> {
     let raft = &report.raft.status;
-    let member = |id: &str| {
-        let is_self = id == report.id;
+    let member = |(id, member): (&NodeId, &Member)| {
+        let is_self = id.0 == report.id;
+        let peer = raft.peers.iter().find(|peer| peer.id == *id);
+        // Of a group of one nobody but the node itself knows where it is.
+        let address = if is_self || member.address.is_empty() { &report.address } else { &member.address };
         json!({
-            "id": id,
-            "voter": true,
-            "address": is_self.then_some(&report.address),
+            "id": id.0,
+            "voter": member.role.votes(),
+            "member": member.role.name(),
+            "address": address,
+            "leads": raft.leader.as_ref() == Some(id),
             "role": is_self.then(|| role_name(raft.role)),
             "applied": is_self.then_some(raft.applied.0),
+            "matched": peer.map(|peer| peer.matched.0),
+            "silent_ms": peer.map(|peer| peer.silent.as_millis() as u64),
         })
     };
-    raft.membership.voters.iter().map(|voter| member(&voter.0)).collect()
+    raft.membership.members.iter().map(member).collect()
 }
 
 fn raft(report: &StatusReport) -> Json {
     let raft = &report.raft.status;
-    let voters: Vec<&str> = raft.membership.voters.iter().map(|voter| voter.0.as_str()).collect();
+    let voters: Vec<&str> = raft.membership.voters().map(|voter| voter.0.as_str()).collect();
     json!({
         "role": role_name(raft.role), "term": raft.term.0, "committed": raft.committed.0, "applied": raft.applied.0,
-        "last": raft.last.0, "proposals_bytes": raft.proposals_bytes, "voters": voters, "serves": report.raft.serves,
+        "first": raft.first.0, "last": raft.last.0, "proposals_bytes": raft.proposals_bytes, "voters": voters,
+        "leader": raft.leader.as_ref().map(|leader| &leader.0), "serves": report.raft.serves,
     })
 }
 

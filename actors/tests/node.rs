@@ -21,6 +21,7 @@ use actix::{Context, Handler};
 use chronos::clock::{Clock, SystemClock};
 use chronos::embedded::engine_options;
 use chronos::error::{Kind, Result, SqlState};
+use chronos::sql::execute::Access;
 use chronos::sql::value::Value;
 use chronos::storage::engine;
 use std::net::SocketAddr;
@@ -56,7 +57,7 @@ poisoned!(Storage, Raft, Executor, Janitor, Sync, MetricsActor);
 
 pub fn terms() -> Terms {
     let deadline = Deadline::after(Duration::from_secs(30));
-    Terms { deadline, whole: None, consistency: Consistency::default(), request: None }
+    Terms { deadline, whole: None, consistency: Consistency::default(), request: None, access: Access::default() }
 }
 
 pub fn statement(sql: &str) -> Statement {
@@ -89,7 +90,7 @@ impl Running {
         config.executors = 2;
         config.policy = Policy { failures_max: usize::MAX, backoff_first: Duration::ZERO, ..Policy::default() };
         config.database.engine = engine.limits.clone();
-        let Node { router, published, parts, supervisor } = Node::start_on(&config, clock, engine).await.unwrap();
+        let Node { router, published, parts, supervisor, .. } = Node::start_on(&config, clock, engine).await.unwrap();
         let news = supervisor.sender();
         actix::spawn(async {
             if let End::GaveUp(error) = supervisor.run().await {

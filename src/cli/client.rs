@@ -5,6 +5,8 @@ use super::remote::{Remote, Target};
 use super::repl::Repl;
 use super::script::Script;
 use super::{Environment, Stop};
+use crate::actors::tls::Files;
+use chronos::config::{Config, Tls};
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -19,27 +21,41 @@ Examples:
   echo 'SELECT 1;' | chronos client
 
 With -e, -f or a pipe the output is plain, and the first error ends the run with exit code 1.
-CHRONOS_AUTH_TOKEN is sent as a bearer token. The history is kept in DATA_DIR/client.";
+CHRONOS_AUTH_TOKEN is sent as a bearer token; CHRONOS_TLS_CERT, _KEY and _CA_CERT encrypt, CHRONOS_TLS_DOMAIN is
+the name that the node's certificate must carry [default: localhost]. The history is kept in DATA_DIR/client.";
 
 /// The node to talk to; shared by all commands that need one.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Leader {
     /// Nodes to connect to, the first that answers
-    #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:8000")]
+    #[arg(long, value_name = "HOST:PORT,...", default_value = "127.0.0.1:8000", global = true)]
     pub leader: String,
 }
 
 impl Leader {
-    /// The target with its token.
+    /// The target with its token and its certificate.
     pub fn target(&self, environment: &Environment) -> Result<Target, Stop> {
-        for name in ["CHRONOS_TLS_CERT", "CHRONOS_TLS_KEY", "CHRONOS_TLS_CA_CERT"] {
-            if environment.get(name).is_some_and(|value| !value.is_empty()) {
-                return Err(Stop::Usage(format!("environment {name}: TLS is not supported by this version")));
-            }
-        }
         let token = environment.get("CHRONOS_AUTH_TOKEN").filter(|token| !token.is_empty()).cloned();
-        Target::parse(&self.leader, token).map_err(|error| Stop::Usage(format!("--leader: {error}")))
+        let tls = tls(environment)?;
+        Target::parse(&self.leader, token, tls).map_err(|error| Stop::Usage(format!("--leader: {error}")))
     }
+}
+
+/// The certificate that the environment names, under the names that the daemon has for its own.
+fn tls(environment: &Environment) -> Result<Option<Files>, Stop> {
+    let set = |name: &str| environment.get(name).filter(|value| !value.is_empty());
+    let files = [set("CHRONOS_TLS_CERT"), set("CHRONOS_TLS_KEY"), set("CHRONOS_TLS_CA_CERT")];
+    let [cert, key, ca_cert] = match files {
+        [None, None, None] => return Ok(None),
+        [Some(_), Some(_), Some(_)] => files.map(|path| path.map(PathBuf::from)),
+        _ => {
+            let message = "TLS needs CHRONOS_TLS_CERT, CHRONOS_TLS_KEY and CHRONOS_TLS_CA_CERT together";
+            return Err(Stop::Usage(message.to_owned()));
+        }
+    };
+    let defaults = Config::default().tls;
+    let domain = set("CHRONOS_TLS_DOMAIN").cloned().unwrap_or(defaults.domain);
+    Ok(Files::read(&Tls { cert, key, ca_cert, domain })?)
 }
 
 /// What `client` takes.

@@ -7,7 +7,7 @@ use chronos::embedded::{Database, Options};
 use chronos::error::{Error, Result, SqlState};
 use chronos::raft::Naming;
 use chronos::sql::bind::OutputColumn;
-use chronos::sql::execute::{self, Task};
+use chronos::sql::execute::{self, Access, Task};
 use chronos::sql::translate::ParseLimits;
 use chronos::storage::directory::Create;
 use chronos::storage::engine;
@@ -42,6 +42,7 @@ fn engine_limits(config: &Config) -> engine::Limits {
         cache_bytes_max: share as usize,
         seal_wal_bytes: config.storage.seal_wal_bytes.0,
         segment_bytes: config.storage.segment_bytes.0,
+        log_keep_bytes_max: config.raft.log_keep_bytes_max.0,
         commit_linger: config.storage.commit_linger.0,
         disk_reserve_bytes: config.disk_reserve().0,
         disk_stall_max: config.storage.disk_stall_max.0,
@@ -118,7 +119,7 @@ impl Embedded {
             let stops = interrupted.load(Ordering::Relaxed);
             if stops { Err(Error::limit(SqlState::QUERY_CANCELED, "cancelled")) } else { Ok(()) }
         };
-        Task { request: None, check: Arc::new(check) }
+        Task { request: None, access: Access::ReadWrite, check: Arc::new(check) }
     }
 
     /// Seals and unlocks.

@@ -67,6 +67,11 @@ fn filter(level: &str) -> Result<Targets, String> {
     Ok(levels)
 }
 
+/// Refuses levels that cannot be read.
+pub fn check(level: &str) -> Result<(), String> {
+    filter(level).map(drop)
+}
+
 /// Starts logging for the life of the process.
 pub fn start(log: &Log) -> Result<Levels, Stop> {
     // Named one by one, so that a setting which is added and not looked at here does not compile.

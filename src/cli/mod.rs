@@ -4,6 +4,7 @@
 //! * Results go to standard output, everything else to standard error.
 //! * The environment is read here, once, and handed on as a map.
 
+mod admin;
 mod backslash;
 mod bench;
 mod client;
@@ -67,6 +68,8 @@ enum Command {
     Export(export::Arguments),
     /// Write a database to a file, check it, restore it
     Snapshot(snapshot::Arguments),
+    /// Look at a running group, and change it
+    Admin(admin::Arguments),
     /// Check or show the configuration
     Config(config::Arguments),
     /// Measure a running node
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::SingleNode(arguments) => single_node::run(&arguments, environment),
         Command::Import(arguments) => import::run(&arguments, environment),
         Command::Export(arguments) => export::run(&arguments, &environment),
+        Command::Admin(arguments) => admin::run(&arguments, &environment),
         Command::Snapshot(arguments) => snapshot::run(&arguments, environment),
         Command::Config(arguments) => config::run(&arguments, environment),
         Command::Bench(arguments) => bench::run(&arguments, &environment),

@@ -2,10 +2,12 @@
 
 use super::logging::{self, Levels};
 use super::{Environment, Stop, embedded};
-use crate::actors::{self, DaemonConfig};
-use chronos::config::{Address, Config, Flag, Loaded, Origin, Sources, load};
-use chronos::embedded::Options;
-use chronos::raft::Naming;
+use crate::actors::auth as access;
+use crate::actors::{self, DaemonConfig, TakeAccess};
+use chronos::config::{Address, Config, Flag, Loaded, Origin, Role, Sources, load};
+use chronos::embedded::{Begin, Options};
+use chronos::ids::ClusterId;
+use chronos::raft::{Member, MemberRole, Membership, Naming, NodeId};
 use chronos::storage::directory::{self, Create, Database};
 use chronos::storage::files::SystemFiles;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -25,6 +27,7 @@ Settings: flags > environment (CHRONOS_SECTION__KEY) > --config file > defaults.
 
 /// What `node` takes.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own on the command line")]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
@@ -33,6 +36,9 @@ pub struct Arguments {
     /// --data-dir data/local --rename --id node7; the directory keeps its name. It must be the whole of its group
     #[arg(long, conflicts_with = "clean")]
     rename: bool,
+    /// Join the running group that --peers names, once `chronos admin add-node` has added this node to it
+    #[arg(long, requires = "peers")]
+    join: bool,
     /// Remove this node's data first: all its tables. A database of another name than the default's is removed only
     /// where --id names it
     #[arg(long)]
@@ -134,28 +140,68 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     if arguments.rename {
         config.database.naming = Naming::Renamed;
     }
+    config.database.begin = match &*others(&loaded.config) {
+        [] => Begin::Alone,
+        others if arguments.join => Begin::Joining(identify(others, &path, &loaded.config)?),
+        _ => Begin::Together(group(&loaded.config)),
+    };
     let levels = logging::start(&loaded.config.log)?;
-    for warning in loaded.config.warnings() {
-        tracing::warn!("{warning}");
-    }
+    loaded.config.warnings().iter().for_each(|line| tracing::warn!("{line}"));
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
     if arguments.clean && directory::clean(&SystemFiles, &path)? {
         tracing::info!(directory = %path.display(), "removed the database");
     }
-    let reload = move || reload(&arguments.settings, environment.clone(), &levels);
+    let reload = move |take: TakeAccess| reload(&arguments.settings, environment.clone(), &levels, take);
     actors::run(config, &reload).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
 }
 
-/// Reads the settings again and takes what may change while the node runs: the log levels.
-fn reload(settings: &Settings, environment: Environment, levels: &Levels) -> Result<String, String> {
+/// Reads the settings again and takes what may change while the node runs: tokens, certificates and log levels.
+fn reload(settings: &Settings, environment: Environment, levels: &Levels, take: TakeAccess) -> Result<String, String> {
     let loaded = settings.load(environment).map_err(|stop| match stop {
         Stop::Usage(message) | Stop::Message(message) => message,
         Stop::Failed(error) => error.to_string(),
         Stop::Exit(_) | Stop::Quit => "the settings cannot be read".to_owned(),
     })?;
     let level = &loaded.config.log.level;
+    logging::check(level)?;
+    let taken = take(&access::Settings::of(&loaded.config)).map_err(|error| error.to_string())?;
     levels.set(level)?;
-    Ok(format!("log.level = {level:?} ({})", loaded.origin("log", "level")))
+    loaded.config.warnings().iter().for_each(|line| tracing::warn!("{line}"));
+    Ok(format!("log.level = {level:?} ({}), {taken}", loaded.origin("log", "level")))
+}
+
+/// Where the other members are.
+fn others(config: &Config) -> Vec<String> {
+    config.cluster.peers(&config.node.id).map(|peer| peer.address.to_string()).collect()
+}
+
+/// The group as configured, this node in it as the others reach it.
+fn group(config: &Config) -> Membership {
+    Membership::of(config.cluster.members.iter().map(|member| {
+        let address = match &config.node.advertise {
+            Some(advertised) if member.id == config.node.id => advertised.to_string(),
+            Some(_) | None => member.address.to_string(),
+        };
+        let role = match member.role {
+            Role::Voter => MemberRole::Voter,
+            Role::Learner => MemberRole::Learner,
+            Role::Witness => MemberRole::Witness,
+        };
+        (NodeId(member.id.to_string()), Member { role, address, disk: None })
+    }))
+}
+
+/// The group that answers at one of the addresses. Not asked for where this node belongs to one already.
+fn identify(addresses: &[String], path: &Path, config: &Config) -> Result<ClusterId, Stop> {
+    if directory::is_database(&SystemFiles, path) {
+        return Ok(ClusterId::default());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Stop::Message(format!("cannot start: {error}")))?;
+    let guard = access::PeerGuard::new(access::Guard::open(&access::Settings::of(config))?);
+    runtime.block_on(actors::peers::dial::identify(addresses, &guard)).map_err(Stop::Failed)
 }
 
 /// What the daemon must know.
@@ -174,6 +220,7 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.scrub_interval = config.storage.scrub_interval.0;
     daemon.advertise = config.node.advertise.as_ref().map(ToString::to_string);
     daemon.ceilings = config.ceilings();
+    daemon.access = access::Settings::of(config);
     daemon.ttl_cleanup_interval = Duration::from_secs(config.ttl.cleanup_interval_secs);
     Ok(daemon)
 }
@@ -193,8 +240,8 @@ mod tests {
     use chronos::config::SETTINGS;
 
     /// Values of every kind; for each setting one of them is valid and not its default.
-    const OTHERS: [&str; 9] =
-        ["7", "77", "77ms", "77s", "7 MiB", "77 MiB", "127.0.0.1:7777", "other", "http://127.0.0.1:7777"];
+    const OTHERS: [&str; 10] =
+        ["true", "7", "77", "77ms", "77s", "7 MiB", "77 MiB", "127.0.0.1:7777", "other", "http://127.0.0.1:7777"];
 
     /// What the daemon is started with, without the list of ceilings, which shows everything anyway.
     fn started_with(config: &Config) -> String {

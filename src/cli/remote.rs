@@ -19,6 +19,7 @@ pub use judge::{broke, did_nothing, from_status, reason};
 use super::session::{Session, Sink};
 use crate::actors::proto::wire::SqlRequest;
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
+use crate::actors::tls::{Files, explain, wants_tls};
 use answer::Answer;
 use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
@@ -49,22 +50,26 @@ pub struct Target {
     pub addresses: Vec<Address>,
     /// Sent as `authorization: Bearer ...`.
     pub token: Option<String>,
+    /// How connections are encrypted, where they are.
+    pub tls: Option<Files>,
 }
 
 impl Target {
-    /// Reads `127.0.0.1:8000[,...]`; a scheme `http://` in front is fine.
-    pub fn parse(list: &str, token: Option<String>) -> Result<Target, String> {
+    /// Reads `127.0.0.1:8000[,...]`; a scheme in front is fine. Whether connections are encrypted is said by `tls` alone;
+    /// `https://` without it is refused, so that nobody sends in the clear what was meant to be encrypted.
+    pub fn parse(list: &str, token: Option<String>, tls: Option<Files>) -> Result<Target, String> {
         let addresses = list
             .split(',')
             .map(|part| {
                 let part = part.trim();
-                if part.starts_with("https://") {
-                    return Err(format!("{part}: TLS is not supported by this version"));
+                let (http, https) = (part.strip_prefix("http://"), part.strip_prefix("https://"));
+                if https.is_some() && tls.is_none() {
+                    return Err(format!("{part}: set CHRONOS_TLS_CERT, CHRONOS_TLS_KEY and CHRONOS_TLS_CA_CERT"));
                 }
-                Address::parse(part.strip_prefix("http://").unwrap_or(part).trim_end_matches('/'))
+                Address::parse(http.or(https).unwrap_or(part).trim_end_matches('/'))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        Ok(Target { addresses, token })
+        Ok(Target { addresses, token, tls })
     }
 
     /// A client of the first node that can be reached, beginning with the one at `first`; answers which it was.
@@ -82,13 +87,19 @@ impl Target {
         for step in 0..self.addresses.len() {
             let at = (first + step) % self.addresses.len();
             let address = &self.addresses[at];
-            match dial(address).await {
+            match dial(address, self.tls.as_ref()).await {
                 Ok(channel) => return Ok((at, channel)),
-                Err(error) => reasons.push(format!("{address} ({})", innermost(&error))),
+                Err(error) => reasons.push(format!("{address} ({error})")),
             }
         }
         Err(Error::unavailable(format!("no node answers: {}", reasons.join(", ")))
             .hint("is it running? chronos node --help"))
+    }
+
+    /// True where the reason for a failure is that the node at this position wants TLS.
+    async fn wants_tls(&self, at: usize) -> bool {
+        let Address { host, port } = &self.addresses[at];
+        self.tls.is_none() && tokio::time::timeout(CONNECT_TIMEOUT, wants_tls(host, *port)).await.unwrap_or(false)
     }
 
     /// A request that says who is asking.
@@ -104,14 +115,29 @@ impl Target {
     }
 }
 
-async fn dial(address: &Address) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?
-        .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
-        .connect()
-        .await
+async fn dial(address: &Address, tls: Option<&Files>) -> Result<Channel, String> {
+    let endpoint = match tls {
+        None => Endpoint::from_shared(format!("http://{address}")),
+        Some(files) => {
+            let knocked = tokio::time::timeout(CONNECT_TIMEOUT, files.knock(&address.host, address.port)).await;
+            knocked.unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
+            let endpoint = Endpoint::from_shared(format!("https://{address}"));
+            endpoint.and_then(|endpoint| endpoint.tls_config(files.client()))
+        }
+    };
+    let connected = match endpoint {
+        Ok(endpoint) => {
+            endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .tcp_nodelay(true)
+                .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+                .keep_alive_timeout(KEEP_ALIVE_INTERVAL)
+                .connect()
+                .await
+        }
+        Err(error) => Err(error),
+    };
+    connected.map_err(|error| explain(&error).unwrap_or_else(|| innermost(&error)))
 }
 
 /// The cause at the bottom: `Connection refused`, where the layers above only say that something failed.
@@ -169,6 +195,12 @@ impl Session for Remote {
                     () = interrupted(*interruptible) => Err(Attempt::Final(interruption(statement))),
                 };
                 attempts += 1;
+                if outcome.as_ref().is_err_and(Attempt::was_not_answered) && target.wants_tls(*at).await {
+                    *connected = None;
+                    let message = format!("{} speaks TLS, and was spoken to in the clear", target.addresses[*at]);
+                    let hint = "set CHRONOS_TLS_CERT, CHRONOS_TLS_KEY and CHRONOS_TLS_CA_CERT";
+                    return Err(Error::unavailable(message).hint(hint));
+                }
                 if is_broken(&outcome) && !*is_answered && speaks_http(&target.addresses[*at]).await {
                     return Err(wrong_port(&target.addresses[*at]));
                 }
@@ -299,13 +331,13 @@ mod tests {
 
     #[test]
     fn a_list_of_nodes_is_read() {
-        let target = Target::parse("127.0.0.1:8000, http://node2:8001/", None).expect("valid");
+        let target = Target::parse("127.0.0.1:8000, http://node2:8001/", None, None).expect("valid");
         assert_eq!(
             target.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
             ["127.0.0.1:8000", "node2:8001"]
         );
         for wrong in ["", "8000", "a:1,", "https://a:1"] {
-            assert!(Target::parse(wrong, None).is_err(), "{wrong}");
+            assert!(Target::parse(wrong, None, None).is_err(), "{wrong}");
         }
     }
 

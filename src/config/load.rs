@@ -20,16 +20,10 @@ pub use environment::SEED_VARIABLES;
 pub use problem::{Origin, Problem, Problems};
 
 /// Settings that this version cannot honour, and what they belong to.
-const UNSUPPORTED: [(&str, &str, &str); 9] = [
+const UNSUPPORTED: [(&str, &str, &str); 3] = [
     ("sync", "target", "synchronisation is"),
     ("sync", "interval_secs", "synchronisation is"),
     ("sync", "batch_size", "synchronisation is"),
-    ("auth", "token_admin", "tokens are"),
-    ("auth", "token_readonly", "tokens are"),
-    ("tls", "cert", "TLS is"),
-    ("tls", "key", "TLS is"),
-    ("tls", "ca_cert", "TLS is"),
-    ("tls", "domain", "TLS is"),
 ];
 
 /// A flag that sets a setting.
@@ -80,9 +74,8 @@ impl Loaded {
         let mut refuse = |origin: &Origin, what: String| {
             problems.push(Problem { origin: origin.clone(), message: format!("{what} not supported by this version") });
         };
-        let peers: Vec<String> = self.config.cluster.peers(&self.config.node.id).map(ToString::to_string).collect();
-        if !peers.is_empty() {
-            refuse(&self.members_origin, format!("peers ({}): groups of more than one node are", peers.join(", ")));
+        for member in self.config.cluster.members.iter().filter(|member| member.role == Role::Witness) {
+            refuse(&self.members_origin, format!("{member} as a witness: nodes that keep no data are"));
         }
         let default = Config::default();
         for (section, name, what) in UNSUPPORTED {

@@ -16,6 +16,7 @@
 
 mod ceilings;
 mod cluster;
+mod exposure;
 mod load;
 mod name;
 mod quantity;
@@ -85,16 +86,17 @@ impl Config {
 
     /// What the settings allow and an operator should know.
     pub fn warnings(&self) -> Vec<String> {
+        let mut lines = self.exposures();
         let least = self.storage.seal_wal_bytes.0.saturating_mul(2);
-        if self.disk_reserve().0 >= least {
-            return Vec::new();
+        if self.disk_reserve().0 < least {
+            lines.push(format!(
+                "storage.disk_reserve ({}) is less than twice storage.seal_wal_bytes ({}): a seal may find no room, and \
+                 then what is deleted gives none back",
+                self.disk_reserve(),
+                self.storage.seal_wal_bytes
+            ));
         }
-        vec![format!(
-            "storage.disk_reserve ({}) is less than twice storage.seal_wal_bytes ({}): a seal may find no room, and then \
-             what is deleted gives none back",
-            self.disk_reserve(),
-            self.storage.seal_wal_bytes
-        )]
+        lines
     }
 
     /// What is wrong with the settings together, each being fine by itself.
@@ -133,11 +135,13 @@ impl Config {
                 self.node.address
             ));
         }
-        let tls = [("cert", &self.tls.cert), ("key", &self.tls.key), ("ca_cert", &self.tls.ca_cert)];
-        let missing: Vec<&str> = tls.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
-        if !missing.is_empty() && missing.len() < tls.len() {
-            wrong.push(format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", ")));
+        if has_peers && self.node.advertise.is_none() && self.node.address.port == 0 {
+            wrong.push(format!(
+                "node.address {} takes any free port, and peers must know it: choose one",
+                self.node.address
+            ));
         }
+        wrong.extend(self.unsafe_secrets());
         wrong
     }
 }

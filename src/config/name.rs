@@ -33,6 +33,11 @@ impl Address {
         Ok(Address { host: host.to_owned(), port: port.parse().map_err(|_| wrong())? })
     }
 
+    /// True for the addresses that only this machine reaches.
+    pub fn is_loopback(&self) -> bool {
+        self.host == "localhost" || self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
     /// True for the addresses that mean "every interface" and that nobody can connect to.
     pub fn is_unspecified(&self) -> bool {
         self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
@@ -105,11 +110,25 @@ impl Setting for NodeId {
     }
 }
 
+/// Longest secret: far more than is ever guessed, far less than the headers of a request may have.
+const SECRET_BYTES_MAX: usize = 1024;
+
 /// A token. Neither `Debug` nor [`Setting::show`] reveals it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Secret(String);
 
 impl Secret {
+    /// Reads a secret: what an HTTP header may carry, and nothing that is lost at its ends.
+    pub fn parse(text: &str) -> Result<Secret, String> {
+        let is_printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if text.is_empty() || !is_printable || text.trim() != text || text.len() > SECRET_BYTES_MAX {
+            return Err(format!(
+                "a secret is printable ASCII without space around it, at most {SECRET_BYTES_MAX} characters"
+            ));
+        }
+        Ok(Secret(text.to_owned()))
+    }
+
     /// The secret itself, for comparing.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -125,8 +144,8 @@ impl fmt::Debug for Secret {
 impl Setting for Secret {
     fn read(raw: &Raw) -> Result<Secret, String> {
         match raw {
-            Raw::Text(text) => Ok(Secret(text.clone())),
-            Raw::Integer(_) | Raw::Other(_) => Err("a secret is a string".to_owned()),
+            Raw::Text(text) => Secret::parse(text),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => Err("a secret is a string".to_owned()),
         }
     }
 
@@ -165,5 +184,9 @@ mod tests {
     fn a_secret_stays_one() {
         let secret = Secret::read(&Raw::Text("hunter2".to_owned())).expect("valid");
         assert_eq!(format!("{secret:?} {}", secret.show()), "*** ***");
+        for wrong in ["", " x", "x\n", "ä", "a\tb", &"x".repeat(1025)] {
+            let error = Secret::parse(wrong).expect_err(wrong);
+            assert!(wrong.is_empty() || !error.contains(wrong), "{error}");
+        }
     }
 }

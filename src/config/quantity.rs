@@ -38,7 +38,7 @@ impl Setting for Bytes {
         let (number, unit) = match raw {
             Raw::Integer(number) => (u64::try_from(*number).map_err(|_| wrong())?, String::new()),
             Raw::Text(text) => split_unit(text).ok_or_else(wrong)?,
-            Raw::Other(_) => return Err(wrong()),
+            Raw::Boolean(_) | Raw::Other(_) => return Err(wrong()),
         };
         let factor = match unit.as_str() {
             "" => 1,

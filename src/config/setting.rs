@@ -161,6 +161,8 @@ settings! {
     raft: Raft {
         /// Writes proposed and not yet applied; above it new ones are told "overloaded". One is always let through.
         proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
+        /// Log kept for members that lag, beside what a restart needs. One that lags further gets a snapshot.
+        log_keep_bytes_max: Bytes = "256 MiB" in "0 B" ..= "1 TB";
     }
 
     /// Memory, log and files.
@@ -208,25 +210,39 @@ settings! {
     http: Http {
         /// Where HTTP listens. Unset: the host of node.address, its port plus 1000.
         address: Option<Address> = "" like "127.0.0.1:9000";
+        /// Whether `/metrics` is answered without token and certificate, as `/health` and `/ready` always are.
+        metrics_open: bool = "false";
     }
 
-    /// Who may read and write. Without a token anyone who reaches the port may do both.
+    /// Who may read and write. Without a token anyone who reaches the port may do both. Each token may also stand in a
+    /// file of its own, which is read again, as this file is, on SIGHUP.
     auth: Auth {
         /// Bearer token that may read and write. Better set as `CHRONOS_AUTH_TOKEN_ADMIN` than written here.
         token_admin: Option<Secret> = "" like "a long random text";
+        /// File that holds it instead.
+        token_admin_file: Option<PathBuf> = "" like "/etc/chronos/admin.token";
         /// Bearer token that may only read. Better set as `CHRONOS_AUTH_TOKEN_READONLY`.
         token_readonly: Option<Secret> = "" like "another long random text";
+        /// File that holds it instead.
+        token_readonly_file: Option<PathBuf> = "" like "/etc/chronos/readonly.token";
+        /// What the nodes of a group show each other, the same on all of them. Certificates (see below) do as well.
+        cluster_token: Option<Secret> = "" like "a third long random text";
+        /// File that holds it instead.
+        cluster_token_file: Option<PathBuf> = "" like "/etc/chronos/cluster.token";
+        /// Whether values are left out of the `audit_sql` lines in the log: true or false.
+        audit_redact_literals: bool = "false";
     }
 
-    /// Encryption. All of `cert`, `key` and `ca_cert`, or none.
+    /// Encryption of gRPC and HTTP. All of `cert`, `key` and `ca_cert`, or none. gRPC then takes clients with a certificate
+    /// of that authority only; HTTP answers others nothing but `/health` and `/ready`. The files are read again on SIGHUP.
     tls: Tls {
-        /// PEM file with the certificate of this node.
+        /// PEM file with the certificate of this node, and those between it and the authority.
         cert: Option<PathBuf> = "" like "/etc/chronos/node.pem";
         /// PEM file with its private key.
         key: Option<PathBuf> = "" like "/etc/chronos/node.key";
         /// PEM file with the authority that signs the certificates of peers and clients.
         ca_cert: Option<PathBuf> = "" like "/etc/chronos/ca.pem";
-        /// The name that peers' certificates must carry.
+        /// The name that the certificates of peers must carry; for the client commands that of the node they talk to.
         domain: String = "localhost";
     }
 

@@ -135,9 +135,6 @@ fn a_mistyped_variable_gets_the_nearest_name() {
 #[test]
 fn what_this_version_cannot_do_is_refused_by_name() {
     let refused = |sources: Sources| load(&sources).expect("valid").supported().expect_err("refused").to_string();
-    let peers = refused(Sources { peers: Some("node2=127.0.0.1:8001".to_owned()), ..Sources::default() });
-    assert!(peers.contains("flag --peers: peers (node2=127.0.0.1:8001)"), "{peers}");
-    assert!(peers.ends_with("not supported by this version"), "{peers}");
     let target = flag("--sync-target", "sync", "target", "http://cloud:8000");
     let sync = refused(Sources { flags: vec![target], ..Sources::default() });
     assert!(sync.contains("flag --sync-target: sync.target (\"http://cloud:8000\")"), "{sync}");
@@ -147,11 +144,6 @@ fn what_this_version_cannot_do_is_refused_by_name() {
     let usual = flag("--sync-interval-secs", "sync", "interval_secs", "5");
     let loaded = load(&Sources { flags: vec![usual], ..Sources::default() }).expect("valid");
     loaded.supported().expect("the default asks for nothing");
-    let token =
-        refused(Sources { environment: environment(&[("CHRONOS_AUTH_TOKEN_ADMIN", "s3cret")]), ..Sources::default() });
-    assert!(token.contains("CHRONOS_AUTH_TOKEN_ADMIN") && !token.contains("s3cret"), "{token}");
-    let tls = environment(&[("CHRONOS_TLS_CERT", "c"), ("CHRONOS_TLS_KEY", "k"), ("CHRONOS_TLS_CA_CERT", "a")]);
-    assert!(refused(Sources { environment: tls, ..Sources::default() }).contains("CHRONOS_TLS_CERT"));
 }
 
 #[test]
@@ -161,7 +153,10 @@ fn members_of_a_file_name_this_node_and_nobody_twice() {
     let other = "[[cluster.members]]\nid = \"node2\"\naddress = \"127.0.0.1:8001\"\nrole = \"voter\"\n";
     assert!(from_file(other).expect_err("not this node").contains("does not name this node"));
     assert!(from_file(&format!("{own}{own}")).expect_err("twice").contains("c.toml:4"));
-    assert!(from_file(&format!("{own}{other}")).expect("valid").supported().is_err());
+    from_file(&format!("{own}{other}")).expect("valid").supported().expect("a group of two is supported");
+    let witness = other.replace("voter", "witness");
+    let refused = from_file(&format!("{own}{witness}")).expect("valid").supported().expect_err("a witness").to_string();
+    assert!(refused.contains("node2=127.0.0.1:8001 as a witness"), "{refused}");
     let role = own.replace("address", "role = \"boss\"\naddress");
     assert!(from_file(&role).expect_err("role").contains("is not one of voter, learner, witness"));
 }
@@ -171,6 +166,9 @@ fn contradictions_are_found() {
     for (text, says) in [
         ("[node]\naddress = \"127.0.0.1:65000\"\n", "leaves no room for the HTTP port"),
         ("[tls]\ncert = \"c\"\n", "missing: key, ca_cert"),
+        ("[auth]\ntoken_admin = \"a\"\ntoken_admin_file = \"f\"\n", "auth.token_admin and auth.token_admin_file"),
+        ("[auth]\ntoken_admin = \"a\"\ntoken_readonly = \"a\"\n", "token_admin and auth.token_readonly are the same"),
+        ("[http]\nmetrics_open = \"yes\"\n", "http.metrics_open: \"yes\" is not true or false"),
         ("[storage]\nsegment_bytes = \"128 MiB\"\n", "is more than storage.seal_wal_bytes"),
         ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
         (
@@ -182,6 +180,39 @@ fn contradictions_are_found() {
         let error = from_file(text).expect_err(text);
         assert!(error.contains(says), "{text}: {error}");
     }
+}
+
+/// A group of two at an address, with more settings.
+fn group(address: &str, more: &str) -> Result<Loaded, String> {
+    let member = |id: u8| format!("[[cluster.members]]\nid = \"node{id}\"\naddress = \"10.0.0.{id}:8000\"\n");
+    from_file(&format!("[node]\naddress = \"{address}\"\n{}{}{more}", member(1), member(2)))
+}
+
+#[test]
+fn a_group_on_a_network_knows_its_members_or_does_not_start() {
+    let error = group("10.0.0.1:8000", "").expect_err("open to everybody");
+    assert!(error.contains("auth.cluster_token") && error.contains("tls.cert"), "{error}");
+    group("10.0.0.1:8000", "[auth]\ncluster_token = \"s\"\n").expect("a shared secret");
+    group("10.0.0.1:8000", "[auth]\ncluster_token_file = \"f\"\n").expect("a shared secret");
+    group("10.0.0.1:8000", "[tls]\ncert = \"c\"\nkey = \"k\"\nca_cert = \"a\"\n").expect("certificates");
+    let loopback = group("127.0.0.1:8000", "").expect("a laptop").config;
+    assert!(loopback.warnings().iter().any(|line| line.contains("auth.cluster_token")), "{:?}", loopback.warnings());
+}
+
+#[test]
+fn what_is_open_to_a_network_is_said() {
+    let warnings = |text: &str| from_file(text).expect(text).config.warnings();
+    assert!(warnings("").is_empty(), "loopback");
+    let open = "[node]\naddress = \"0.0.0.0:8000\"\n";
+    assert!(warnings(open).concat().contains("AUTHENTICATION IS OFF"), "{:?}", warnings(open));
+    let http = "[http]\naddress = \"0.0.0.0:9000\"\n";
+    assert!(warnings(http).concat().contains("AUTHENTICATION IS OFF"), "{:?}", warnings(http));
+    let token = format!("{open}[auth]\ntoken_admin = \"a\"\n");
+    assert!(warnings(&token).concat().contains("travel in the clear"), "{:?}", warnings(&token));
+    let both = format!("{token}[tls]\ncert = \"c\"\nkey = \"k\"\nca_cert = \"a\"\n");
+    assert!(warnings(&both).is_empty(), "{:?}", warnings(&both));
+    let reader = format!("{}[auth]\ntoken_readonly = \"a\"\n", "[node]\nid = \"a\"\n");
+    assert!(warnings(&reader).concat().contains("nobody may write"), "{:?}", warnings(&reader));
 }
 
 #[test]

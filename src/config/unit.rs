@@ -16,6 +16,8 @@ pub enum Raw {
     Text(String),
     /// A TOML integer.
     Integer(i64),
+    /// A TOML boolean.
+    Boolean(bool),
     /// A TOML value of another kind, with that kind's name; no setting takes one.
     Other(&'static str),
 }
@@ -25,6 +27,7 @@ impl fmt::Display for Raw {
         match self {
             Raw::Text(text) => write!(f, "{text:?}"),
             Raw::Integer(number) => write!(f, "{number}"),
+            Raw::Boolean(_) => f.write_str("a boolean"),
             Raw::Other(kind) => write!(f, "a {kind}"),
         }
     }
@@ -56,7 +59,7 @@ impl Setting for u64 {
         match raw {
             Raw::Integer(number) => u64::try_from(*number).map_err(|_| wrong()),
             Raw::Text(text) => text.trim().replace('_', "").parse().map_err(|_| wrong()),
-            Raw::Other(_) => Err(wrong()),
+            Raw::Boolean(_) | Raw::Other(_) => Err(wrong()),
         }
     }
 
@@ -69,11 +72,26 @@ impl Setting for u64 {
     }
 }
 
+impl Setting for bool {
+    fn read(raw: &Raw) -> Result<bool, String> {
+        match raw {
+            Raw::Boolean(value) => Ok(*value),
+            Raw::Text(text) if text == "true" => Ok(true),
+            Raw::Text(text) if text == "false" => Ok(false),
+            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) => Err(format!("{raw} is not true or false")),
+        }
+    }
+
+    fn toml(&self) -> Option<String> {
+        Some(self.to_string())
+    }
+}
+
 impl Setting for String {
     fn read(raw: &Raw) -> Result<String, String> {
         match raw {
             Raw::Text(text) => Ok(text.clone()),
-            Raw::Integer(_) | Raw::Other(_) => Err(format!("{raw} is not a string")),
+            Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => Err(format!("{raw} is not a string")),
         }
     }
 
@@ -101,7 +119,7 @@ impl<T: Setting> Setting for Option<T> {
     fn read(raw: &Raw) -> Result<Option<T>, String> {
         match raw {
             Raw::Text(text) if text.is_empty() => Ok(None),
-            Raw::Text(_) | Raw::Integer(_) | Raw::Other(_) => T::read(raw).map(Some),
+            Raw::Text(_) | Raw::Integer(_) | Raw::Boolean(_) | Raw::Other(_) => T::read(raw).map(Some),
         }
     }
 

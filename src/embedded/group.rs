@@ -4,11 +4,12 @@
 //! directly. Entries are handed to the log thread under the same lock, so they arrive in the order of their positions.
 
 use crate::clock::Clock;
-use crate::error::Error;
+use crate::clock::random_u64;
+use crate::error::{Error, SqlState};
 use crate::hlc::Timestamp;
 use crate::ids::OriginUid;
 use crate::machine::Outcome;
-use crate::raft::{Config, Naming, Node, NodeId};
+use crate::raft::{Config, Naming, Node, NodeId, Now};
 use crate::sql::execute::Group;
 use crate::storage::directory::Database;
 use crate::storage::engine::{Append, Engine, Event, Events, Handle, Options, Recovered, Stop, Waiting};
@@ -46,6 +47,7 @@ impl LocalGroup {
     /// Opens a directory and waits until the group serves.
     pub fn open(database: Database, options: &Options, naming: Naming) -> Result<LocalGroup> {
         let id = NodeId(database.identity.node_id.clone());
+        let disk = database.identity.disk_id;
         let inner = Arc::new(Inner {
             clock: options.clock.clone(),
             origin: database.identity.origin,
@@ -58,7 +60,8 @@ impl LocalGroup {
             Arc::new(move |event| inner.report(event))
         };
         let (engine, recovered) = Engine::recover(database, options, events)?;
-        let config = Config { id, proposals_bytes_max: PROPOSALS_BYTES_MAX, naming };
+        let config =
+            Config { proposals_bytes_max: PROPOSALS_BYTES_MAX, naming, ..Config::new(id, disk, random_u64()?) };
         let node = match Node::recover(config, recovered.to_raft()) {
             Ok(node) => node,
             Err(error) => {
@@ -66,9 +69,13 @@ impl LocalGroup {
                 return Err(error);
             }
         };
+        if let Err(error) = check_alone(&node) {
+            let _ = engine.stop(Stop::Abandon);
+            return Err(error);
+        }
         inner.handle.get_or_init(|| engine.handle());
         inner.lock().node = Some(node);
-        inner.step(|node, inner| node.tick(inner.clock.monotonic()));
+        inner.step(|node, inner| node.tick(inner.now()));
         if let Err(error) = inner.wait_until_served() {
             // Its threads must have ended before the directory is let go, and why they did not serve says more than how
             // they ended.
@@ -109,6 +116,20 @@ impl LocalGroup {
     }
 }
 
+/// A member of a group of several would wait for the others for ever.
+fn check_alone(node: &Node) -> Result<()> {
+    let membership = node.membership();
+    if membership.members.len() == 1 {
+        return Ok(());
+    }
+    let members: Vec<&str> = membership.members.keys().map(|id| id.0.as_str()).collect();
+    Err(Error::invalid(
+        SqlState::CONFIG_ERROR,
+        format!("this directory is a member of the group [{}], and cannot be opened alone", members.join(", ")),
+    )
+    .hint("start it with `chronos node`, or restore a snapshot of it into another directory"))
+}
+
 impl Drop for LocalGroup {
     fn drop(&mut self) {
         if let Err(error) = self.stop(Stop::Clean) {
@@ -120,6 +141,10 @@ impl Drop for LocalGroup {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.clock.monotonic(), wall: self.clock.wall() }
     }
 
     /// One step of the node, and what follows from it.
@@ -147,12 +172,10 @@ impl Inner {
                 if let Some(last) = last {
                     node.persisted(last);
                 }
-                messages.into_iter().for_each(|message| node.step(message, inner.clock.wall()));
+                messages.into_iter().for_each(|message| node.step(message, inner.now()));
             }),
-            Event::Applied(index) => self.step(|node, _| {
-                node.persisted(index);
-                node.applied(index);
-            }),
+            Event::Applied(index) => self.step(|node, _| node.applied(index)),
+            Event::Trimmed(previous) => self.step(|node, _| node.trimmed(previous)),
             Event::Failed(error) => {
                 tracing::error!(%error, "storage failed");
                 self.fail(error);
@@ -194,7 +217,7 @@ impl Inner {
         let Some(node) = &mut state.node else {
             return Err((waiting, Error::unavailable("the database is starting")));
         };
-        match node.propose(command, self.clock.wall()) {
+        match node.propose(command, self.now()) {
             Ok(_) => {
                 self.dispatch(node, vec![Some(waiting)]);
                 Ok(())

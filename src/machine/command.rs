@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Version of the encoding that this program writes; it reads this one and older ones.
-const VERSION: u8 = 1;
+pub const COMMAND_VERSION: u8 = 1;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -224,7 +224,7 @@ pub enum Effect {
 impl Command {
     /// The bytes for the log.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![VERSION]).expect("commands have a plain encoding")
+        postcard::to_extend(self, vec![COMMAND_VERSION]).expect("commands have a plain encoding")
     }
 
     /// True where it does nothing but insert rows, and no request is remembered.
@@ -237,10 +237,10 @@ impl Command {
     /// Reads what `encode` wrote.
     pub fn decode(bytes: &[u8]) -> Result<Command> {
         match bytes.split_first() {
-            Some((&VERSION, body)) => postcard::from_bytes(body)
+            Some((&COMMAND_VERSION, body)) => postcard::from_bytes(body)
                 .map_err(|error| Error::damaged(format!("a command in the log does not decode: {error}"))),
             Some((version, _)) => Err(Error::damaged(format!(
-                "a command in the log has version {version}, this program knows {VERSION}: run a newer chronos"
+                "a command in the log has version {version}, this program knows {COMMAND_VERSION}: run a newer chronos"
             ))),
             None => Err(Error::damaged("a command in the log is empty")),
         }

@@ -11,11 +11,21 @@
 //!                                       └──────────────────────── completions ──────────┘
 //! ```
 //!
-//! The node does no input or output and reads no clock: the same inputs in the same order give the same outputs.
-//! This module runs a group of one voter, with the write path, the hard state and the election of any group.
-//! A leader of one still does everything in Raft's order: it raises its term and persists its vote before it counts it,
-//! appends an entry of its own term before it serves reads (thesis 6.4), and counts its own copy of an entry only when
-//! the log thread says that it is durable (10.2.1).
+//! The node does no input or output and reads no clock: the same inputs in the same order give the same outputs. Chance
+//! comes from a seed that is handed in.
+//!
+//! ```text
+//!   Node: transitions, time     ─── arrival    whether a message counts, and who takes it
+//!     │                         ─── follower   takes entries, answers
+//!     │                         ─── candidate  pre-vote, vote
+//!     ├── log: terms, tail      ─── leader ──> progress, one a peer; membership, one change at a time
+//!     └── membership history    ─── read       index reads, lease
+//! ```
+//!
+//! A group of one is led the same way, in Raft's order: the leader raises its term and persists its vote before it counts
+//! it, appends an entry of its own term before it serves reads (thesis 6.4), and counts its own copy of an entry only when
+//! the log thread says that it is durable (10.2.1). What is persisted is then committed, so the log thread goes on without
+//! asking.
 //!
 //! Invariants:
 //!
@@ -23,15 +33,31 @@
 //! * a term has at most one leader; the term and the vote are durable before anything that rests on them is sent
 //! * each entry's stamp is strictly above every stamp before it in the log
 
+mod arrival;
+mod candidate;
+mod codec;
+mod entry;
+mod follower;
+mod leader;
 mod log;
+mod membership;
+mod message;
 mod node;
+mod progress;
+mod quorum;
+mod read;
 mod ready;
 
-pub use crate::storage::wal::{Entry, HardState};
-pub use log::{Payload, bootstrap};
-pub use node::{Config, Naming, Node, Recovered, Role, Status};
-pub use ready::{Message, Ready};
+pub use crate::storage::wal::{Entry, HardState, Position, Terms};
+pub use codec::WIRE_VERSION;
+pub use entry::{Payload, bootstrap};
+pub use membership::{Change, MEMBERS_MAX, Member, MemberRole, Membership};
+pub use message::{Envelope, Message, Verdict};
+pub use node::{Config, Naming, Node, Now, Outcast, Peer, Recovered, Role, Status};
+pub use progress::Flow;
+pub use ready::{Load, ReadAnswer, Ready};
 
+use crate::ids::DiskId;
 use serde::{Deserialize, Serialize};
 
 /// A node's name within its group, as the operator gave it.
@@ -39,49 +65,16 @@ use serde::{Deserialize, Serialize};
 pub struct NodeId(pub String);
 
 impl NodeId {
-    /// The number that stands for the id in a vote.
-    pub fn number(&self) -> u64 {
-        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+    /// The number that stands for a node in a vote. Another disk under the same name is another candidate: it knows
+    /// nothing of what the first one did with that vote.
+    pub fn number(&self, disk: DiskId) -> u64 {
+        let seed = (disk.0 >> 64) as u64 ^ disk.0 as u64;
+        xxhash_rust::xxh3::xxh3_64_with_seed(self.0.as_bytes(), seed)
     }
 }
 
 impl std::fmt::Display for NodeId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-/// Who belongs to the group: what entry 1 of every log says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Membership {
-    /// Nodes that vote, sorted.
-    pub voters: Vec<NodeId>,
-}
-
-impl Membership {
-    /// A group of one.
-    pub fn single(id: &NodeId) -> Membership {
-        Membership { voters: vec![id.clone()] }
-    }
-
-    /// True where `id` alone decides.
-    pub fn is_only(&self, id: &NodeId) -> bool {
-        self.voters == [id.clone()]
-    }
-
-    /// The bytes that the log and the state record keep.
-    pub fn encode(&self) -> Vec<u8> {
-        postcard::to_stdvec(self).expect("a membership has a plain encoding")
-    }
-
-    /// Reads what `encode` wrote.
-    pub fn decode(bytes: &[u8]) -> crate::Result<Membership> {
-        postcard::from_bytes(bytes)
-            .map_err(|error| crate::Error::damaged(format!("a membership does not decode: {error}")))
-    }
-
-    /// Votes that decide.
-    pub fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
     }
 }

@@ -1,21 +1,89 @@
-//! One node of a group: dispatch of inputs, transitions between roles.
+//! One node of a group: what is settled when it starts, time, transitions between roles.
+//!
+//! What a node does in a role is in a file of its own: `follower`, `candidate`, `leader`, and `read` for reads; what it does
+//! with a message at all is in `arrival`.
 
 use crate::clock::{Monotonic, Wall};
 use crate::hlc::{Hlc, Timestamp};
-use crate::ids::{LogIndex, Term};
-use crate::raft::{Entry, HardState, Membership, Message, NodeId, Payload, Ready};
+use crate::ids::{DiskId, LogIndex, Term};
+use crate::raft::candidate::Candidacy;
+use crate::raft::leader::Leadership;
+use crate::raft::log::Log;
+use crate::raft::membership::History;
+use crate::raft::progress::Window;
+use crate::raft::read::{Answered, Asked, Freshness};
+use crate::raft::{Entry, Envelope, Flow, HardState, Member, Membership, Message, NodeId, Payload, Ready};
+use crate::storage::wal::{Position, Terms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// What is settled when a node starts.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node.
     pub id: NodeId,
+    /// Its disk.
+    pub disk: DiskId,
+    /// Where others reach it; empty where nobody does. A leader writes it down where its group knows another.
+    pub address: String,
     /// Bytes of proposals that may wait to be applied; above it a proposal is refused.
     pub proposals_bytes_max: usize,
     /// What to do where the log knows this node by another name.
     pub naming: Naming,
+    /// A follower that hears no leader for this long, and up to twice as long by chance, stands for election.
+    pub election_timeout: Duration,
+    /// How often a leader says that it is there.
+    pub heartbeat: Duration,
+    /// Bytes of entries in one message to a peer.
+    pub message_bytes_max: usize,
+    /// Bytes of entries on their way to one peer.
+    pub window_bytes_max: usize,
+    /// Bytes of entries that are kept in memory for peers.
+    pub memory_bytes_max: usize,
+    /// Where chance begins. Two nodes of a group have different ones.
+    pub seed: u64,
+}
+
+/// Messages of entries on their way to one peer: enough for a link of a tenth of a second at a thousand messages a
+/// second.
+const WINDOW_MESSAGES: usize = 128;
+
+/// Reads that wait for an answer. One more is told that there is no leader, as after a lost message.
+pub(super) const READS_MAX: usize = 4096;
+
+impl Config {
+    /// A node with the defaults of the documentation.
+    pub fn new(id: NodeId, disk: DiskId, seed: u64) -> Config {
+        Config {
+            id,
+            disk,
+            address: String::new(),
+            proposals_bytes_max: 32 << 20,
+            naming: Naming::Kept,
+            election_timeout: Duration::from_millis(500),
+            heartbeat: Duration::from_millis(100),
+            message_bytes_max: 1 << 20,
+            window_bytes_max: 4 << 20,
+            memory_bytes_max: 4 << 20,
+            seed,
+        }
+    }
+
+    pub(super) fn window(&self) -> Window {
+        Window { messages: WINDOW_MESSAGES, bytes: self.window_bytes_max }
+    }
+
+    /// How long a lease lasts from when the round that confirmed it was sent. A tenth less than followers wait: their
+    /// clocks may run that much faster than the leader's.
+    pub fn lease(&self) -> Duration {
+        self.election_timeout * 9 / 10
+    }
+
+    /// How long messages to a peer may stay unanswered before they are sent again.
+    pub(super) fn patience(&self) -> Duration {
+        self.election_timeout
+    }
 }
 
 /// What to do where the group is one node of another name.
@@ -29,24 +97,52 @@ pub enum Naming {
 }
 
 /// What the disk says when a node starts.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Recovered {
     /// Term and vote.
     pub hard_state: HardState,
-    /// The group, from the log or the state record.
+    /// The group, as the state knows it.
     pub membership: Membership,
-    /// Position and term of the last entry in the log.
-    pub last: (LogIndex, Term),
+    /// What the log behind the state says of the group.
+    pub later: Vec<(LogIndex, Membership)>,
+    /// The terms of the entries in the log.
+    pub terms: Terms,
     /// What the state machine holds.
     pub applied: LogIndex,
     /// The highest stamp in log and state.
     pub hlc: Timestamp,
 }
 
+impl Recovered {
+    /// The same with one more entry in the log, which may replace what was there.
+    pub fn append(&mut self, entry: &Entry) {
+        if entry.index <= self.terms.last().index {
+            self.terms.truncate(entry.index.previous());
+            self.later.retain(|(index, _)| *index < entry.index);
+        }
+        let rises = self.terms.push(entry.term);
+        assert!(rises, "the term falls at entry {}", entry.index);
+        if let Ok(Payload::Membership(membership)) = Payload::decode(&entry.payload) {
+            self.later.push((entry.index, membership));
+        }
+        self.hlc = self.hlc.max(entry.hlc);
+    }
+}
+
+/// The time when something happens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// By the clock that only goes forward, and counts suspended time.
+    pub monotonic: Monotonic,
+    /// By the wall clock.
+    pub wall: Wall,
+}
+
 /// What a node is at the moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
     /// Takes what the leader sends.
+    #[default]
     Follower,
     /// Asks for votes.
     Candidate,
@@ -54,110 +150,182 @@ pub enum Role {
     Leader,
 }
 
-/// What an operator may ask about.
+/// A peer, as its leader knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub id: NodeId,
+    /// Its log is the leader's up to here.
+    pub matched: LogIndex,
+    /// What it is sent.
+    pub flow: Flow,
+    /// How long ago it said anything.
+    pub silent: Duration,
+}
+
+/// What an operator may ask about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This node's role.
     pub role: Role,
     /// Its term.
     pub term: Term,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
     /// Everything up to here is committed.
     pub committed: LogIndex,
     /// Everything up to here is in the state machine.
     pub applied: LogIndex,
+    /// Beginning of the log: what is before it is only in the state.
+    pub first: LogIndex,
     /// End of the log.
     pub last: LogIndex,
     /// Bytes proposed and not yet applied.
     pub proposals_bytes: usize,
     /// The group.
     pub membership: Membership,
+    /// The others, where this node leads.
+    pub peers: Vec<Peer>,
+    /// Why the group does not count this node, where it does not.
+    pub outcast: Option<Outcast>,
+    /// The log was damaged, and is fetched again up to here.
+    pub quarantined_until: Option<LogIndex>,
+}
+
+/// Why a group does not count a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcast {
+    /// Its disk is another one than the one that its name had.
+    NewDisk,
+    /// It was removed.
+    Removed,
+}
+
+/// What a node does in its role, and knows for it.
+#[derive(Debug)]
+pub(super) enum State {
+    Follower,
+    Candidate(Candidacy),
+    Leader(Box<Leadership>),
 }
 
 /// The consensus core of one node.
 #[derive(Debug)]
 pub struct Node {
-    config: Config,
-    membership: Membership,
-    hard_state: HardState,
-    role: Role,
-    hlc: Hlc,
-    last: (LogIndex, Term),
-    persisted: LogIndex,
-    committed: LogIndex,
-    applied: LogIndex,
+    pub(super) config: Config,
+    pub(super) memberships: History,
+    pub(super) hard_state: HardState,
+    pub(super) state: State,
+    pub(super) leader: Option<NodeId>,
+    pub(super) hlc: Hlc,
+    pub(super) log: Log,
+    pub(super) committed: LogIndex,
+    pub(super) applied: LogIndex,
+    pub(super) now: Now,
+    /// When this node started: none before the first tick tells the time.
+    pub(super) started: Option<Monotonic>,
+    /// When a leader was last heard, of whatever term: its lease counts on this node from then on.
+    pub(super) heard: Option<Monotonic>,
+    /// The rounds of heartbeats of the present leader that this node has answered, and when.
+    pub(super) answered: Answered,
+    /// How current what this node has applied is known to be.
+    pub(super) freshness: Freshness,
+    /// When this node stands if nothing is heard before.
+    pub(super) deadline: Monotonic,
+    pub(super) random: u64,
     /// The group that this node announces once it leads, where the operator has renamed the node.
-    renamed: Option<Membership>,
-    /// First entry of this leader's own term: once it is committed, so is everything before it (5.4.2).
-    leader_since: Option<LogIndex>,
+    pub(super) renamed: Option<Membership>,
+    /// A quarantined member has had entries of a leader since it started.
+    pub(super) contacted: bool,
+    /// What the leader is told of the quarantine: over once that is durable, or it would promote a node that wakes up in it.
+    pub(super) shown_quarantine: Option<LogIndex>,
+    pub(super) outcast: Option<Outcast>,
+    /// Reads that wait for the leader's word.
+    pub(super) asked: VecDeque<Asked>,
     /// (index, bytes) of entries proposed here and not yet applied.
-    in_flight: VecDeque<(LogIndex, usize)>,
-    in_flight_bytes: usize,
-    ready: Ready,
+    pub(super) in_flight: VecDeque<(LogIndex, usize)>,
+    pub(super) in_flight_bytes: usize,
+    pub(super) ready: Ready,
 }
 
 impl Node {
     /// A node that goes on from what is durable, as a follower. Boot and restart both come here.
     pub fn recover(config: Config, recovered: Recovered) -> Result<Node> {
-        let renamed = match config.naming {
-            Naming::Renamed if recovered.membership.voters.len() == 1 => Some(Membership::single(&config.id)),
-            Naming::Renamed | Naming::Kept => None,
-        };
-        let renamed = renamed.filter(|membership| *membership != recovered.membership);
-        if renamed.is_none() && !recovered.membership.is_only(&config.id) {
-            let voters: Vec<&str> = recovered.membership.voters.iter().map(|voter| voter.0.as_str()).collect();
-            return Err(Error::invalid(
-                crate::error::SqlState::CONFIG_ERROR,
-                format!("this directory belongs to the group [{}], not to {} alone", voters.join(", "), config.id),
-            )
-            .hint("start with the --id that it has, or with --rename, which the only member of a group may be given"));
+        let mut memberships = History::new(recovered.membership, recovered.later);
+        let renamed = rename(&config, memberships.newest())?;
+        memberships.settle(recovered.applied);
+        if let Some(renamed) = &renamed {
+            memberships = History::new(renamed.clone(), vec![]);
         }
+        let random = config.seed;
+        let bytes_max = config.memory_bytes_max;
+        let mut hard_state = recovered.hard_state;
+        if recovered.terms.last().index == LogIndex(0) && memberships.newest().members.is_empty() {
+            // Who joins reads of groups that its name belonged to with an earlier disk. It grants and decides nothing
+            // before it has what the group has.
+            hard_state.quarantined_until = hard_state.quarantined_until.or(Some(LogIndex(1)));
+        }
+        let shown_quarantine = hard_state.quarantined_until;
         Ok(Node {
             config,
-            membership: renamed.clone().unwrap_or(recovered.membership),
+            memberships,
             renamed,
-            hard_state: recovered.hard_state,
-            role: Role::Follower,
+            hard_state,
+            state: State::Follower,
+            leader: None,
             hlc: Hlc::recover(recovered.hlc),
-            last: recovered.last,
-            persisted: recovered.last.0,
+            log: Log::new(recovered.terms, bytes_max),
             committed: recovered.applied,
             applied: recovered.applied,
-            leader_since: None,
+            now: Now::default(),
+            started: None,
+            heard: None,
+            answered: Answered::default(),
+            freshness: Freshness::default(),
+            deadline: Monotonic::ZERO,
+            random,
+            contacted: false,
+            shown_quarantine,
+            outcast: None,
+            asked: VecDeque::new(),
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
-            ready: Ready { commit_on_persist: true, ..Ready::default() },
+            ready: Ready::default(),
         })
     }
 
-    /// Time passed. A follower that is the only voter need not wait for anyone: it stands at once.
-    pub fn tick(&mut self, _now: Monotonic) {
-        match self.role {
-            Role::Follower => self.stand(),
-            Role::Candidate | Role::Leader => {}
+    /// Time passed.
+    pub fn tick(&mut self, now: Now) {
+        self.advance(now);
+        match &self.state {
+            State::Follower | State::Candidate(_) => {
+                self.forget_old_reads();
+                if self.is_alone() {
+                    // Nobody to wait for, but the disk.
+                    if matches!(self.state, State::Follower) {
+                        self.stand(false);
+                    }
+                } else if self.now.monotonic >= self.deadline && self.may_stand() {
+                    self.ask_around();
+                }
+            }
+            State::Leader(_) => self.keep_leading(),
         }
     }
 
-    /// A message arrived, from a peer or from this node's own disk.
-    pub fn step(&mut self, message: Message, wall: Wall) {
-        match message {
-            Message::Vote { term, candidate, .. } => {
-                let counts =
-                    self.role == Role::Candidate && term == self.hard_state.term && candidate == self.config.id;
-                if counts && self.membership.quorum() <= 1 {
-                    self.lead(wall);
-                }
-            }
+    /// Takes note of the time; the first one begins the wait for a leader.
+    pub(super) fn advance(&mut self, now: Now) {
+        self.now = Now { monotonic: now.monotonic.max(self.now.monotonic), wall: now.wall };
+        if self.started.is_none() {
+            self.started = Some(now.monotonic);
+            self.wait_for_leader();
         }
     }
 
     /// Appends a command and returns its position. The answer comes from the state machine when it is applied.
-    pub fn propose(&mut self, command: &[u8], wall: Wall) -> Result<LogIndex> {
-        match self.role {
-            Role::Leader => {}
-            Role::Follower | Role::Candidate => {
-                return Err(Error::unavailable(format!("no leader (term {})", self.hard_state.term)));
-            }
-        }
+    pub fn propose(&mut self, command: &[u8], now: Now) -> Result<LogIndex> {
+        self.advance(now);
+        self.check_leading()?;
         // One proposal is always let through, or a command larger than the limit could never be.
         if self.in_flight_bytes > 0 && self.in_flight_bytes + command.len() > self.config.proposals_bytes_max {
             return Err(Error::overloaded(format!(
@@ -165,26 +333,27 @@ impl Node {
                 self.in_flight_bytes
             )));
         }
-        let index = self.append(&Payload::Command(command), wall);
+        let index = self.append(&Payload::Command(command));
         self.in_flight.push_back((index, command.len()));
         self.in_flight_bytes += command.len();
         Ok(index)
     }
 
-    /// The log is durable up to `index`, which the log thread reports in order.
-    pub fn persisted(&mut self, index: LogIndex) {
-        assert!(index <= self.last.0, "persisted {index} is beyond the end of the log, {}", self.last.0);
-        self.persisted = self.persisted.max(index);
-        // Entries of older terms count only behind one of the leader's own (5.4.2).
-        if self.leader_since.is_some_and(|since| self.persisted >= since) && self.persisted > self.committed {
-            self.committed = self.persisted;
-            self.ready.committed = Some(self.committed);
+    /// The log is durable up to `position`, which the log thread reports in order.
+    pub fn persisted(&mut self, position: Position) {
+        if self.log.persist(position) && matches!(self.state, State::Leader(_)) {
+            self.count_copies();
         }
     }
 
     /// The state machine holds everything up to `index`.
     pub fn applied(&mut self, index: LogIndex) {
         self.applied = self.applied.max(index);
+        self.freshness.applied(self.applied);
+        // Nothing is applied that is not durable here.
+        if let Some(term) = self.log.term(index) {
+            self.persisted(Position { index, term });
+        }
         while let Some(&(first, bytes)) = self.in_flight.front() {
             if first > self.applied {
                 break;
@@ -194,9 +363,20 @@ impl Node {
         }
     }
 
+    /// The disk has let go of the log up to `position`.
+    pub fn trimmed(&mut self, position: Position) {
+        self.log.trim(position);
+    }
+
     /// What is to be done since the last call.
     pub fn take_ready(&mut self) -> Ready {
-        std::mem::replace(&mut self.ready, Ready { commit_on_persist: true, ..Ready::default() })
+        if let State::Leader(_) = self.state {
+            self.replicate();
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.commit_on_persist = self.is_alone();
+        self.close_round();
+        ready
     }
 
     /// An instant not below any stamp of the log: what `now()` and expiry are judged by.
@@ -204,170 +384,190 @@ impl Node {
         self.hlc.high().max(Timestamp::at(wall))
     }
 
-    /// True once an entry of this leader's own term is committed: reads may be served (6.4).
-    pub fn may_read(&self) -> bool {
-        self.role == Role::Leader && self.leader_since.is_some_and(|since| self.applied >= since)
+    /// The group, as the newest entry of this node's log has it.
+    pub fn membership(&self) -> &Membership {
+        self.memberships.newest()
+    }
+
+    /// What this node is.
+    pub fn role(&self) -> Role {
+        match self.state {
+            State::Follower => Role::Follower,
+            State::Candidate(_) => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Who leads, as far as this node knows.
+    pub fn leader(&self) -> Option<&NodeId> {
+        self.leader.as_ref()
+    }
+
+    /// Everything up to here is committed.
+    pub fn committed_index(&self) -> LogIndex {
+        self.committed
+    }
+
+    /// Everything up to here is in the state machine.
+    pub fn applied_index(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Everything up to here is committed, as far as this node knows.
+    pub fn committed(&self) -> LogIndex {
+        self.committed
+    }
+
+    /// End of the log.
+    pub fn last(&self) -> Position {
+        self.log.last()
     }
 
     /// Role, term and positions.
     pub fn status(&self) -> Status {
         Status {
-            role: self.role,
+            role: self.role(),
             term: self.hard_state.term,
+            leader: self.leader.clone(),
             committed: self.committed,
             applied: self.applied,
-            last: self.last.0,
+            first: self.log.previous().index.next(),
+            last: self.log.last().index,
             proposals_bytes: self.in_flight_bytes,
-            membership: self.membership.clone(),
+            membership: self.membership().clone(),
+            peers: self.peers(),
+            outcast: self.outcast,
+            quarantined_until: self.hard_state.quarantined_until,
         }
     }
 
-    fn stand(&mut self) {
-        self.role = Role::Candidate;
-        self.hard_state.term = Term(self.hard_state.term.0 + 1);
-        self.hard_state.vote = Some(self.config.id.number());
-        self.ready.hard_state = Some(self.hard_state.clone());
-        // The vote must be durable before it counts, or a restart could vote twice in one term.
-        self.ready.after_persist.push(Message::Vote {
-            term: self.hard_state.term,
+    /// True where no other node votes. One that is fetching its log may read there of a group of one that is long gone.
+    pub(super) fn is_alone(&self) -> bool {
+        self.membership().is_only(&self.config.id) && self.hard_state.quarantined_until.is_none()
+    }
+
+    pub(super) fn is_witness(&self) -> bool {
+        self.this().is_some_and(|this| this.role.is_witness())
+    }
+
+    pub(super) fn this(&self) -> Option<&Member> {
+        self.membership().get(&self.config.id)
+    }
+
+    /// Chance: splitmix64, so that the same seed gives the same node.
+    pub(super) fn draw(&mut self, below: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % below.max(1)
+    }
+
+    pub(super) fn envelope(&self, to: &NodeId, message: Message) -> Envelope {
+        Envelope {
             from: self.config.id.clone(),
-            candidate: self.config.id.clone(),
-        });
-    }
-
-    fn lead(&mut self, wall: Wall) {
-        self.role = Role::Leader;
-        self.leader_since = Some(self.append(&Payload::Noop, wall));
-        if let Some(membership) = self.renamed.take() {
-            // It counts from the append on (4.1), so the log's next segments begin with it.
-            self.hard_state.membership = membership.encode();
-            self.ready.hard_state = Some(self.hard_state.clone());
-            self.leader_since = Some(self.append(&Payload::Membership(membership), wall));
+            disk: self.config.disk,
+            to: to.clone(),
+            term: self.hard_state.term,
+            message,
         }
     }
 
-    fn append(&mut self, payload: &Payload<'_>, wall: Wall) -> LogIndex {
-        let index = self.last.0.next();
-        let term = self.hard_state.term;
-        self.ready.entries.push(Entry { index, term, hlc: self.hlc.tick(wall), payload: payload.encode() });
-        self.last = (index, term);
+    /// To be sent now.
+    pub(super) fn send(&mut self, to: &NodeId, message: Message) {
+        let envelope = self.envelope(to, message);
+        self.ready.messages.push(envelope);
+    }
+
+    /// To be sent once all that is asked for by now is durable.
+    pub(super) fn promise(&mut self, to: &NodeId, message: Message) {
+        let envelope = self.envelope(to, message);
+        self.ready.after_persist.push(envelope);
+    }
+
+    /// Term and vote, and what else they carry, are to be made durable.
+    pub(super) fn save(&mut self) {
+        self.hard_state.membership = self.membership().encode();
+        self.ready.hard_state = Some(self.hard_state.clone());
+    }
+
+    /// Goes to a later term, or takes a step back within this one.
+    pub(super) fn follow(&mut self, term: Term, leader: Option<NodeId>) {
+        if term > self.hard_state.term {
+            self.hard_state.term = term;
+            self.hard_state.vote = None;
+            self.save();
+        }
+        if self.leader != leader {
+            self.give_up_reads();
+        }
+        self.state = State::Follower;
+        self.leader = leader;
+        // Rounds are numbered by leader and term. What was heard of an earlier leader still holds: its lease does not
+        // end because somebody else has reached a later term.
+        self.answered.clear();
+        self.wait_for_leader();
+    }
+
+    /// Everything up to `index` is committed, as far as this log has it.
+    pub(super) fn commit(&mut self, index: LogIndex) {
+        let index = index.min(self.log.last().index);
+        if index > self.committed {
+            self.committed = index;
+            self.ready.committed = self.log.term(index).map(|term| Position { index, term });
+            self.memberships.settle(index);
+        }
+    }
+
+    /// Adds an entry to this node's own log.
+    pub(super) fn append(&mut self, payload: &Payload<'_>) -> LogIndex {
+        let index = self.log.last().index.next();
+        let entry =
+            Entry { index, term: self.hard_state.term, hlc: self.hlc.tick(self.now.wall), payload: payload.encode() };
+        self.adopt(entry);
         index
+    }
+
+    /// The entry is this node's last one from here on.
+    pub(super) fn adopt(&mut self, entry: Entry) {
+        self.hlc.merge(entry.hlc);
+        if let Ok(Payload::Membership(membership)) = Payload::decode(&entry.payload) {
+            // It counts from the append on (4.1), so the log's next segments begin with it.
+            self.memberships.push(entry.index, membership);
+            self.save();
+        }
+        self.log.push(entry.clone());
+        if self.membership().members.len() <= 1 {
+            self.log.forget_tail();
+        }
+        self.ready.entries.push(entry);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node() -> Node {
-        let id = NodeId("node1".into());
-        let recovered = Recovered {
-            hard_state: HardState { term: Term(1), ..HardState::default() },
-            membership: Membership::single(&id),
-            last: (LogIndex(1), Term(1)),
-            applied: LogIndex(1),
-            hlc: Timestamp(1),
-        };
-        Node::recover(Config { id, proposals_bytes_max: 100, naming: Naming::Kept }, recovered).unwrap()
-    }
-
-    fn leader() -> Node {
-        let mut node = node();
-        node.tick(Monotonic::ZERO);
-        let ready = node.take_ready();
-        node.step(ready.after_persist[0].clone(), Wall(5));
-        node
-    }
-
-    #[test]
-    fn a_vote_is_durable_before_it_counts() {
-        let mut node = node();
-        node.tick(Monotonic::ZERO);
-        let ready = node.take_ready();
-        assert_eq!(
-            ready.hard_state,
-            Some(HardState { term: Term(2), vote: Some(NodeId("node1".into()).number()), ..HardState::default() })
-        );
-        assert_eq!(node.status().role, Role::Candidate);
-        assert!(ready.entries.is_empty(), "nothing is appended before the vote is durable");
-        node.step(ready.after_persist[0].clone(), Wall(5));
-        assert_eq!(node.status().role, Role::Leader);
-    }
-
-    #[test]
-    fn older_entries_commit_only_behind_one_of_the_leaders_own_term() {
-        let mut node = leader();
-        node.persisted(LogIndex(1));
-        assert_eq!(node.take_ready().committed, None);
-        node.persisted(LogIndex(2));
-        assert_eq!(node.take_ready().committed, Some(LogIndex(2)));
-    }
-
-    #[test]
-    fn reads_wait_for_the_leaders_first_entry() {
-        let mut node = leader();
-        node.persisted(LogIndex(2));
-        assert!(!node.may_read());
-        node.applied(LogIndex(2));
-        assert!(node.may_read());
-    }
-
-    #[test]
-    fn stamps_rise_strictly_while_the_wall_clock_goes_back() {
-        let mut node = leader();
-        node.propose(b"a", Wall(1000)).unwrap();
-        node.propose(b"b", Wall(10)).unwrap();
-        let entries = node.take_ready().entries;
-        assert!(entries.windows(2).all(|pair| pair[0].hlc < pair[1].hlc));
-    }
-
-    #[test]
-    fn proposals_above_the_limit_are_refused_until_some_are_applied() {
-        let mut node = leader();
-        let index = node.propose(&[0; 90], Wall(1)).unwrap();
-        let refused = node.propose(&[0; 20], Wall(1)).unwrap_err();
-        assert_eq!(refused.kind(), crate::error::Kind::Overloaded);
-        node.persisted(index);
-        node.applied(index);
-        node.propose(&[0; 20], Wall(1)).unwrap();
-    }
-
-    fn of_another_name(naming: Naming, voters: &[&str]) -> Result<Node> {
-        let id = NodeId("node1".into());
-        let recovered = Recovered {
-            hard_state: HardState::default(),
-            membership: Membership { voters: voters.iter().map(|id| NodeId((*id).into())).collect() },
-            last: (LogIndex(1), Term(1)),
-            applied: LogIndex(1),
-            hlc: Timestamp(1),
-        };
-        Node::recover(Config { id, proposals_bytes_max: 1, naming }, recovered)
-    }
-
-    #[test]
-    fn a_directory_of_another_group_is_refused() {
-        let refused = of_another_name(Naming::Kept, &["node2"]).unwrap_err();
-        assert!(refused.message().contains("node2"), "{refused}");
-        assert!(of_another_name(Naming::Renamed, &["node2", "node3"]).is_err(), "nobody renames a member of a group");
-    }
-
-    #[test]
-    fn a_renamed_node_says_so_before_it_serves() {
-        let mut node = of_another_name(Naming::Renamed, &["node2"]).unwrap();
-        node.tick(Monotonic::ZERO);
-        let stood = node.take_ready();
-        assert!(stood.entries.is_empty());
-        node.step(stood.after_persist[0].clone(), Wall(5));
-        let led = node.take_ready();
-        let named = Membership::single(&NodeId("node1".into()));
-        assert_eq!(Payload::decode(&led.entries[0].payload).unwrap(), Payload::Noop, "ends what older terms began");
-        assert_eq!(Payload::decode(&led.entries[1].payload).unwrap(), Payload::Membership(named.clone()));
-        node.persisted(led.entries[0].index);
-        node.applied(led.entries[0].index);
-        assert!(!node.may_read());
-        node.persisted(led.entries[1].index);
-        node.applied(led.entries[1].index);
-        assert!(node.may_read());
-        assert_eq!(led.hard_state.unwrap().membership, named.encode());
+/// The group under this node's new name, where the operator has given it one.
+fn rename(config: &Config, membership: &Membership) -> Result<Option<Membership>> {
+    let mut members = membership.members.keys();
+    let (first, others) = (members.next(), members.next().is_some());
+    let refused =
+        |text: String, hint: &'static str| Err(Error::invalid(crate::error::SqlState::CONFIG_ERROR, text).hint(hint));
+    match (first, config.naming) {
+        // A node that joins or was removed finds itself in no membership, and waits for the group's word.
+        (Some(_), Naming::Kept) if others => Ok(None),
+        (Some(first), _) if *first == config.id && !others => Ok(None),
+        (None, _) => Ok(None),
+        (Some(_), Naming::Renamed) if !others => Ok(Some(Membership::single(&config.id))),
+        (Some(_), Naming::Renamed) => refused(
+            "only the single member of a group can be renamed".to_owned(),
+            "remove the member and add it again under its new name",
+        ),
+        (Some(first), Naming::Kept) => refused(
+            format!("this directory belongs to {first} alone, not to {}", config.id),
+            "start with the --id that it has, or with --rename",
+        ),
     }
 }

@@ -15,6 +15,7 @@
 //! * A statement is proposed at most once at a time; it is evaluated again only after the group answered "conflict".
 //! * A batch is one command: its statements see each other, nobody sees a part of it.
 
+mod access;
 mod batch;
 mod brief;
 mod propose;
@@ -22,6 +23,7 @@ mod read;
 mod request;
 mod text;
 
+pub use access::Access;
 pub use brief::BRIEF_BYTES_MAX;
 pub use propose::next_backfill;
 
@@ -37,6 +39,7 @@ use crate::sql::evaluate::{ByRange, Evaluation};
 use crate::sql::latch::Latches;
 use crate::sql::memory::Pool;
 use crate::sql::operator::Operator;
+use crate::sql::statement::Statement;
 use crate::sql::translate::ParseLimits;
 use crate::storage::view::View;
 use crate::{Error, Result};
@@ -107,13 +110,15 @@ impl Default for Limits {
 pub struct Task {
     /// Under which name its outcome is remembered, where the client gave one.
     pub request: Option<RequestId>,
+    /// What its caller may do.
+    pub access: Access,
     /// Asked between steps: an error (cancelled, past the deadline) ends the statement.
     pub check: Arc<dyn Fn() -> Result<()> + Send + Sync>,
 }
 
 impl Default for Task {
     fn default() -> Task {
-        Task { request: None, check: Arc::new(|| Ok(())) }
+        Task { request: None, access: Access::ReadWrite, check: Arc::new(|| Ok(())) }
     }
 }
 
@@ -164,11 +169,12 @@ impl Executor {
         if let Some(answer) = brief::point_query(group, sql)? {
             return Ok(answer);
         }
+        let parsed = self.permitted(sql, task.access)?;
         let request = request_of(task, &[sql]);
         if let Some(known) = known(group, request.as_ref())? {
             return known.affected.map(|affected| Answer::Done { affected });
         }
-        match self.execute_new(group, sql, task, request.as_ref()).await {
+        match self.execute_new(group, (sql, parsed), task, request.as_ref()).await {
             // Where another copy of the request was executed meanwhile, its outcome is the answer of both.
             Err(error) => match known(group, request.as_ref()) {
                 Ok(Some(known)) => known.affected.map(|affected| Answer::Done { affected }),
@@ -181,12 +187,13 @@ impl Executor {
     async fn execute_new(
         &self,
         group: &dyn Group,
-        sql: &str,
+        (sql, mut parsed): (&str, Option<Statement>),
         task: &Task,
         request: Option<&Request>,
     ) -> Result<Answer> {
         self.limits.parse.check_text(sql)?;
-        let (mut parsed, mut table) = (None, None);
+        let mut table = None;
+        let by_text = task.access == Access::ReadWrite;
         for _ in 0..ATTEMPTS_MAX {
             // After its first conflict a statement takes turns. Whoever held the latch has just written: what this one
             // reads, and the instant by which it judges, are taken after that.
@@ -196,9 +203,10 @@ impl Executor {
             };
             let (view, instant) = (group.view()?, group.instant());
             let mut bound = None;
-            let short = Self::short_insert(sql, &view, instant);
+            let short = by_text.then(|| Self::short_insert(sql, &view, instant)).flatten();
             let long = match short {
                 Some(_) => None,
+                None if !by_text => None,
                 None => self.long_insert(sql, &view, instant, task).await?,
             };
             let slices = if let Some((id, slices)) = long {
@@ -213,6 +221,7 @@ impl Executor {
                 if let Some(stream) = self.query(&statement, &view, instant, task)? {
                     return Ok(Answer::Rows(stream));
                 }
+                task.access.check_write()?;
                 table = table_of(&statement);
                 mark_writer(&view);
                 self.evaluation(&view, instant, task, ByRange::Any).slices(bound.insert(statement)).await?
@@ -243,6 +252,9 @@ impl Executor {
             return Err((BATCH_STATEMENTS_MAX, Error::limit(SqlState::LIMIT_EXCEEDED, message)));
         }
         let texts: Vec<&str> = statements.iter().map(String::as_str).collect();
+        for (at, sql) in texts.iter().enumerate() {
+            self.permitted(sql, task.access).map_err(|error| (at, error))?;
+        }
         let request = request_of(task, &texts);
         let last = statements.len().saturating_sub(1);
         let recalled = known(group, request.as_ref()).map_err(|error| (last, error))?;
@@ -305,11 +317,6 @@ impl Executor {
             }
         }
         Err((last, Error::conflict("other statements changed the same rows: try the batch again")))
-    }
-
-    /// True where a statement changes nothing: what a read-only caller may run.
-    pub fn is_read(&self, sql: &str) -> Result<bool> {
-        Ok(self.parse(sql)?.is_read_only())
     }
 
     fn evaluation<'a>(&self, view: &'a View, instant: Timestamp, task: &'a Task, by_range: ByRange) -> Evaluation<'a> {

@@ -19,6 +19,7 @@ pub mod latch;
 pub mod memory;
 pub mod operator;
 pub mod optimize;
+pub mod outline;
 pub mod plan;
 pub mod point;
 mod scanner;

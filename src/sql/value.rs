@@ -25,6 +25,17 @@ pub enum DataType {
     Timestamp,
 }
 
+impl DataType {
+    /// Every type.
+    pub const ALL: [DataType; 6] =
+        [DataType::Bool, DataType::Int, DataType::Float, DataType::Text, DataType::Blob, DataType::Timestamp];
+
+    /// Reads a type as it is displayed.
+    pub fn parse(name: &str) -> Option<DataType> {
+        DataType::ALL.into_iter().find(|data_type| data_type.to_string() == name)
+    }
+}
+
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

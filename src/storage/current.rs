@@ -73,11 +73,26 @@ struct Record {
     next_number: u32,
 }
 
+/// A sealed name as it rests in files.
 #[derive(Serialize, Deserialize)]
-struct NameRecord {
+pub(super) struct NameRecord {
     number: u32,
     from: (KeyspaceId, Vec<u8>),
     to: Option<(KeyspaceId, Vec<u8>)>,
+}
+
+impl From<&SealedName> for NameRecord {
+    fn from(name: &SealedName) -> NameRecord {
+        let place = |(keyspace, key): &Place| (*keyspace, key.to_vec());
+        NameRecord { number: name.number, from: place(&name.from), to: name.to.as_ref().map(place) }
+    }
+}
+
+impl From<NameRecord> for SealedName {
+    fn from(name: NameRecord) -> SealedName {
+        let place = |(keyspace, key): (KeyspaceId, Vec<u8>)| (keyspace, Key::new(&key));
+        SealedName { number: name.number, from: place(name.from), to: name.to.map(place) }
+    }
 }
 
 /// The path of `CURRENT` in the state directory.
@@ -105,11 +120,8 @@ impl Current {
         }
         let bytes = files::read(files, &path)?;
         let record: Record = frame::decode(frame::unwrap(KIND, &bytes, &what)?, &what)?;
-        let place = |(keyspace, key): (KeyspaceId, Vec<u8>)| (keyspace, Key::new(&key));
-        let name =
-            |name: NameRecord| SealedName { number: name.number, from: place(name.from), to: name.to.map(place) };
         let current = Current {
-            runs: record.runs.into_iter().map(|run| run.into_iter().map(name).collect()).collect(),
+            runs: record.runs.into_iter().map(|run| run.into_iter().map(SealedName::from).collect()).collect(),
             hot: record.hot,
             birth: record.birth,
             birth_term: record.birth_term,
@@ -123,14 +135,8 @@ impl Current {
     /// Puts this in the place of the present `CURRENT`, durably. The files it names must be durable before.
     pub fn store(&self, files: &dyn Files, directory: &Path) -> Result<()> {
         self.check().unwrap_or_else(|error| panic!("a CURRENT that does not hold together: {error}"));
-        let place = |(keyspace, key): &Place| (*keyspace, key.to_vec());
-        let name = |name: &SealedName| NameRecord {
-            number: name.number,
-            from: place(&name.from),
-            to: name.to.as_ref().map(place),
-        };
         let record = Record {
-            runs: self.runs.iter().map(|run| run.iter().map(name).collect()).collect(),
+            runs: self.runs.iter().map(|run| run.iter().map(NameRecord::from).collect()).collect(),
             hot: self.hot,
             birth: self.birth,
             birth_term: self.birth_term,
@@ -156,6 +162,14 @@ impl Current {
         numbers
     }
 
+    /// The `CURRENT` of an installed snapshot: the first of its files get the next local numbers, a new hot directory is
+    /// born where it stands, and the log is still to be brought in line with it.
+    #[must_use]
+    pub(super) fn installed(&self, runs: Vec<Vec<SealedName>>, birth: LogIndex, birth_term: Term) -> Current {
+        let next_number = runs.iter().flatten().map(|name| name.number + 1).max().unwrap_or(0).max(self.next_number);
+        Current { runs, hot: self.hot + 1, birth, birth_term, installed: true, next_number }
+    }
+
     /// Numbers that this names and `next` does not: waste once `next` is durable.
     pub fn obsolete(&self, next: &Current) -> Vec<u32> {
         let named = next.numbers();
@@ -167,7 +181,7 @@ impl Current {
         run.first().is_some_and(|first| first.from != start())
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         for run in &self.runs {
             let joined = run.windows(2).all(|pair| pair[0].to.as_ref() == Some(&pair[1].from));
             let open_ended = run.last().is_some_and(|last| last.to.is_none());

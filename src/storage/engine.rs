@@ -31,6 +31,7 @@ mod histogram;
 mod limits;
 mod log;
 mod open;
+mod pending;
 mod shared;
 mod sink;
 mod space;
@@ -47,18 +48,20 @@ pub use open::{Recovered, format};
 use crate::Result;
 use crate::clock::{Clock, Monotonic};
 use crate::error::{Error, Kind, SqlState};
+use crate::hlc::Timestamp;
 use crate::ids::LogIndex;
 use crate::machine::Outcome;
-use crate::raft::{Entry, HardState, Message, Ready};
+use crate::raft::{Entry, Envelope, HardState, Membership, Payload, Position, Ready};
 use crate::storage::directory::{Database, Identity};
 use crate::storage::files::Files;
+use crate::storage::snapshot::{self, Snapshot, Staged};
 use crate::storage::view::View;
 use crate::storage::wal::Wal;
 use crate::storage::watch::Watch;
 use background::Job;
 use log::{Control, LogRequest};
 use shared::{Phase, Shared};
-use state::StateRequest;
+use state::{Next, StateDesk, StateRequest};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -84,12 +87,14 @@ pub enum Event {
     /// The log is durable up to `last` (where entries were appended), and so is what the messages rest on.
     Persisted {
         /// End of the durable log.
-        last: Option<LogIndex>,
+        last: Option<Position>,
         /// Promises that may now be sent.
-        messages: Vec<Message>,
+        messages: Vec<Envelope>,
     },
     /// The state holds everything up to here, which is thereby also durable.
     Applied(LogIndex),
+    /// The log has let go of everything up to here.
+    Trimmed(Position),
     /// A thread has failed; nothing more will be written or applied. The process must end.
     Failed(Error),
     /// A thread has panicked; nothing more will be written or applied. Opening the directory again goes on from what is
@@ -113,7 +118,7 @@ pub struct Append {
     /// Term and vote, where they changed.
     pub hard_state: Option<HardState>,
     /// Reported back once all of this is durable.
-    pub after_persist: Vec<Message>,
+    pub after_persist: Vec<Envelope>,
     /// One voter: what is durable is committed and goes on to the state thread.
     pub commit_on_persist: bool,
 }
@@ -142,6 +147,25 @@ pub struct Options {
     pub limits: Limits,
 }
 
+/// What of the log is kept for peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// The first entry that each of those lacks that lag: kept from the first one on for which that is not more than the
+    /// limit.
+    pub lagging: Vec<LogIndex>,
+    /// The first entry behind each snapshot that is on its way, or has just arrived: kept as long as there is disk for it.
+    pub pinned: Vec<LogIndex>,
+}
+
+/// How new a snapshot is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// As the last seal has left it: costs nothing.
+    Sealed,
+    /// What is not sealed yet is sealed for it.
+    Now,
+}
+
 /// How an engine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
@@ -161,6 +185,14 @@ pub struct Engine {
     watcher: Watcher,
 }
 
+/// An engine whose threads have ended. The directory is still locked.
+struct Ended {
+    database: Database,
+    handle: Handle,
+    watcher: Watcher,
+    left: Result<(Wal, background::Background)>,
+}
+
 struct Threads {
     log: JoinHandle<Wal>,
     state: JoinHandle<()>,
@@ -171,6 +203,7 @@ struct Threads {
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    state: Arc<StateDesk>,
     log: Sender<LogRequest>,
     clock: Arc<dyn Clock>,
     background: Sender<Job>,
@@ -215,6 +248,28 @@ impl Handle {
     /// in doubt.
     pub fn append(&self, append: Append) {
         let _ = self.log.send(LogRequest::Append(append, self.clock.monotonic()));
+    }
+
+    /// Everything up to here is committed, and applied once it is durable here.
+    pub fn commit(&self, position: Position) {
+        let ask = match self.state.commit(position) {
+            Ok(Next::Wait) => return,
+            Ok(Next::Read { .. }) => Control::HandOn,
+            // The log thread tells it, as it does of its own.
+            Err(error) => Control::Fail(error),
+        };
+        let _ = self.log.send(LogRequest::Control(ask));
+    }
+
+    /// Reads entries from `from` on, about `bytes_max` bytes of them, all that were handed over before among them. None
+    /// where the log has let go of them. `done` is called on the log thread.
+    pub fn read_log(&self, from: LogIndex, bytes_max: usize, done: impl FnOnce(Vec<Entry>) + Send + 'static) {
+        let _ = self.log.send(LogRequest::Control(Control::Read(from, bytes_max, Box::new(done))));
+    }
+
+    /// What of the log is kept for peers, although sealed files hold what it did.
+    pub fn keep_log(&self, keep: Keep) {
+        let _ = self.log.send(LogRequest::Control(Control::Keep(keep)));
     }
 
     /// The newest view: holds everything that has been answered. For a statement: it may be read as long as its lease
@@ -274,6 +329,19 @@ impl Handle {
         wait
     }
 
+    /// A snapshot for a peer: what is sealed, or everything applied by now. None where nothing is. A dropped sender means
+    /// that the engine has ended.
+    pub fn snapshot(&self, freshness: Freshness) -> oneshot::Receiver<Result<Option<Snapshot>>> {
+        let (done, wait) = oneshot::channel();
+        match freshness {
+            Freshness::Sealed => {
+                let _ = self.background.send(Job::Snapshot { freshness, done });
+            }
+            Freshness::Now => self.state.snapshot(done),
+        }
+        wait
+    }
+
     /// True once a thread has failed.
     pub fn has_failed(&self) -> bool {
         self.shared.has_failed()
@@ -310,21 +378,27 @@ impl Engine {
             clock: options.clock.clone(),
             events: Arc::new(|_| {}),
         };
-        let last = wal.last();
-        // One voter: its log is the majority's, so all of it is committed.
-        state.replay(&wal).map_err(|error| advise(error, &database.path))?;
+        let (mut later, mut hlc) = (Vec::new(), state.machine.hlc);
+        if decides_alone(&hard_state, &state.machine.membership, &database.identity.node_id)? {
+            // Its log is the majority's, so all of it is committed.
+            state.replay(&wal).map_err(|error| advise(error, &database.path))?;
+            hlc = state.machine.hlc;
+        } else {
+            (later, hlc) = behind(&wal, state.machine.applied.0, hlc)?;
+        }
         let recovered = Recovered {
             hard_state,
             membership: state.machine.membership.clone(),
-            last: (last.index, last.term),
+            later,
+            terms: wal.terms().clone(),
             applied: state.machine.applied.0,
-            hlc: state.machine.hlc,
+            hlc,
             replayed: state.machine.applied.0.0 - applied.0,
             rebuilt,
         };
         state.events = events.clone();
         shared.set_phase(Phase::Serving);
-        let state = Arc::new(state::StateDesk::new(state, state_sender.clone()));
+        let state = Arc::new(state::StateDesk::new(state, wal.last(), state_sender.clone()));
         let log = log::LogThread {
             wal,
             options: options.clone(),
@@ -337,14 +411,24 @@ impl Engine {
             shared: shared.clone(),
             state: state.clone(),
             events: events.clone(),
+            trim_to: LogIndex(0),
+            keep: Keep::default(),
+            keep_bytes_max: options.limits.log_keep_bytes_max,
         };
+        let desk = state.clone();
         let threads = Threads {
             log: guard.spawn("log", move || log.run(&log_requests))?,
             state: guard.spawn("state", move || state.run(&state_requests))?,
             background: background.join_later(),
         };
         let watcher = Watcher::start(watch, shared.clone(), events)?;
-        let handle = Handle { shared, log: log_sender, clock: options.clock.clone(), background: job_sender.clone() };
+        let handle = Handle {
+            shared,
+            state: desk,
+            log: log_sender,
+            clock: options.clock.clone(),
+            background: job_sender.clone(),
+        };
         let engine = Engine { database, handle, state: state_sender, background: job_sender, threads, watcher };
         Ok((engine, recovered))
     }
@@ -366,8 +450,17 @@ impl Engine {
         wait.recv().unwrap_or_else(|_| Err(Error::unavailable("storage has stopped")))
     }
 
-    /// Ends the threads, in the order in which work flows, and lets go of the directory.
-    pub fn stop(self, how: Stop) -> Result<()> {
+    /// Ends the threads, puts a snapshot in the place of the state, and lets go of the directory: opening it goes on from
+    /// there. After an error that is the old state, or the new one.
+    pub fn install(self, files: &Arc<dyn Files>, staged: &Staged) -> Result<()> {
+        let Ended { database, watcher, .. } = self.end(Stop::Abandon)?;
+        // Whatever became of the threads: what counts is durable.
+        watcher.end();
+        snapshot::install(files, &database.state(), staged)
+    }
+
+    /// Ends the threads, in the order in which work flows, and gives what they leave.
+    fn end(self, how: Stop) -> Result<Ended> {
         if how == Stop::Abandon {
             self.handle.shared.fail();
         }
@@ -390,13 +483,18 @@ impl Engine {
                 return Err(hung);
             }
         };
-        let ended = |name: &str| Error::internal(format!("the {name} thread panicked"));
         // Only now, with no thread left that writes, may the directory be let go, whichever of them has panicked.
-        let joined = log
+        let left = log
             .map_err(|_| ended("log"))
             .and_then(|wal| background.map(|background| (wal, background)).map_err(|_| ended("background")))
             .and_then(|parts| state.map(|()| parts).map_err(|_| ended("state")));
-        let (wal, mut background) = match joined {
+        Ok(Ended { database, handle, watcher, left })
+    }
+
+    /// Ends the threads, and lets go of the directory.
+    pub fn stop(self, how: Stop) -> Result<()> {
+        let Ended { database, handle, watcher, left } = self.end(how)?;
+        let (wal, mut background) = match left {
             Ok(parts) if !handle.has_failed() => parts,
             left => {
                 watcher.end();
@@ -432,6 +530,10 @@ impl Engine {
     }
 }
 
+fn ended(name: &str) -> Error {
+    Error::internal(format!("the {name} thread panicked"))
+}
+
 /// What an operator does about a directory that is damaged.
 fn advise(error: Error, path: &Path) -> Error {
     if error.kind() != Kind::Damaged || error.hint_text().is_some() {
@@ -442,6 +544,29 @@ fn advise(error: Error, path: &Path) -> Error {
          restore)",
         path.display()
     ))
+}
+
+/// True where no other node votes, by the newest word of the log.
+fn decides_alone(hard_state: &HardState, applied: &Membership, id: &str) -> Result<bool> {
+    let newest = match hard_state.membership.as_slice() {
+        [] => applied.clone(),
+        bytes => Membership::decode(bytes)?,
+    };
+    let mut voters = newest.voters();
+    Ok(voters.next().is_some_and(|only| only.0 == id || newest.members.len() == 1) && voters.next().is_none())
+}
+
+/// What the log says of the group behind a position, and the highest stamp in it.
+fn behind(wal: &Wal, applied: LogIndex, mut hlc: Timestamp) -> Result<(Vec<(LogIndex, Membership)>, Timestamp)> {
+    let mut found = Vec::new();
+    wal.replay(applied.next(), wal.last().index, |entry| {
+        if let Payload::Membership(membership) = Payload::decode(&entry.payload)? {
+            found.push((entry.index, membership));
+        }
+        hlc = hlc.max(entry.hlc);
+        Ok(())
+    })?;
+    Ok((found, hlc))
 }
 
 /// Bound into the log's checksums: part of what only this disk has.

@@ -35,7 +35,7 @@
 //!
 //! [`wal`] the log and its recovery; [`memtable`], [`levels`], [`view`], [`scan`] what a read does; [`block`] and
 //! [`mod@column`] how rows are encoded; [`hot`], [`flush`], [`sealed`], [`seal`], [`merge`], [`current`] how levels come and
-//! go; [`lease`] how long a view may keep them; [`watch`] that the disk answers, [`scrub`] that
+//! go; [`lease`] how long a view may keep them; [`snapshot`] how they reach a member that lacks them; [`watch`] that the disk answers, [`scrub`] that
 //! it kept what it was given; [`engine`] the three threads that do it all; [`directory`] what a database directory is.
 
 pub mod block;
@@ -69,6 +69,7 @@ pub mod scrub;
 pub mod seal;
 pub mod sealed;
 pub mod sled;
+pub mod snapshot;
 pub mod state;
 pub mod stream;
 pub mod view;

@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 const HEADER: [u8; 8] = *b"CHRBLKS\x01";
 const TRAILER_MAGIC: [u8; 8] = *b"CHRBLKS.";
@@ -152,6 +152,7 @@ pub struct SealedFile {
     files: Arc<dyn Files>,
     footer_offset: u64,
     content_hash: u128,
+    identity: u128,
     entries: Vec<(KeyspaceId, Arc<BlockEntry>)>,
     range_deletes: Vec<RangeDelete>,
     is_doomed: AtomicBool,
@@ -160,7 +161,11 @@ pub struct SealedFile {
 impl SealedFile {
     /// Opens a file by reading its trailer and footer.
     pub fn open(files: &Arc<dyn Files>, directory: &Path, number: u32) -> Result<Arc<SealedFile>> {
-        let path = path(directory, number);
+        SealedFile::open_at(files, path(directory, number), number)
+    }
+
+    /// The same under whatever name.
+    pub fn open_at(files: &Arc<dyn Files>, path: PathBuf, number: u32) -> Result<Arc<SealedFile>> {
         let what = path.display();
         let file = files.open(&path, Open::Read)?;
         let bytes = file.len()?;
@@ -178,6 +183,7 @@ impl SealedFile {
         }
         let mut footer = vec![0; footer_bytes as usize];
         file.read_at(&mut footer, footer_offset)?;
+        let identity = xxh3_128(&footer);
         let footer = frame::unwrap(FOOTER, &footer, format_args!("{what}: footer"))?;
         let footer: Footer = frame::decode(footer, format_args!("{what}: footer"))?;
         if !is_orderly(&footer.entries, footer_offset) {
@@ -192,11 +198,22 @@ impl SealedFile {
             files: files.clone(),
             footer_offset,
             content_hash: footer.content_hash,
+            identity,
             entries: footer.entries.into_iter().map(|entry| entry.into_entry(number)).collect(),
             range_deletes: footer.range_deletes.iter().map(RangeDelete::from).collect(),
             is_doomed: AtomicBool::new(false),
             path,
         }))
+    }
+
+    /// What tells this file from every other one: the hash of its footer, in which the hash of all the rest is.
+    pub fn identity(&self) -> u128 {
+        self.identity
+    }
+
+    /// Reads bytes of it as they lie there.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        self.file.read_at(buffer, offset)
     }
 
     /// Reads everything and compares it with the content hash.

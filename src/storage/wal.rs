@@ -42,6 +42,7 @@ mod terms;
 
 pub use pool::Pool;
 pub use read::SegmentFile;
+pub use terms::Terms;
 
 use crate::error::{Error, Result};
 use crate::hlc::Timestamp;
@@ -246,6 +247,11 @@ impl Wal {
     fn recovered(self) -> Recovered {
         let (previous, last) = (self.log.previous(), self.log.last());
         Recovered { hard_state: self.log.hard_state.clone(), previous, first: previous.index.next(), last, wal: self }
+    }
+
+    /// The terms of its entries.
+    pub fn terms(&self) -> &Terms {
+        &self.log.terms
     }
 
     /// A segment that was written under another salt than this log's own: what lies in the directory came from elsewhere.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod auth;
+mod certificates;
 mod cli;
 mod cli_hostile;
 mod crash;
@@ -13,3 +15,5 @@ mod operations;
 mod process;
 mod prompt;
 mod snapshot;
+mod snapshots;
+mod tls;

@@ -51,7 +51,12 @@ impl Node {
     }
 
     /// The same with a command of the test's own.
-    pub fn spawn(mut command: Command, directory: &Path) -> Node {
+    pub fn spawn(command: Command, directory: &Path) -> Node {
+        Node::spawn_as(command, directory, "node1")
+    }
+
+    /// The same for a node of another name.
+    pub fn spawn_as(mut command: Command, directory: &Path, id: &str) -> Node {
         let mut child = command.spawn().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -63,7 +68,7 @@ impl Node {
                 panic!("the node ended: {told}");
             }
         }
-        let content = std::fs::read(directory.join("node1/addresses.json")).unwrap();
+        let content = std::fs::read(directory.join(id).join("addresses.json")).unwrap();
         let addresses: serde_json::Value = serde_json::from_slice(&content).unwrap();
         let address = |name: &str| addresses[name].as_str().unwrap().parse().unwrap();
         Node { child, grpc: address("grpc"), http: address("http") }
@@ -93,7 +98,8 @@ impl Node {
         self.signal(Signal::HUP);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 

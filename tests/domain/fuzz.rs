@@ -161,7 +161,10 @@ pub fn wal_recovery(data: &[u8]) -> bool {
     for directory in directory.ancestors() {
         disk.sync_dir(directory).expect("the disk is healthy");
     }
-    let open = if flags & 2 == 2 { Wal::salvage } else { Wal::open };
+    let salvage = flags & 2 == 2;
+    let open = |files, directory: &Path, options| {
+        if salvage { Wal::salvage(files, directory, options, |_| true) } else { Wal::open(files, directory, options) }
+    };
     let mut recovered = match open(Arc::new(disk.clone()), directory, WAL) {
         Ok(recovered) => recovered,
         Err(error) => return refused(error.kind(), &error),

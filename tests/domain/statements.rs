@@ -11,6 +11,7 @@ mod indexes;
 mod large;
 mod latches;
 mod memory;
+mod readers;
 mod requests;
 mod staged;
 pub(crate) mod support;

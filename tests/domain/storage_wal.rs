@@ -191,7 +191,7 @@ fn a_snapshot_takes_the_place_of_the_log() {
         wal.sync().unwrap();
         disk.stop_at(disk.operations() + stop);
         let mark = Position { index: LogIndex(70), term: Term(4) };
-        let done = wal.reset(mark).is_ok();
+        let done = wal.reset(mark, None).is_ok();
         for (seed, mode) in Crash::ALL.into_iter().enumerate() {
             let disk = disk.crash(seed as u64 + stop, mode);
             let mut recovered = open(&disk).unwrap();

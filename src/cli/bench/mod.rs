@@ -278,7 +278,7 @@ fn fsync_mode(arguments: &Arguments, target: &Target) -> Result<String, String> 
         let port = grpc.port.checked_add(HTTP_PORT_OFFSET).ok_or("no HTTP port; give --http")?;
         Address { port, host: grpc.host.clone() }
     };
-    let body = get(&address, "/status", target.token.as_deref()).map_err(|error| format!("{address}: {error}"))?;
+    let body = get(&address, "/status", target).map_err(|error| format!("{address}: {error}"))?;
     let status: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("/status: {error}"))?;
     find(&status, "fsync").ok_or_else(|| "/status does not say".to_owned())
 }
@@ -293,16 +293,26 @@ fn find(value: &serde_json::Value, key: &str) -> Option<String> {
     }
 }
 
+/// Encrypted or not.
+trait Connection: Read + Write {}
+
+impl<T: Read + Write> Connection for T {}
+
 /// One GET; HTTP/1.0, so that the answer ends with the connection.
-fn get(address: &Address, path: &str, token: Option<&str>) -> std::io::Result<String> {
+fn get(address: &Address, path: &str, target: &Target) -> std::io::Result<String> {
     /// Far more than any status.
     const ANSWER_BYTES_MAX: u64 = 4 << 20;
     let mut last = std::io::Error::other("the name has no address");
     for resolved in (address.host.as_str(), address.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&resolved, STATUS_TIMEOUT) {
-            Ok(mut stream) => {
+            Ok(stream) => {
                 stream.set_read_timeout(Some(STATUS_TIMEOUT))?;
-                let auth = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+                let mut stream: Box<dyn Connection> = match &target.tls {
+                    None => Box::new(stream),
+                    Some(files) => Box::new(files.https(stream)?),
+                };
+                let auth =
+                    target.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
                 write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n{auth}\r\n")?;
                 let mut answer = String::new();
                 stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;

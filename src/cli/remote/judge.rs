@@ -1,6 +1,7 @@
 //! What a failed call means: whether it may be sent again, and which error it is.
 
-use chronos::error::{Error, SqlState};
+use crate::actors::tls::explain;
+use chronos::error::{Error, Kind, SqlState};
 use tonic::{Code, Status};
 
 /// How one attempt ended, where it did not succeed.
@@ -9,6 +10,14 @@ pub enum Attempt {
     Elsewhere(Error),
     /// That is the answer.
     Final(Error),
+}
+
+impl Attempt {
+    /// True where the node may not have been heard, or has not heard.
+    pub fn was_not_answered(&self) -> bool {
+        let (Attempt::Elsewhere(error) | Attempt::Final(error)) = self;
+        matches!(error.kind(), Kind::InDoubt | Kind::Unavailable)
+    }
 }
 
 /// Whether a failed call may be sent again.
@@ -29,7 +38,8 @@ pub fn judge(status: &Status, only_reads: bool) -> Attempt {
 /// True where the call never reached a node, or the node says that nothing happened.
 pub fn did_nothing(status: &Status) -> bool {
     let never_sent = causes(status).any(<dyn std::error::Error>::is::<tonic::ConnectError>);
-    never_sent || (!broke(status) && status.code() == Code::Unavailable)
+    // Whoever is refused in the handshake was not heard.
+    never_sent || explain(status).is_some() || (!broke(status) && status.code() == Code::Unavailable)
 }
 
 /// True where the connection failed, rather than the node answering.
@@ -43,6 +53,9 @@ fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'st
 
 /// What the status says, or what lies below it.
 pub fn reason(status: &Status) -> String {
+    if let Some(why) = explain(status) {
+        return why;
+    }
     match causes(status).last() {
         Some(cause) => cause.to_string(),
         None => status.message().to_owned(),
@@ -100,7 +113,6 @@ fn by_code(status: &Status) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chronos::error::Kind;
 
     #[test]
     fn a_server_that_is_unavailable_did_nothing_and_a_broken_call_is_in_doubt() {

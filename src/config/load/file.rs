@@ -121,7 +121,8 @@ fn raw(value: &DeValue) -> Raw {
             Ok(number) => Raw::Integer(number),
             Err(_) => Raw::Other("number beyond 64 bits"),
         },
-        DeValue::Float(_) | DeValue::Boolean(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
+        DeValue::Boolean(value) => Raw::Boolean(*value),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => {
             Raw::Other(value.type_str())
         }
     }

@@ -147,6 +147,7 @@ impl Executor {
         if let Some(stream) = self.query(&bound, &view, draft.instant, task)? {
             return self.hold(stream);
         }
+        task.access.check_write()?;
         if matches!(bound, Bound::CreateIndex(_)) {
             return Err(Error::invalid(
                 SqlState::FEATURE_NOT_SUPPORTED,

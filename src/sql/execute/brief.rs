@@ -6,7 +6,7 @@
 //! Everything else, and an INSERT that met a conflict, goes the general way: it may wait for latches, read much, or
 //! answer with an error that needs the whole grammar to explain.
 
-use super::{Answer, Executor, Group, Held, RowStream, Task, context, known, request_of};
+use super::{Access, Answer, Executor, Group, Held, RowStream, Task, context, known, request_of};
 use crate::Result;
 use crate::error::Kind;
 use crate::sql::evaluate::{Effects, check_parts, insert_effects};
@@ -31,6 +31,10 @@ impl Executor {
     }
 
     async fn brief_insert(&self, group: &dyn Group, sql: &str, task: &Task) -> Result<Option<Answer>> {
+        // Refused the general way.
+        if task.access == Access::ReadOnly {
+            return Ok(None);
+        }
         let Some(effects) = literal_insert(group, sql)? else { return Ok(None) };
         let request = request_of(task, &[sql]);
         if known(group, request.as_ref())?.is_some() {

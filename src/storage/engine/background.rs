@@ -21,7 +21,7 @@ use super::backup::{Backup, IsWanted, wanted};
 use super::counters::Counters;
 use super::log::{Control, LogRequest};
 use super::shared::{Phase, Shared};
-use super::{Event, Events, Options, space};
+use super::{Event, Events, Freshness, Options, space};
 use crate::clock::Monotonic;
 use crate::ids::LogIndex;
 use crate::sql::catalog::Catalog;
@@ -33,6 +33,7 @@ use crate::storage::levels::Edit;
 use crate::storage::memtable::Memtable;
 use crate::storage::merge::{self, RUNS_MAX};
 use crate::storage::sealed::SealedRun;
+use crate::storage::snapshot::Snapshot;
 use crate::storage::state::StateRecord;
 use crate::storage::wal::Pool;
 use crate::storage::watch::Watch;
@@ -103,6 +104,13 @@ pub(super) enum Job {
         is_wanted: IsWanted,
         /// Who waits for it.
         done: oneshot::Sender<Result<()>>,
+    },
+    /// Make a snapshot for a peer.
+    Snapshot {
+        /// How new it is to be.
+        freshness: Freshness,
+        /// Who waits for it.
+        done: oneshot::Sender<Result<Option<Snapshot>>>,
     },
     /// Stop.
     Stop,
@@ -270,8 +278,23 @@ impl Background {
             Job::Backup { to, is_wanted, done } => {
                 let _ = done.send(self.backup(&to, &is_wanted, jobs));
             }
+            Job::Snapshot { freshness, done } => {
+                let _ = done.send(self.snapshot(freshness, jobs));
+            }
             Job::Stop => self.stopping = true,
         }
+    }
+
+    /// What `CURRENT` names, once it is as new as it is to be. Its files stay while the snapshot lives: a merge removes
+    /// its inputs with their last handle.
+    fn snapshot(&mut self, freshness: Freshness, jobs: &Receiver<Job>) -> Result<Option<Snapshot>> {
+        if freshness == Freshness::Now {
+            // The first one finishes a seal that failed before, of what was there then.
+            for _ in 0..2 {
+                self.seal(&|background| background.give_way(jobs))?;
+            }
+        }
+        Ok(Snapshot::of(&self.current, &self.runs))
     }
 
     /// Ends the engine where this failed. The error is told here; what is given back says no more than that there was
@@ -450,7 +473,7 @@ impl Background {
         {
             match job {
                 Job::Flush { .. } | Job::Absorb { .. } | Job::Publish { .. } => self.perform(job, jobs),
-                Job::Seal(_) | Job::Backup { .. } => self.deferred.push(job),
+                Job::Seal(_) | Job::Backup { .. } | Job::Snapshot { .. } => self.deferred.push(job),
                 Job::Stop => self.stopping = true,
             }
         }

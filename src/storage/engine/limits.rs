@@ -16,6 +16,8 @@ pub struct Limits {
     pub seal_wal_bytes: u64,
     /// Bytes of one log segment.
     pub segment_bytes: u64,
+    /// Bytes of log that are kept for peers that lag, beside what a restart needs. One that lags further gets a snapshot.
+    pub log_keep_bytes_max: u64,
     /// How long the log thread waits for more before an fdatasync.
     pub commit_linger: Duration,
     /// Bytes of free disk below which writes are refused.
@@ -47,6 +49,7 @@ impl Default for Limits {
             cache_bytes_max: 16 << 20,
             seal_wal_bytes: 64 << 20,
             segment_bytes: 16 << 20,
+            log_keep_bytes_max: 256 << 20,
             commit_linger: Duration::ZERO,
             disk_reserve_bytes: 128 << 20,
             disk_stall_max: Duration::from_mins(1),

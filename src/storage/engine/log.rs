@@ -5,11 +5,11 @@
 
 use super::counters::Counters;
 use super::shared::Shared;
-use super::state::StateDesk;
-use super::{Append, Event, Events, Options, Waiting, space};
+use super::state::{self, StateDesk};
+use super::{Append, Event, Events, Keep, Options, Waiting, space};
 use crate::clock::{Clock, Monotonic};
 use crate::ids::LogIndex;
-use crate::raft::{Entry, HardState, Message};
+use crate::raft::{Entry, Envelope, HardState, Position};
 use crate::storage::wal::{Extent, Wal};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -36,6 +36,14 @@ pub(super) enum Control {
     Extents(Sender<Vec<Extent>>),
     /// Entries below this are in sealed files.
     Trim(LogIndex),
+    /// Peers may need these.
+    Keep(Keep),
+    /// Read entries from here on, about so many bytes, and hand them to that.
+    Read(LogIndex, usize, Box<dyn FnOnce(Vec<Entry>) + Send>),
+    /// Entries that only the disk has are committed.
+    HandOn,
+    /// Applying has failed elsewhere: end like this thread's own failure.
+    Fail(Error),
     /// Stop.
     Stop,
 }
@@ -56,6 +64,12 @@ pub(super) struct LogThread {
     pub shared: Arc<Shared>,
     pub state: Arc<StateDesk>,
     pub events: Events,
+    /// Entries below this are in sealed files.
+    pub trim_to: LogIndex,
+    /// What peers may need; those that lag ascending.
+    pub keep: Keep,
+    /// Bytes of log that are kept for peers alone.
+    pub keep_bytes_max: u64,
 }
 
 /// Requests gathered for one fdatasync.
@@ -64,7 +78,7 @@ struct Batch {
     entries: Vec<Entry>,
     waiting: Vec<Option<Waiting>>,
     hard_state: Option<HardState>,
-    messages: Vec<Message>,
+    messages: Vec<Envelope>,
     /// When each append was handed over.
     since: Vec<Monotonic>,
     bytes: usize,
@@ -118,12 +132,64 @@ impl LogThread {
                 Ok(Next::Go)
             }
             Control::Trim(below) => {
-                self.wal.trim(below)?;
-                self.note_segments();
+                self.trim_to = self.trim_to.max(below);
+                self.trim()?;
+                Ok(Next::Go)
+            }
+            Control::Keep(mut keep) => {
+                keep.lagging.sort_unstable();
+                self.keep = keep;
+                self.trim()?;
+                Ok(Next::Go)
+            }
+            Control::Read(from, bytes_max, done) => {
+                // What was trimmed since it was asked for is answered by nothing, and the asker looks again.
+                let is_there = from > self.wal.terms().previous().index;
+                done(if is_there { self.wal.read(from, bytes_max)? } else { Vec::new() });
+                Ok(Next::Go)
+            }
+            Control::Fail(error) => Err(error),
+            Control::HandOn => {
+                let next = self.state.next();
+                self.hand_on(next)?;
                 Ok(Next::Go)
             }
             Control::Stop => Ok(Next::Stop),
         }
+    }
+
+    /// Lets go of what is in sealed files, but for what peers that lag may need, as far as that goes.
+    fn trim(&mut self) -> Result<()> {
+        let needed = self.wal.bytes_since(self.trim_to);
+        let kept = |from: LogIndex| self.wal.bytes_since(from).saturating_sub(needed);
+        // A peer that is too far behind is given up, and does not cost the others theirs.
+        let lagging = self.keep.lagging.iter().find(|from| kept(**from) <= self.keep_bytes_max);
+        let has_room = !self.shared.counters.disk_low.load(Ordering::Relaxed);
+        let pinned = self.keep.pinned.iter().min().filter(|_| has_room);
+        let below = lagging.into_iter().chain(pinned).fold(self.trim_to, |below, from| below.min(*from));
+        let before = self.wal.terms().previous();
+        self.wal.trim(below)?;
+        let previous = self.wal.terms().previous();
+        if previous != before {
+            (self.events)(Event::Trimmed(previous));
+        }
+        self.note_segments();
+        Ok(())
+    }
+
+    /// Reads committed entries back that did not fit into memory.
+    fn hand_on(&self, mut next: state::Next) -> Result<()> {
+        while let state::Next::Read { from, to, committed } = next {
+            if self.wal.terms().term(committed.index) != Some(committed.term) {
+                // What is to be there instead is not written yet.
+                return Ok(());
+            }
+            let mut entries = self.wal.read(from, state::REPLAY_BYTES)?;
+            entries.retain(|entry| entry.index <= to);
+            self.state.read(entries);
+            next = self.state.next();
+        }
+        Ok(())
     }
 
     fn append(&mut self, (first, since): (Append, Monotonic), requests: &Receiver<LogRequest>) -> Result<Next> {
@@ -180,10 +246,11 @@ impl LogThread {
             space::measure(&self.options, &self.directory, counters);
         }
         self.note_segments();
-        let last = batch.entries.last().map(|entry| entry.index);
-        if batch.apply && !batch.entries.is_empty() {
+        let last = batch.entries.last().map(|entry| Position { index: entry.index, term: entry.term });
+        if !batch.entries.is_empty() {
             let entries = batch.entries.into_iter().zip(batch.waiting).collect();
-            self.state.apply(entries, batch.bytes)?;
+            let next = self.state.persisted(entries, last.filter(|_| batch.apply), batch.bytes)?;
+            self.hand_on(next)?;
         }
         // Without messages the news that it is durable travels with the news that it is applied.
         if !batch.messages.is_empty() || !batch.apply {
@@ -236,7 +303,7 @@ impl LogThread {
                     tracing::warn!("the engine stops with entries for which the log had no room");
                     return Ok(Next::Stop);
                 }
-                Ok(request @ (LogRequest::Append(..) | LogRequest::Control(Control::Extents(_)))) => {
+                Ok(request) => {
                     self.pending.push_back(request);
                 }
                 Err(RecvTimeoutError::Timeout) => return Ok(Next::Go),

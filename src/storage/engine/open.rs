@@ -4,12 +4,13 @@
 //! CURRENT ─> sealed runs ─> log
 //!                        ─> hot store, if this boot of the machine wrote it and its chain is whole
 //!                              else a fresh one, born where CURRENT says
-//!         ─> log: must reach back to that birth ─> replay from the state's position to the end
+//!         ─> log: where a snapshot was installed, brought in line with it; must reach back to that birth ─> replay from the state's position to the end
 //! ```
 //!
 //! * Nothing is deleted before `CURRENT` and its directory are durable. Where the directory cannot be served, for it is
 //!   damaged, newer, or of another disk, nothing in it is changed.
-//! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error.
+//! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error. A damaged log is kept as
+//!   far as it is whole where there are others to fetch the rest from, and the member is quarantined until then.
 
 use super::background::Background;
 use super::shared::Shared;
@@ -26,8 +27,9 @@ use crate::storage::levels::Levels;
 use crate::storage::memory::MemoryStore;
 use crate::storage::sealed::SealedRun;
 use crate::storage::sled::SledStore;
+use crate::storage::snapshot;
 use crate::storage::state::StateRecord;
-use crate::storage::wal::{Wal, WalOptions};
+use crate::storage::wal::{Position, Terms, Wal, WalOptions};
 use crate::storage::watch::Watch;
 use crate::{Error, Result};
 use std::path::Path;
@@ -40,8 +42,10 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The group.
     pub membership: Membership,
-    /// Position and term of the last entry of the log.
-    pub last: (LogIndex, Term),
+    /// What the log behind the state says of the group.
+    pub later: Vec<(LogIndex, Membership)>,
+    /// The terms of the log's entries.
+    pub terms: Terms,
     /// What the state holds.
     pub applied: LogIndex,
     /// The highest stamp in log and state.
@@ -58,7 +62,8 @@ impl Recovered {
         crate::raft::Recovered {
             hard_state: self.hard_state.clone(),
             membership: self.membership.clone(),
-            last: self.last,
+            later: self.later.clone(),
+            terms: self.terms.clone(),
             applied: self.applied,
             hlc: self.hlc,
         }
@@ -75,16 +80,23 @@ pub(super) struct Opened {
     pub rebuilt: bool,
 }
 
-/// Formats an empty directory: the log with its first entry, an empty state, then `CURRENT`. The directory's identity
+/// Formats an empty directory: the log with its first entry (none for a node that is to join a group), an empty state, then `CURRENT`. The directory's identity
 /// is the caller's to write, last: a directory without one is not a database yet.
-pub fn format(path: &Path, options: &Options, membership: &Membership, salt: u64) -> Result<()> {
+pub fn format(path: &Path, options: &Options, membership: Option<&Membership>, salt: u64) -> Result<()> {
     let files = &*options.files;
     let (log, state) = (log_directory(path), state_directory(path));
     files.create_dir(&log)?;
     files.create_dir(&state)?;
     let mut wal = Wal::create(options.files.clone(), &log, wal_options(options, salt))?.wal;
-    let hard_state = HardState { term: Term(1), membership: membership.encode(), ..HardState::default() };
-    wal.append(&[bootstrap(membership)], Some(&hard_state))?;
+    if let Some(membership) = membership {
+        let hard_state = HardState { term: Term(1), membership: membership.encode(), ..HardState::default() };
+        wal.append(&[bootstrap(membership)], Some(&hard_state))?;
+    } else {
+        // Its first entry comes from the group that it joins. Until it has one it may know an old group of which it is all,
+        // and must not lead that.
+        let hard_state = HardState { quarantined_until: Some(LogIndex(1)), ..HardState::default() };
+        wal.append(&[], Some(&hard_state))?;
+    }
     wal.sync()?;
     Current::new().store(files, &state)?;
     files.sync_dir(path)
@@ -95,8 +107,9 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
     current::clean(&**files, &directory, &current)?;
+    let snapshots = path.join("snapshots");
     space::release(options, &directory)?;
-    super::backup::remove_leftovers(&**files, &path.join("snapshots"))?;
+    super::backup::remove_leftovers(&**files, &snapshots)?;
     let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
     for names in &current.runs {
         let run = SealedRun::open(files, &directory, names, &runs)?;
@@ -113,23 +126,26 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     }
     // Before the hot store: one that is not to be trusted is thrown away, and a log that cannot be read could not make it
     // anew.
-    let log = Wal::open(files.clone(), &log_directory(path), wal_options(options, salt))?;
+    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), has_others)?;
     if let Some(foreign) = log.wal.foreign_segment() {
         // Its entries may follow this state by position and term, and have nothing to do with it.
         return Err(Error::damaged(format!("{} is of the log of another disk", foreign.display()))
             .hint("put back the raft directory that belongs to this CLUSTER"));
     }
+    snapshot::settle(&**files, &directory, &mut current, &birth, &mut log.wal)?;
     let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
     let machine = machine_of(hot.state())?;
     let (applied, term) = machine.applied;
-    if log.previous.index > applied || log.last.index < applied || log.wal.term(applied) != Some(term) {
+    rejoin(&mut log.wal, Position { index: applied, term })?;
+    let (previous, last) = (log.wal.previous().index, log.wal.last().index);
+    if previous > applied || last < applied || log.wal.term(applied) != Some(term) {
         return Err(Error::damaged(format!(
-            "{}: the log covers positions {} to {}, the state stands at {applied}",
+            "{}: the log covers positions {} to {last}, the state stands at {applied}",
             path.display(),
-            log.first,
-            log.last.index
+            previous.next()
         )));
     }
+    snapshot::remove_stale(&**files, &snapshots, applied)?;
     let blocks = std::iter::once(hot.level()).chain(runs.iter().map(|run| Arc::new(run.level.clone()))).collect();
     let cache = Arc::new(Cache::new(options.limits.cache_bytes_max));
     let leases = Leases::new(options.clock.clone(), options.limits.leases());
@@ -137,8 +153,26 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     let log_bytes = log.wal.bytes_since(current.birth.next());
     let background =
         Background::new(options, watch, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
-    let hard_state = log.hard_state.unwrap_or_default();
+    let hard_state = log.wal.hard_state().cloned().unwrap_or_default();
     Ok(Opened { wal: log.wal, machine, shared, background, hard_state, rebuilt })
+}
+
+/// True where other members can bring back what a damaged log has lost.
+fn has_others(hard_state: &HardState) -> bool {
+    Membership::decode(&hard_state.membership).is_ok_and(|group| group.voters().count() > 1)
+}
+
+/// In quarantine a log may end before the state, or begin after it: what was applied is committed, so it goes on behind
+/// that, and the rest is fetched again.
+fn rejoin(wal: &mut Wal, applied: Position) -> Result<()> {
+    let until = wal.hard_state().and_then(|hard_state| hard_state.quarantined_until);
+    let Some(until) = until else { return Ok(()) };
+    tracing::warn!(
+        kept = wal.last().index.0,
+        until = until.0,
+        "the log was damaged: it is fetched again from the group"
+    );
+    if wal.holds(applied) { Ok(()) } else { wal.reset(applied, None) }
 }
 
 fn wal_options(options: &Options, salt: u64) -> WalOptions {

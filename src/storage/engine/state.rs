@@ -10,18 +10,22 @@
 
 use super::background::Job;
 use super::counters::Counters;
+use super::pending::{Pending, Taken};
 use super::shared::Shared;
 use super::sink::Sink;
-use super::{Answer, Event, Events, Waiting};
+use super::{Answer, Event, Events, Freshness, Waiting};
 use crate::clock::Clock;
+use crate::ids::LogIndex;
 use crate::machine::{Command, Machine};
-use crate::raft::{Entry, Payload};
+use crate::raft::{Entry, Payload, Position};
+use crate::storage::snapshot::Snapshot;
 use crate::storage::state::StateRecord;
 use crate::storage::wal::Wal;
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::oneshot;
 
 /// Entries applied before their outcomes are published: a view every so often keeps answers prompt.
 const APPLY_MAX: usize = 256;
@@ -30,7 +34,7 @@ const APPLY_MAX: usize = 256;
 const FROZEN_MAX: usize = 1;
 
 /// Bytes of entries read from the log at once while it is replayed.
-const REPLAY_BYTES: usize = 1 << 20;
+pub(super) const REPLAY_BYTES: usize = 1 << 20;
 
 /// Bytes of entries that the log thread applies itself: some tens of one-row statements, 4 us each. More would keep the
 /// next fdatasync waiting for longer than handing over takes.
@@ -42,6 +46,8 @@ pub(super) enum StateRequest {
     Apply(Vec<(Entry, Option<Waiting>)>),
     /// Freeze and flush what is in memory, then seal it.
     Seal(Sender<Result<()>>),
+    /// Freeze and flush what is in memory, then make a snapshot of it.
+    Snapshot(oneshot::Sender<Result<Option<Snapshot>>>),
     /// Freeze and flush what is in memory, then stop.
     Stop,
 }
@@ -52,17 +58,89 @@ pub(super) struct StateDesk {
     requests: Sender<StateRequest>,
     /// Batches handed to the thread and not done.
     queued: AtomicUsize,
+    /// What is durable and not committed.
+    pending: Mutex<Pending>,
+}
+
+/// What the log thread does next for the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// Nothing.
+    Wait,
+    /// Reads these from the disk, where the log holds what is committed.
+    Read { from: LogIndex, to: LogIndex, committed: Position },
 }
 
 impl StateDesk {
-    pub fn new(state: StateThread, requests: Sender<StateRequest>) -> StateDesk {
-        StateDesk { state: Mutex::new(state), requests, queued: AtomicUsize::new(0) }
+    pub fn new(state: StateThread, durable: Position, requests: Sender<StateRequest>) -> StateDesk {
+        let pending = Mutex::new(Pending::new(state.machine.applied.0, durable));
+        StateDesk { state: Mutex::new(state), requests, queued: AtomicUsize::new(0), pending }
     }
 
-    /// Applies entries that are durable and committed: here and now where they are small inserts and nothing waits before
-    /// them, else on the state thread. `bytes` is what their payloads have.
-    pub fn apply(&self, entries: Vec<(Entry, Option<Waiting>)>, bytes: usize) -> Result<()> {
-        if bytes <= INLINE_BYTES_MAX
+    /// Entries are durable, and where they are `committed` they are applied: here and now where they are small inserts and
+    /// nothing waits before them, else on the state thread. `bytes` is what their payloads have.
+    pub fn persisted(
+        &self,
+        entries: Vec<(Entry, Option<Waiting>)>,
+        committed: Option<Position>,
+        bytes: usize,
+    ) -> Result<Next> {
+        let mut pending = self.pending();
+        pending.persisted(entries);
+        if let Some(committed) = committed {
+            pending.commit(committed);
+        }
+        match pending.take() {
+            // The lock is held, so nobody hands on later entries before these.
+            Taken::Entries(entries) => self.apply(entries, committed.map(|_| bytes)).map(|()| Next::Wait),
+            Taken::OnDisk(from, to) => Ok(Next::Read { from, to, committed: pending.committed() }),
+            Taken::Nothing => Ok(Next::Wait),
+        }
+    }
+
+    /// Everything up to here is committed. A few small entries are applied here and now, as the log thread does; what only
+    /// the disk has is for the log thread to read.
+    pub fn commit(&self, position: Position) -> Result<Next> {
+        let mut pending = self.pending();
+        pending.commit(position);
+        match pending.take() {
+            Taken::Entries(entries) => {
+                let bytes = entries.iter().map(|(entry, _)| entry.payload.len()).sum();
+                self.apply(entries, Some(bytes)).map(|()| Next::Wait)
+            }
+            Taken::OnDisk(from, to) => Ok(Next::Read { from, to, committed: pending.committed() }),
+            Taken::Nothing => Ok(Next::Wait),
+        }
+    }
+
+    /// Entries that were read from the disk, the next ones that are committed.
+    pub fn read(&self, entries: Vec<Entry>) {
+        let mut pending = self.pending();
+        let taken = pending.take_read(entries);
+        self.hand_over(taken);
+    }
+
+    /// What is still to be read from the disk.
+    pub fn next(&self) -> Next {
+        let mut pending = self.pending();
+        match pending.take() {
+            Taken::Entries(entries) => {
+                self.hand_over(entries);
+                Next::Wait
+            }
+            Taken::OnDisk(from, to) => Next::Read { from, to, committed: pending.committed() },
+            Taken::Nothing => Next::Wait,
+        }
+    }
+
+    /// No code panics while it holds this lock but for a broken log, after which nobody may go on.
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies entries; `inline` is how many bytes they have where the caller is the log thread and may do so itself.
+    fn apply(&self, entries: Vec<(Entry, Option<Waiting>)>, inline: Option<usize>) -> Result<()> {
+        if inline.is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
             && self.queued.load(Ordering::Acquire) == 0
             && entries.iter().all(|(entry, _)| inserts_alone(entry))
             && let Ok(mut state) = self.state.try_lock()
@@ -71,10 +149,19 @@ impl StateDesk {
             Counters::add(&state.shared.counters.applied_at_once, entries.len() as u64);
             return state.apply_all(entries);
         }
+        self.hand_over(entries);
+        Ok(())
+    }
+
+    fn hand_over(&self, entries: Vec<(Entry, Option<Waiting>)>) {
         self.queued.fetch_add(1, Ordering::AcqRel);
         // A state thread that has failed has said so itself; its waiters learn that the outcome is in doubt.
         let _ = self.requests.send(StateRequest::Apply(entries));
-        Ok(())
+    }
+
+    /// Asks for a snapshot of everything applied. An engine that has ended drops the sender.
+    pub fn snapshot(&self, done: oneshot::Sender<Result<Option<Snapshot>>>) {
+        let _ = self.requests.send(StateRequest::Snapshot(done));
     }
 
     /// Runs until it is asked to stop, its senders are gone, or apply fails.
@@ -92,6 +179,11 @@ impl StateDesk {
                     state.sink.freeze(&state.machine);
                     // Only a background thread that has failed does not listen; then the asker's channel closes.
                     let _ = state.background.send(Job::Seal(done));
+                    Ok(())
+                }
+                StateRequest::Snapshot(done) => {
+                    state.sink.freeze(&state.machine);
+                    let _ = state.background.send(Job::Snapshot { freshness: Freshness::Now, done });
                     Ok(())
                 }
                 StateRequest::Stop => {

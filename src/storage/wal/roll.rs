@@ -178,11 +178,11 @@ impl Wal {
         Ok(())
     }
 
-    /// Drops every entry and goes on after `previous`, which a snapshot stands for; the hard state stays. Durable when
-    /// this returns.
-    pub fn reset(&mut self, previous: Position) -> Result<()> {
+    /// Drops every entry and goes on after `previous`, which a snapshot stands for; the hard state stays, but for what is
+    /// given here in its place. Durable when this returns.
+    pub fn reset(&mut self, previous: Position, hard_state: Option<&HardState>) -> Result<()> {
         self.check()?;
-        self.begin_segment(previous, Continuity::Restart, None)?;
+        self.begin_segment(previous, Continuity::Restart, hard_state)?;
         self.trim(previous.index.next())
     }
 

@@ -31,12 +31,18 @@ const COPY_BYTES: usize = 1 << 20;
 impl Wal {
     /// Opens a damaged log: what lies before the damage is kept, and the hard state says until where the member is
     /// quarantined. Refused where term, vote or the old last index cannot be known: such a member must come back as a
-    /// new one. A log without damage is opened as ever.
-    pub fn salvage(files: Arc<dyn Files>, directory: &Path, options: WalOptions) -> Result<Recovered> {
-        match Wal::open(files.clone(), directory, options) {
-            Err(error) if error.kind() == Kind::Damaged => {}
+    /// new one. A log without damage is opened as ever, and so, in vain, is one whose hard state is not `admitted`: what a
+    /// node alone has lost, nobody brings back.
+    pub fn salvage(
+        files: Arc<dyn Files>,
+        directory: &Path,
+        options: WalOptions,
+        admitted: impl FnOnce(&HardState) -> bool,
+    ) -> Result<Recovered> {
+        let damaged = match Wal::open(files.clone(), directory, options) {
+            Err(error) if error.kind() == Kind::Damaged => error,
             opened => return opened,
-        }
+        };
         let mut listing = Listing::read(&*files, directory)?;
         let mut opened: Vec<Result<Opened>> = std::mem::take(&mut listing.segments)
             .into_iter()
@@ -45,11 +51,17 @@ impl Wal {
                 Opened::open(&*files, sequence, path)
             })
             .collect();
-        let (sequence, tail) = match opened.last() {
-            Some(Ok(last)) => (last.birth.sequence, Tail::read(&*files, last)?),
-            Some(Err(error)) => return Err(seat_lost(error)),
-            None => return Err(Error::damaged(format!("{} holds no log segment", directory.display()))),
+        let known = opened.iter().rev().find_map(|segment| segment.as_ref().ok()?.birth.hard_state.clone());
+        let tail = match opened.last() {
+            Some(Ok(last)) => Tail::read(&*files, last).map(|tail| (last.birth.sequence, tail)),
+            Some(Err(error)) => Err(seat_lost(error)),
+            None => return Err(damaged),
         };
+        let newest = tail.as_ref().ok().map(|(_, tail)| tail.hard_state.clone()).or(known);
+        if !admitted(&newest.unwrap_or_default()) {
+            return Err(damaged);
+        }
+        let (sequence, tail) = tail?;
         let restarts = |segment: &Result<Opened>| segment.as_ref().is_ok_and(|segment| segment.birth.restart);
         opened.drain(..opened.iter().rposition(restarts).unwrap_or(0));
         let kept = Log::before_damage(&*files, &opened)?;

@@ -11,7 +11,7 @@ use crate::ids::{LogIndex, Term};
 
 /// Terms by index.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Terms {
+pub struct Terms {
     previous: Position,
     /// (first index, term) of each run.
     runs: Vec<(LogIndex, Term)>,
@@ -20,22 +20,22 @@ pub(super) struct Terms {
 
 impl Terms {
     /// A log that has nothing after `previous`.
-    pub(super) fn after(previous: Position) -> Terms {
+    pub fn after(previous: Position) -> Terms {
         Terms { previous, runs: Vec::new(), last: previous.index }
     }
 
     /// The position before the first entry.
-    pub(super) fn previous(&self) -> Position {
+    pub fn previous(&self) -> Position {
         self.previous
     }
 
     /// The last position; the one before the first entry where there is none.
-    pub(super) fn last(&self) -> Position {
+    pub fn last(&self) -> Position {
         Position { index: self.last, term: self.term(self.last).unwrap_or(self.previous.term) }
     }
 
     /// The term of an entry, or of the position before the first.
-    pub(super) fn term(&self, index: LogIndex) -> Option<Term> {
+    pub fn term(&self, index: LogIndex) -> Option<Term> {
         if index == self.previous.index {
             return Some(self.previous.term);
         }
@@ -48,7 +48,7 @@ impl Terms {
 
     /// Adds the next entry; false where its term is below the last one, which no log may hold.
     #[must_use]
-    pub(super) fn push(&mut self, term: Term) -> bool {
+    pub fn push(&mut self, term: Term) -> bool {
         let newest = self.last().term;
         self.last = self.last.next();
         if self.runs.is_empty() || term > newest {
@@ -58,7 +58,7 @@ impl Terms {
     }
 
     /// Forgets everything after `last`, which is not before `previous`.
-    pub(super) fn truncate(&mut self, last: LogIndex) {
+    pub fn truncate(&mut self, last: LogIndex) {
         self.last = last.max(self.previous.index).min(self.last);
         while self.runs.last().is_some_and(|(first, _)| *first > self.last) {
             self.runs.pop();
@@ -66,7 +66,7 @@ impl Terms {
     }
 
     /// Forgets everything up to `previous`, which is in the log.
-    pub(super) fn trim(&mut self, previous: Position) {
+    pub fn trim(&mut self, previous: Position) {
         self.previous = previous;
         let gone = self.runs.partition_point(|(first, _)| *first <= previous.index.next());
         self.runs.drain(..gone.saturating_sub(1));

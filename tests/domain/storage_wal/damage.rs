@@ -154,7 +154,7 @@ fn a_member_keeps_what_lies_before_the_damage_and_is_quarantined() {
     let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
     let files = healthy.wal.segment_files();
     assert!(files.len() >= 2);
-    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS);
+    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, |_| true);
     let same = salvage(&disk.crash(0, Crash::Keep)).unwrap();
     assert_eq!((same.last, same.hard_state), (healthy.last, healthy.hard_state.clone()));
     let (mut salvaged, mut refused) = (0, 0);
@@ -202,7 +202,7 @@ fn a_lost_vote_loses_the_seat() {
     for (offset, byte) in [("header", at + 3), ("body", at + 42)] {
         let disk = disk.crash(0, Crash::Keep);
         disk.flip(&path, byte * 8).unwrap();
-        let error = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS).err().unwrap();
+        let error = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, |_| true).err().unwrap();
         assert!(error.hint_text().is_some_and(|hint| hint.contains("add it again")), "{offset}: {error}");
     }
     // Written once more, it is known again.
@@ -210,7 +210,7 @@ fn a_lost_vote_loses_the_seat() {
     wal.sync().unwrap();
     let disk = disk.crash(0, Crash::Keep);
     disk.flip(&path, at * 8).unwrap();
-    let recovered = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS).unwrap();
+    let recovered = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, |_| true).unwrap();
     let state = recovered.hard_state.unwrap();
     assert_eq!((state.vote, state.quarantined_until), (Some(4), Some(LogIndex(2))));
     assert_eq!(recovered.last.index, LogIndex(1));
@@ -221,7 +221,7 @@ fn a_crash_while_salvaging_can_be_salvaged() {
     let (disk, all) = proven_log();
     let files = open(&disk.crash(0, Crash::Keep)).unwrap().wal.segment_files();
     disk.flip(&files[1].path, 8 * 900).unwrap();
-    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS);
+    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, |_| true);
     for stop in 0.. {
         let interrupted = disk.crash(0, Crash::Keep);
         interrupted.stop_at(stop);

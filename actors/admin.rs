@@ -1,0 +1,165 @@
+//! What operators do to a group: look at its members, change them, hand leadership on.
+//!
+//! Any node takes such a request. One that does not lead asks the leader, once: a node that is asked by another one and
+//! does not lead either says so, and the operator asks again.
+//!
+//! * A change is answered once it is committed. Who has no answer looks at the members: a change made twice is refused by
+//!   name, so asking again harms nothing.
+
+use crate::actors::grpc;
+use crate::actors::messages::{ChangeGroup, TransferLead};
+use crate::actors::peers::dial::patient;
+use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
+use crate::actors::proto::wire::change_members_request::Change as Wanted;
+use crate::actors::proto::wire::{
+    ChangeMembersRequest, MemberStatus, MembersResponse, TransferLeaderRequest, TransferLeaderResponse,
+};
+use crate::actors::published::Published;
+use crate::actors::route::Deadline;
+use crate::actors::router::Router;
+use chronos::config::{Address, NodeId as Name};
+use chronos::error::{Error, Result, SqlState};
+use chronos::raft::{Change, Flow, MemberRole, NodeId, Peer};
+use std::sync::Arc;
+use std::time::Duration;
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+
+/// How long an operator waits for a group to agree.
+const ADMIN_WAIT: Duration = Duration::from_secs(10);
+
+/// Metadata of a request that another node has handed on.
+const HANDED_ON: &str = "x-chronos-handed-on";
+
+/// Does what operators ask for.
+#[derive(Clone)]
+pub struct Admin {
+    router: Router,
+    published: Arc<Published>,
+}
+
+impl Admin {
+    /// On the node's own parts.
+    pub fn new(router: Router) -> Admin {
+        let published = router.routes().published.clone();
+        Admin { router, published }
+    }
+
+    /// The members, as this node knows them.
+    pub fn members(&self) -> MembersResponse {
+        let raft = self.published.raft();
+        let status = &raft.status;
+        let leader = status.leader.as_ref();
+        let members = status.membership.members.iter().map(|(id, member)| {
+            let peer = status.peers.iter().find(|peer| peer.id == *id);
+            let is_this = leader == Some(id) && !status.peers.iter().any(|peer| peer.id == *id) && raft.serves;
+            MemberStatus {
+                id: id.0.clone(),
+                address: member.address.clone(),
+                role: member.role.name().to_owned(),
+                leads: leader == Some(id),
+                matched: peer.map(|peer| peer.matched.0).or(is_this.then_some(status.last.0)),
+                silent_ms: peer.map(|peer| peer.silent.as_millis() as u64),
+                flow: peer.map(flow_name).unwrap_or_default().to_owned(),
+            }
+        });
+        MembersResponse {
+            members: members.collect(),
+            term: status.term.0,
+            leader: leader.map(|leader| leader.0.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// Changes the group.
+    pub async fn change(&self, request: Request<ChangeMembersRequest>) -> Result<MembersResponse, Status> {
+        if let Some(address) = self.elsewhere(&request)? {
+            let mut leader = self.connect(&address).await?;
+            return Ok(leader.change_members(self.handed_on(request.into_inner())?).await?.into_inner());
+        }
+        let change = change_of(request.into_inner()).map_err(|error| grpc::status(&error))?;
+        let asked = self.router.routes().raft.ask(ChangeGroup(change), Deadline::after(ADMIN_WAIT)).await;
+        asked.map_err(|error| grpc::status(&error))?;
+        Ok(self.members())
+    }
+
+    /// Hands leadership on.
+    pub async fn transfer(&self, request: Request<TransferLeaderRequest>) -> Result<TransferLeaderResponse, Status> {
+        if let Some(address) = self.elsewhere(&request)? {
+            let mut leader = self.connect(&address).await?;
+            return Ok(leader.transfer_leader(self.handed_on(request.into_inner())?).await?.into_inner());
+        }
+        let to = request.into_inner().to;
+        let to = (!to.is_empty()).then_some(NodeId(to));
+        let done = self.hand_over(to, Deadline::after(ADMIN_WAIT)).await.map_err(|error| grpc::status(&error))?;
+        Ok(TransferLeaderResponse { to: done.0 })
+    }
+
+    /// Hands leadership of this node on, and waits until it is no longer its.
+    pub async fn hand_over(&self, to: Option<NodeId>, until: Deadline) -> Result<NodeId> {
+        let to = self.router.routes().raft.ask(TransferLead { to }, until).await?;
+        let mut reports = self.published.watch_raft();
+        let elsewhere = reports.wait_for(|report| report.status.leader.as_ref().is_some_and(|leader| *leader == to));
+        match tokio::time::timeout_at(until.instant(), elsewhere).await {
+            Ok(_) => Ok(to),
+            Err(_) => Err(Error::unavailable(format!("{to} did not take over in time"))),
+        }
+    }
+
+    fn handed_on<T>(&self, message: T) -> Result<Request<T>, Status> {
+        let mut request = Request::new(message);
+        request.metadata_mut().insert(HANDED_ON, tonic::metadata::MetadataValue::from_static("1"));
+        self.router.routes().peers.sign(&mut request).map_err(|error| grpc::status(&error))?;
+        Ok(request)
+    }
+
+    async fn connect(&self, address: &str) -> Result<AdminServiceClient<Channel>, Status> {
+        let endpoint = self.router.routes().peers.endpoint(address).map_err(|error| grpc::status(&error))?;
+        let unreachable = |error| Status::unavailable(format!("the leader at {address} cannot be reached: {error}"));
+        Ok(AdminServiceClient::new(patient(endpoint).connect().await.map_err(unreachable)?))
+    }
+
+    /// Where the leader is, where that is not here.
+    fn elsewhere<T>(&self, request: &Request<T>) -> Result<Option<String>, Status> {
+        let raft = self.published.raft();
+        if raft.serves {
+            return Ok(None);
+        }
+        let no_leader = || grpc::status(&Error::unavailable(format!("no leader (term {})", raft.status.term)));
+        if request.metadata().contains_key(HANDED_ON) {
+            return Err(no_leader());
+        }
+        let leader = raft.status.leader.as_ref().and_then(|leader| raft.status.membership.get(leader));
+        leader.map(|leader| Some(leader.address.clone())).ok_or_else(no_leader)
+    }
+}
+
+fn flow_name(peer: &Peer) -> &'static str {
+    match peer.flow {
+        Flow::Probe => "probe",
+        Flow::Replicate => "replicate",
+        Flow::Snapshot => "snapshot",
+    }
+}
+
+/// What is asked for, checked.
+fn change_of(request: ChangeMembersRequest) -> Result<Change> {
+    let wrong = |text: String| Error::invalid(SqlState::INVALID_PARAMETER, text);
+    match request.change {
+        Some(Wanted::Add(member)) => {
+            let id = Name::parse(&member.id).map_err(wrong)?;
+            let address = Address::parse(&member.address).map_err(wrong)?;
+            if address.port == 0 {
+                return Err(wrong(format!("{address} has port 0: nobody can connect to it")));
+            }
+            let role = MemberRole::parse(&member.role).ok_or_else(|| {
+                wrong(format!("a member's role is voter, witness or observer, got {:?}", member.role))
+            })?;
+            if role.is_witness() {
+                return Err(Error::unsupported("witnesses are"));
+            }
+            Ok(Change::Add { id: NodeId(id.to_string()), address: address.to_string(), role })
+        }
+        Some(Wanted::Remove(id)) => Ok(Change::Remove { id: NodeId(id) }),
+        None => Err(wrong("say which member to add or to remove".to_owned())),
+    }
+}

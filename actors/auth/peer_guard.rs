@@ -1,0 +1,150 @@
+//! Who is a peer, and how this node shows that it is one.
+//!
+//! ```text
+//!   out: endpoint() ── TLS with this node's certificate, where there is one ── sign() ── x-chronos-cluster-token
+//!   in:  handshake (gRPC asks for a certificate) ── Guard::admit, Need::Peer ── the token, where one is set
+//! ```
+//!
+//! * A token that is set must be shown, also over TLS: clients have certificates of the same authority.
+//! * Without a token a certificate does; with neither, whoever comes is a peer. That a group is like this is refused when
+//!   the settings are read, except on loopback.
+//! * A reload counts for streams and connections that begin after it.
+
+use super::Guard;
+use chronos::error::{Error, Result, SqlState};
+use std::sync::Arc;
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::Endpoint;
+
+/// Metadata: what the nodes of a group show each other.
+pub(super) const CLUSTER_TOKEN: &str = "x-chronos-cluster-token";
+
+/// What a caller is told that shows no token of the group.
+pub(super) fn no_member() -> Error {
+    let message = "this is no member of the group: auth.cluster_token is not the same on both nodes";
+    Error::invalid(SqlState::INVALID_AUTHORIZATION, message)
+}
+
+/// Shows peers who this node is.
+#[derive(Clone)]
+pub struct PeerGuard {
+    guard: Arc<Guard>,
+}
+
+impl PeerGuard {
+    /// By the node's settings.
+    pub fn new(guard: Arc<Guard>) -> PeerGuard {
+        PeerGuard { guard }
+    }
+
+    /// Shows that this node is a peer.
+    pub fn sign<T>(&self, request: &mut Request<T>) -> Result<()> {
+        let rules = self.guard.rules.load();
+        let Some(token) = rules.tokens.shown_to_peers() else { return Ok(()) };
+        let mut value: MetadataValue<Ascii> = token.reveal().parse().map_err(|_| {
+            Error::invalid(SqlState::CONFIG_ERROR, "auth.cluster_token has characters that no header may have")
+        })?;
+        value.set_sensitive(true);
+        request.metadata_mut().insert(CLUSTER_TOKEN, value);
+        Ok(())
+    }
+
+    /// Where and how to connect to a peer, `HOST:PORT`: the certificates are those of this moment.
+    pub fn endpoint(&self, address: &str) -> Result<Endpoint> {
+        let wrong =
+            |error: tonic::transport::Error| Error::invalid(SqlState::CONFIG_ERROR, format!("peer {address}: {error}"));
+        match self.guard.tls() {
+            None => Endpoint::from_shared(format!("http://{address}")).map_err(wrong),
+            Some(tls) => {
+                let endpoint = Endpoint::from_shared(format!("https://{address}")).map_err(wrong)?;
+                endpoint.tls_config(tls.client()).map_err(wrong)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::guard;
+    use super::*;
+    use crate::actors::auth::Need;
+    use tonic::metadata::MetadataMap;
+
+    fn signed_by(settings: &[(&'static str, &str)]) -> MetadataMap {
+        let mut request = Request::new(());
+        PeerGuard::new(guard(settings)).sign(&mut request).unwrap();
+        request.metadata().clone()
+    }
+
+    #[test]
+    fn a_peer_is_who_has_the_same_token() {
+        let ours = guard(&[("cluster_token", "ours")]);
+        let admit = |guard: &Guard, shown: &MetadataMap, need| {
+            guard.admit(|name| shown.get(name).and_then(|value| value.to_str().ok()), need)
+        };
+        admit(&ours, &signed_by(&[("cluster_token", "ours")]), Need::Peer).unwrap();
+        for other in [signed_by(&[]), signed_by(&[("cluster_token", "theirs")])] {
+            let refused = admit(&ours, &other, Need::Peer).unwrap_err();
+            assert_eq!(refused.sqlstate(), SqlState::INVALID_AUTHORIZATION);
+        }
+        // The admin's token is another one.
+        let mut bearer = MetadataMap::new();
+        bearer.insert("authorization", "Bearer ours".parse().unwrap());
+        assert!(admit(&ours, &bearer, Need::Peer).is_err());
+        admit(&guard(&[]), &MetadataMap::new(), Need::Peer).unwrap();
+        // What a peer hands on is an admin's.
+        let both = guard(&[("cluster_token", "ours"), ("token_admin", "secret")]);
+        admit(&both, &signed_by(&[("cluster_token", "ours")]), Need::Admin).unwrap();
+        assert!(admit(&both, &MetadataMap::new(), Need::Admin).is_err());
+    }
+
+    #[test]
+    fn a_peer_is_reached_in_the_clear_where_there_are_no_certificates() {
+        let endpoint = PeerGuard::new(guard(&[])).endpoint("127.0.0.1:8001").unwrap();
+        assert_eq!(endpoint.uri().scheme_str(), Some("http"));
+        assert!(PeerGuard::new(guard(&[])).endpoint("not an address").is_err());
+    }
+
+    /// Settings with a certificate of an authority made for this test.
+    fn certified(directory: &std::path::Path) -> Vec<(&'static str, String)> {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let (authority, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+        let ca = params.self_signed(&authority).unwrap().pem();
+        let issuer = Issuer::new(params, authority);
+        let cert = CertificateParams::new(vec!["localhost".to_string()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let write = |name: &'static str, pem: String| {
+            let path = directory.join(name);
+            std::fs::write(&path, pem).unwrap();
+            (name, path.to_str().unwrap().to_string())
+        };
+        vec![write("cert", cert.pem()), write("key", key.serialize_pem()), write("ca_cert", ca)]
+    }
+
+    #[test]
+    fn peers_show_each_other_certificates() {
+        use chronos::config::{Flag, Sources, load};
+        let directory = tempfile::tempdir().unwrap();
+        let flag = |(name, value)| Flag { flag: "-", section: "tls", name, value };
+        let flags = certified(directory.path()).into_iter().map(flag).collect();
+        let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
+        let guard = Guard::open(&super::super::Settings::of(&config)).unwrap();
+        let work = async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let acceptor = guard.tls().unwrap().grpc().unwrap();
+            let served = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let stream = acceptor.accept(stream).await.unwrap();
+                stream.get_ref().1.peer_certificates().map(<[_]>::len)
+            };
+            let peer = PeerGuard::new(guard.clone());
+            let endpoint = peer.endpoint(&address).unwrap();
+            let (shown, connected) = tokio::join!(served, endpoint.connect());
+            assert!(shown == Some(1) && connected.is_ok(), "{shown:?}, {connected:?}");
+        };
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work);
+    }
+}

@@ -1,0 +1,95 @@
+//! Who asks over HTTP: found out for every path before anything of a body is read.
+//!
+//! | path | without a token | without a certificate, where TLS is on |
+//! |---|---|---|
+//! | `/health`, `/ready`, and `/metrics` where `http.metrics_open` says so | answered | answered |
+//! | `/` | answered: the page holds nothing, and asks for a token | 403 |
+//! | `POST /admin/...` | 401; with one that may only read, 403 | 403 |
+//! | all others, unknown ones too | 401 | 403 |
+
+use super::arrival::Unread;
+use crate::actors::auth::{Caller, Guard, Need};
+use crate::actors::encode;
+use crate::actors::tls::Tls;
+use actix_tls::accept::rustls_0_23::TlsStream;
+use actix_web::body::BoxBody;
+use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
+use actix_web::http::{Method, StatusCode, header};
+use actix_web::rt::net::TcpStream;
+use actix_web::{FromRequest, HttpMessage, HttpResponse, web};
+use chronos::error::{Error, Result, SqlState};
+use futures_util::FutureExt;
+use futures_util::future::Either;
+use std::any::Any;
+
+/// Whether a connection's client has shown a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shown(bool);
+
+/// Looks at a connection that has been made: what its handshake has shown stays with it.
+pub fn look_at(stream: &dyn Any, extensions: &mut Extensions) {
+    if let Some(stream) = stream.downcast_ref::<TlsStream<TcpStream>>() {
+        let (_, session) = stream.get_ref();
+        extensions.insert(Shown(session.peer_certificates().is_some_and(|chain| !chain.is_empty())));
+    }
+}
+
+/// Finds out who asks; what cannot be answered comes back as its answer.
+pub fn admit(guard: &Guard, request: ServiceRequest) -> Either<ServiceRequest, ServiceResponse<BoxBody>> {
+    let (is_open, need) = match request.path() {
+        "/health" | "/ready" => (true, Need::Nothing),
+        "/metrics" if guard.metrics_open() => (true, Need::Nothing),
+        "/" => (false, Need::Nothing),
+        path if path.starts_with("/admin/") && request.method() != Method::GET => (false, Need::Admin),
+        _ => (false, Need::AnyRole),
+    };
+    if !is_open && !has_shown(guard.tls().map(AsRef::as_ref), &request) {
+        let message = "a client certificate is required; without one there are /health and /ready";
+        let error = Error::invalid(SqlState::INVALID_AUTHORIZATION, message);
+        return Either::Right(refuse(request, StatusCode::FORBIDDEN, &error));
+    }
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let admitted = guard.admit(header, need);
+    match admitted {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            Either::Left(request)
+        }
+        Err(error) => {
+            let status = super::status_of(&error);
+            Either::Right(refuse(request, status, &error))
+        }
+    }
+}
+
+/// The caller of a request. A path that nobody guards has none.
+pub fn caller_of(request: &actix_web::HttpRequest) -> Result<Caller> {
+    let nobody = || Error::invalid(SqlState::INVALID_AUTHORIZATION, "nobody has looked who asks");
+    request.extensions().get::<Caller>().cloned().ok_or_else(nobody)
+}
+
+fn has_shown(tls: Option<&Tls>, request: &ServiceRequest) -> bool {
+    tls.is_none() || request.conn_data::<Shown>() == Some(&Shown(true))
+}
+
+/// What is refused keeps its body unread, and so its connection ends where there is one.
+fn refuse(mut request: ServiceRequest, status: StatusCode, error: &Error) -> ServiceResponse<BoxBody> {
+    let has_body = request.headers().contains_key(header::CONTENT_LENGTH)
+        || request.headers().contains_key(header::TRANSFER_ENCODING);
+    let mut response = HttpResponse::build(status);
+    response.content_type("application/json");
+    if status == StatusCode::UNAUTHORIZED {
+        response.insert_header((header::WWW_AUTHENTICATE, "Bearer realm=\"chronos\""));
+    }
+    let body = encode::json_error(error, None);
+    let response = if has_body {
+        let (asked, payload) = request.parts_mut();
+        match web::Payload::from_request(asked, payload).now_or_never() {
+            Some(Ok(rest)) => response.force_close().body(Unread::new(body, rest)),
+            Some(Err(_)) | None => response.force_close().body(body),
+        }
+    } else {
+        response.body(body)
+    };
+    request.into_response(response)
+}

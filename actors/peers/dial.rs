@@ -1,0 +1,237 @@
+//! The side of a link that dials, and keeps dialling.
+
+use super::frames::{Arriving, outgoing};
+use super::service::{check, hello};
+use super::{Identity, Linked, Peers};
+use crate::actors::auth::PeerGuard;
+use crate::actors::proto::wire::IdentifyRequest;
+use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
+use crate::actors::published::Published;
+use chronos::clock::random_u64;
+use chronos::error::{Error, Result};
+use chronos::ids::ClusterId;
+use chronos::raft::{Membership, NodeId};
+use futures_util::StreamExt;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+use tracing::{info, warn};
+
+/// The pause before the first redial, and the longest one.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// How long connecting may take.
+const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
+/// A link that is silent for so long is asked whether it lives; heartbeats keep a healthy one from it.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+
+/// How long a link to a removed member is kept: it may lead until its removal is committed.
+const REMOVED_WAIT: Duration = Duration::from_secs(10);
+
+/// How often the links are looked at without news.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a peer may send that is not read yet.
+const WINDOW_BYTES: u32 = 4 << 20;
+
+/// Keeps a link to every member that this node is to dial, for as long as it is polled.
+pub async fn keep_links(peers: Arc<Peers>, published: Arc<Published>) {
+    let mut reports = published.watch_raft();
+    let mut links = Links::default();
+    loop {
+        let membership = reports.borrow_and_update().status.membership.clone();
+        if let Some(own) = peers.identity() {
+            links.follow(&membership, &own, &peers, &published);
+            peers.retain(&membership);
+        }
+        // Links to those who were removed end in their time.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK_AGAIN, reports.changed()).await {
+            return;
+        }
+    }
+}
+
+/// The links that are kept, with the address that each goes to. Ended when dropped.
+#[derive(Default)]
+struct Links {
+    kept: BTreeMap<NodeId, Kept>,
+}
+
+struct Kept {
+    address: String,
+    task: AbortHandle,
+    /// Since when its node is no member.
+    removed: Option<Instant>,
+}
+
+impl Links {
+    fn follow(&mut self, membership: &Membership, own: &Identity, peers: &Arc<Peers>, published: &Arc<Published>) {
+        self.kept.retain(|id, kept| {
+            let stays = match membership.get(id) {
+                Some(member) => {
+                    kept.removed = None;
+                    // Whose turn it is to dial may change with what it has to say over this very link.
+                    member.address == kept.address
+                }
+                // Its removal counts from the append on, and is committed with what is still said to it.
+                None => kept.removed.get_or_insert_with(Instant::now).elapsed() < REMOVED_WAIT,
+            };
+            if !stays {
+                kept.task.abort();
+            }
+            stays
+        });
+        for (id, member) in membership.members.iter().filter(|(id, _)| dials(membership, &own.id, id)) {
+            if !self.kept.contains_key(id) {
+                let task = keep(id.clone(), member.address.clone(), own.clone(), peers.clone(), published.clone());
+                let task = tokio::spawn(task).abort_handle();
+                self.kept.insert(id.clone(), Kept { address: member.address.clone(), task, removed: None });
+            }
+        }
+    }
+}
+
+/// True where `own` is the one of the two that dials.
+fn dials(membership: &Membership, own: &NodeId, other: &NodeId) -> bool {
+    match (membership.is_voter(own), membership.is_voter(other)) {
+        (true, false) => true,
+        (false, true) => false,
+        (true, true) | (false, false) => own < other,
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        self.kept.values().for_each(|kept| kept.task.abort());
+    }
+}
+
+async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, published: Arc<Published>) {
+    let mut pause = PAUSE_MIN;
+    let mut said = None;
+    loop {
+        // Once the other one dials, its link is the one that counts; until it does, this one may be all there is.
+        while peers.is_linked(&id) && !dials(&published.raft().status.membership, &own.id, &id) {
+            tokio::time::sleep(PAUSE_MAX).await;
+        }
+        match link(&id, &address, &own, &peers, &published).await {
+            Ok(()) => {
+                info!(peer = %id, "the link has ended");
+                (pause, said) = (PAUSE_MIN, None);
+            }
+            Err(error) => {
+                // The same trouble for hours is one line.
+                let text = error.to_string();
+                if said.as_ref() != Some(&text) {
+                    warn!(peer = %id, %address, %error, "no link, trying again");
+                    said = Some(text);
+                }
+            }
+        }
+        let drawn = random_u64().unwrap_or(0) % (pause.as_micros() as u64).max(1);
+        tokio::time::sleep(pause / 2 + Duration::from_micros(drawn / 2)).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// A channel to another node, that lasts.
+pub fn patient(endpoint: Endpoint) -> Endpoint {
+    endpoint
+        .connect_timeout(CONNECT_WAIT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+}
+
+/// One link, from dialling to its end.
+async fn link(
+    id: &NodeId,
+    address: &str,
+    own: &Identity,
+    peers: &Arc<Peers>,
+    published: &Arc<Published>,
+) -> Result<()> {
+    let channel: Channel =
+        patient(peers.endpoint(address)?).connect().await.map_err(|error| unreachable(id, address, &root(&error)))?;
+    let outbox = peers.outbox(id);
+    // Nothing is queued for the link before both have said who they are.
+    let (open, opened) = tokio::sync::oneshot::channel::<u64>();
+    // One frame: what is urgent is not to wait behind more of them.
+    let (feed, sent) = mpsc::channel(1);
+    let mut frames = outgoing(hello(own, id, published), outbox.clone(), opened);
+    tokio::spawn(async move {
+        while let Some(frame) = frames.next().await {
+            if feed.send(frame).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut request = Request::new(ReceiverStream::new(sent));
+    peers.sign(&mut request)?;
+    let answered = PeerServiceClient::new(channel).link(request).await;
+    let mut frames = answered.map_err(|status| unreachable(id, address, status.message()))?.into_inner();
+    let met = frames.message().await.map_err(|status| unreachable(id, address, status.message()))?;
+    let from = check(met, own, published)?;
+    if from.id != *id {
+        return Err(unreachable(id, address, &format!("{} answers there", from.id)));
+    }
+    let linked = Linked::new(&outbox);
+    info!(peer = %id, %address, "linked");
+    let _ = open.send(linked.link);
+    let mut arriving = Arriving::default();
+    loop {
+        match frames.message().await {
+            Ok(Some(frame)) => {
+                arriving.deliver(frame, &from, peers).await?;
+            }
+            Ok(None) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Asks nodes, one after the other, to which group they belong.
+pub async fn identify(addresses: &[String], guard: &PeerGuard) -> Result<ClusterId> {
+    let mut last = Error::unavailable("--peers names nobody to join");
+    for address in addresses {
+        let asked = async {
+            let refused = |error: &dyn std::error::Error| Error::unavailable(format!("{address}: {}", root(error)));
+            let channel = patient(guard.endpoint(address)?).connect().await.map_err(|error| refused(&error))?;
+            let mut request = Request::new(IdentifyRequest {});
+            guard.sign(&mut request)?;
+            let answer = PeerServiceClient::new(channel).identify(request).await;
+            let answer = answer.map_err(|status| Error::unavailable(format!("{address}: {}", status.message())))?;
+            let id = <[u8; 16]>::try_from(answer.into_inner().cluster_id.as_slice());
+            id.map(|id| ClusterId(u128::from_be_bytes(id)))
+                .map_err(|_| Error::internal(format!("{address} answers with no cluster id")))
+        };
+        match asked.await {
+            Ok(cluster) => return Ok(cluster),
+            Err(error) => last = error,
+        }
+    }
+    Err(last.hint("is one of the nodes in --peers running?"))
+}
+
+fn unreachable(id: &NodeId, address: &str, why: &str) -> Error {
+    Error::unavailable(format!("{id} at {address}: {why}"))
+}
+
+/// The deepest cause says most.
+fn root(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,153 @@
+//! The side of a link that is dialled.
+
+use super::frames::{Arriving, outgoing};
+use super::install::Installs;
+use super::{Identity, Linked, Peers, described};
+use crate::actors::proto::wire::peer_service_server::{PeerService, PeerServiceServer};
+use crate::actors::proto::wire::{IdentifyRequest, IdentifyResponse, PeerFrame, PeerHello, peer_frame::Frame};
+use crate::actors::proto::wire::{SnapshotPiece, SnapshotProgress};
+use crate::actors::published::Published;
+use crate::actors::router::Router;
+use chronos::error::{Error, Result, SqlState};
+use chronos::ids::{ClusterId, DiskId};
+use chronos::raft::{NodeId, WIRE_VERSION};
+use futures_util::stream::{BoxStream, StreamExt};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
+
+/// Bytes of a frame: a piece, and what is around it.
+const FRAME_BYTES_MAX: usize = super::PART_BYTES + 4096;
+
+/// The peers' door.
+pub struct PeerDoor {
+    pub(super) peers: Arc<Peers>,
+    pub(super) published: Arc<Published>,
+    installs: Arc<Installs>,
+}
+
+/// The service that other nodes call.
+pub fn service(peers: Arc<Peers>, published: Arc<Published>, router: Router) -> PeerServiceServer<PeerDoor> {
+    let installs = Arc::new(Installs::new(router, published.clone()));
+    PeerServiceServer::new(PeerDoor { peers, published, installs }).max_decoding_message_size(FRAME_BYTES_MAX)
+}
+
+/// What this node says of itself to another one.
+pub(super) fn hello(identity: &Identity, to: &NodeId, published: &Published) -> PeerFrame {
+    PeerFrame { frame: Some(Frame::Hello(hello_to(identity, to, published))) }
+}
+
+/// The same, for other streams.
+pub(super) fn hello_to(identity: &Identity, to: &NodeId, published: &Published) -> PeerHello {
+    PeerHello {
+        version: u32::from(WIRE_VERSION),
+        cluster_id: identity.cluster.0.to_be_bytes().to_vec(),
+        node_id: identity.id.0.clone(),
+        disk_id: identity.disk.0.to_be_bytes().to_vec(),
+        to: to.0.clone(),
+        members: described(&published.raft().status.membership),
+    }
+}
+
+/// Who is at the other end, or why it is not to be talked to.
+pub(super) fn check(frame: Option<PeerFrame>, own: &Identity, published: &Published) -> Result<Identity> {
+    let hello = match frame {
+        Some(PeerFrame { frame: Some(Frame::Hello(hello)) }) => Some(hello),
+        Some(PeerFrame { frame: Some(Frame::Part(_)) | None }) | None => None,
+    };
+    check_hello(hello, own, published)
+}
+
+/// The same, for other streams.
+pub(super) fn check_hello(hello: Option<PeerHello>, own: &Identity, published: &Published) -> Result<Identity> {
+    let refused = |text: String| Error::invalid(SqlState::PROTOCOL_VIOLATION, text);
+    let hello = hello.ok_or_else(|| refused("a link begins with a hello".to_owned()))?;
+    if hello.version != u32::from(WIRE_VERSION) {
+        let text = format!("{} speaks version {}, {} speaks {WIRE_VERSION}", hello.node_id, hello.version, own.id);
+        return Err(refused(text).hint("run the same chronos on both"));
+    }
+    let number = |bytes: &[u8]| <[u8; 16]>::try_from(bytes).map(u128::from_be_bytes);
+    let (Ok(cluster), Ok(disk)) = (number(&hello.cluster_id), number(&hello.disk_id)) else {
+        return Err(refused("a hello's ids have sixteen bytes".to_owned()));
+    };
+    if ClusterId(cluster) != own.cluster {
+        let text = format!(
+            "{} and {} were not started as one group: [{}] there, [{}] here",
+            hello.node_id,
+            own.id,
+            hello.members,
+            described(&published.raft().status.membership)
+        );
+        return Err(refused(text).hint("start both with the same members, the one that is wrong with --clean"));
+    }
+    if hello.to != own.id.0 {
+        return Err(refused(format!("{} looks for {} here, and this is {}", hello.node_id, hello.to, own.id)));
+    }
+    Ok(Identity { cluster: ClusterId(cluster), id: NodeId(hello.node_id), disk: DiskId(disk) })
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerDoor {
+    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+        let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
+        Ok(Response::new(IdentifyResponse {
+            cluster_id: own.cluster.0.to_be_bytes().to_vec(),
+            node_id: own.id.0,
+            members: described(&self.published.raft().status.membership),
+        }))
+    }
+
+    type InstallStream = ReceiverStream<Result<SnapshotProgress, Status>>;
+
+    async fn install(
+        &self,
+        request: Request<Streaming<SnapshotPiece>>,
+    ) -> Result<Response<Self::InstallStream>, Status> {
+        let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
+        let installs = self.installs.clone();
+        // What is there, and how it ended.
+        let (answers, answered) = mpsc::channel(2);
+        tokio::spawn(async move {
+            let last = match installs.take(&own, request.into_inner(), &answers).await {
+                Ok(index) => Ok(SnapshotProgress { have: Vec::new(), installed: index.0 }),
+                Err(error) => {
+                    warn!(%error, "a snapshot was not taken");
+                    Err(Status::failed_precondition(error.to_string()))
+                }
+            };
+            // A sender that has gone is no leader any more, or asks again.
+            let _ = answers.send(last).await;
+        });
+        Ok(Response::new(ReceiverStream::new(answered)))
+    }
+
+    type LinkStream = BoxStream<'static, Result<PeerFrame, Status>>;
+
+    async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::LinkStream>, Status> {
+        let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
+        let mut frames = request.into_inner();
+        let from = check(frames.message().await?, &own, &self.published).map_err(|error| {
+            warn!(%error, "a node was refused");
+            Status::failed_precondition(error.to_string())
+        })?;
+        let outbox = self.peers.outbox(&from.id);
+        let linked = Linked::new(&outbox);
+        let (open, opened) = oneshot::channel();
+        let _ = open.send(linked.link);
+        let sent = outgoing(hello(&own, &from.id, &self.published), outbox, opened).map(Ok);
+        let peers = self.peers.clone();
+        tokio::spawn(async move {
+            let _linked = linked;
+            let mut arriving = Arriving::default();
+            while let Ok(Some(frame)) = frames.message().await {
+                if let Err(error) = arriving.deliver(frame, &from, &peers).await {
+                    warn!(%error, peer = %from.id, "a link is given up");
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(sent.boxed()))
+    }
+}

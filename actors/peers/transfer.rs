@@ -1,0 +1,359 @@
+//! Bringing a snapshot to a member that needs what the log no longer has: the leader's side.
+//!
+//! ```text
+//!   raft ── begin ──> thread: snapshot of the engine ─> dial ─> offer, manifest ─────> receiver
+//!    ^                                                  <───── what it has already ──┘
+//!    │                                                  ─> pieces of the rest ───────> checks, installs, starts
+//!    └── Ended ──────────────────────────────────────── <───── up to where it has all ┘
+//! ```
+//!
+//! The leader pushes, for it knows who needs what and when that ends; the receiver says where to begin, so a stream that
+//! breaks goes on where it broke, with whoever leads then.
+//!
+//! * Each transfer has a thread with a runtime and a connection of its own: 100 MB/s beside the doors would be felt there.
+//!   It yields: it gives way to everything else on the processor, and waits while entries wait for their link.
+//! * The snapshot is what is sealed, where that is new enough: it must know the receiver as a member. Only else is sealed
+//!   for it, so one seal serves all who need it.
+//! * While a transfer lives its files stay, and the log from its position on.
+//! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second.
+
+use super::dial::patient;
+use super::service::hello_to;
+use super::{Identity, PART_BYTES, Peers};
+use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
+use crate::actors::proto::wire::{SnapshotData, SnapshotOffer, SnapshotPiece, SnapshotProgress, snapshot_piece::Piece};
+use crate::actors::published::Published;
+use crate::actors::route::Deadline;
+use crate::actors::storage::Parts;
+use chronos::error::{Error, Result};
+use chronos::ids::{LogIndex, Term};
+use chronos::raft::{Flow, Member, NodeId, Peer};
+use chronos::storage::engine::{Freshness, Keep};
+use chronos::storage::snapshot::Snapshot;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Streaming};
+use tracing::{info, warn};
+
+/// Transfers at once. Each takes a thread and some megabytes; who comes later is asked again by raft.
+const TRANSFERS_MAX: usize = 2;
+
+/// The pause after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the receiver may say nothing while it is asked something: it may have to read what it has of a snapshot.
+const ANSWER_WAIT: Duration = Duration::from_mins(2);
+
+/// How long this node may take to apply what made the receiver a member.
+const REACH_WAIT: Duration = Duration::from_secs(10);
+
+/// How long one piece may wait until it can be sent.
+const PIECE_WAIT: Duration = Duration::from_secs(30);
+
+/// Pieces between disk and connection.
+const PIECES_AHEAD: usize = 4;
+
+/// How long a piece waits for entries that wait for their link, and how often it looks: so 13 MB/s go on under any load.
+const YIELD_MAX: Duration = Duration::from_millis(5);
+const YIELD_STEP: Duration = Duration::from_millis(1);
+
+/// How much a transfer gives way to other threads of this machine, as `nice` counts.
+pub(super) const NICE: i32 = 10;
+
+/// The transfers of one raft actor.
+pub struct Transfers {
+    running: BTreeMap<NodeId, Running>,
+    /// Members that have just installed a snapshot.
+    landed: BTreeMap<NodeId, Landed>,
+    /// What went wrong last: the same trouble for hours is one line.
+    said: BTreeMap<NodeId, String>,
+    ended: mpsc::UnboundedSender<Ended>,
+}
+
+/// One that is under way.
+struct Running {
+    is_wanted: Arc<AtomicBool>,
+    /// Its position; 0 while it is not known.
+    index: Arc<AtomicU64>,
+}
+
+/// A member that has installed a snapshot, and fetches what came after it.
+struct Landed {
+    index: LogIndex,
+    /// The end of the log by then. Behind it, it lags like any other.
+    goal: LogIndex,
+}
+
+/// One has ended.
+pub struct Ended {
+    peer: NodeId,
+    outcome: Result<LogIndex>,
+    /// Of which it was.
+    is_wanted: Arc<AtomicBool>,
+}
+
+/// What a transfer needs.
+pub struct Order {
+    /// To whom.
+    pub peer: NodeId,
+    /// What the group says of it.
+    pub member: Member,
+    /// The end of the log, so that of it, too, all is there that made the peer a member.
+    pub last: LogIndex,
+    /// In which term.
+    pub term: Term,
+    /// The engine.
+    pub parts: Arc<Parts>,
+    /// The links.
+    pub peers: Arc<Peers>,
+    /// What the group is.
+    pub published: Arc<Published>,
+}
+
+impl Transfers {
+    /// None so far; what becomes of each is told on the channel that comes with it.
+    pub fn new() -> (Transfers, mpsc::UnboundedReceiver<Ended>) {
+        // Bounded by the transfers that run.
+        let (ended, endings) = mpsc::unbounded_channel();
+        (Transfers { running: BTreeMap::new(), landed: BTreeMap::new(), said: BTreeMap::new(), ended }, endings)
+    }
+
+    /// Begins one. Where that cannot be, it ends as if it had failed.
+    pub fn begin(&mut self, order: Order) {
+        let is_wanted = Arc::new(AtomicBool::new(true));
+        let index = Arc::new(AtomicU64::new(0));
+        let peer = order.peer.clone();
+        let busy = || Error::overloaded(format!("{TRANSFERS_MAX} others are being sent"));
+        let outcome = if self.running.len() < TRANSFERS_MAX { Ok(LogIndex(0)) } else { Err(busy()) };
+        let ended = Ended { peer: peer.clone(), outcome, is_wanted: is_wanted.clone() };
+        if let Some(before) = self.running.insert(peer, Running { is_wanted: is_wanted.clone(), index: index.clone() })
+        {
+            before.is_wanted.store(false, Ordering::Release);
+        }
+        let told = self.ended.clone();
+        let run = move || run(&order, &index, ended, &told);
+        if let Err(error) = std::thread::Builder::new().name("snapshot-send".to_string()).spawn(run) {
+            warn!(%error, "cannot start a thread for a snapshot");
+        }
+    }
+
+    /// What became of one, where it still is the one that counts.
+    /// The log ends at `last`.
+    pub fn end(&mut self, ended: Ended, last: LogIndex) -> Option<(NodeId, Option<LogIndex>)> {
+        let counts = |running: &Running| Arc::ptr_eq(&running.is_wanted, &ended.is_wanted);
+        if !self.running.get(&ended.peer).is_some_and(counts) {
+            return None;
+        }
+        self.running.remove(&ended.peer);
+        match ended.outcome {
+            Ok(index) => {
+                info!(peer = %ended.peer, index = index.0, "a snapshot has arrived");
+                self.said.remove(&ended.peer);
+                self.landed.insert(ended.peer.clone(), Landed { index, goal: last });
+                Some((ended.peer, Some(index)))
+            }
+            Err(error) => {
+                let text = error.to_string();
+                if self.said.get(&ended.peer) != Some(&text) {
+                    warn!(peer = %ended.peer, %error, "a snapshot did not arrive, trying again");
+                    self.said.insert(ended.peer.clone(), text);
+                }
+                Some((ended.peer, None))
+            }
+        }
+    }
+
+    /// This node leads no more: whoever does sees to it.
+    pub fn cancel(&mut self) {
+        for running in self.running.values() {
+            running.is_wanted.store(false, Ordering::Release);
+        }
+        self.running.clear();
+        self.landed.clear();
+        self.said.clear();
+    }
+
+    /// What of the log the peers may need.
+    pub fn keep(&mut self, peers: &[Peer]) -> Keep {
+        let of = |id: &NodeId| peers.iter().find(|peer| peer.id == *id);
+        self.said.retain(|id, _| of(id).is_some());
+        self.landed.retain(|id, landed| of(id).is_some_and(|peer| peer.matched < landed.goal));
+        let mut keep = Keep::default();
+        for peer in peers {
+            let running = self.running.get(&peer.id).filter(|_| peer.flow == Flow::Snapshot);
+            match (running, self.landed.get(&peer.id)) {
+                // Until its position is known, all is kept: it may be of the oldest entry that there is.
+                (Some(running), _) => keep.pinned.push(LogIndex(running.index.load(Ordering::Acquire)).next()),
+                (None, Some(landed)) => keep.pinned.push(landed.index.max(peer.matched).next()),
+                (None, None) => keep.lagging.push(peer.matched.next()),
+            }
+        }
+        keep
+    }
+}
+
+impl Drop for Transfers {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+fn run(order: &Order, index: &AtomicU64, mut ended: Ended, told: &mpsc::UnboundedSender<Ended>) {
+    // Where it is refused the transfer runs like everything else.
+    let _ = rustix::process::nice(NICE);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(async {
+            if ended.outcome.is_ok() {
+                ended.outcome = send(order, index, &ended.is_wanted).await;
+            }
+            if ended.outcome.is_err() {
+                tokio::time::sleep(PAUSE).await;
+            }
+        }),
+        Err(error) => ended.outcome = Err(Error::io("start a runtime for a snapshot", &error)),
+    }
+    // A raft actor that is gone has a successor, which finds out by itself.
+    let _ = told.send(ended);
+}
+
+/// Sends a snapshot; gives up to where the receiver has everything.
+async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Result<LogIndex> {
+    let snapshot = take(order).await?;
+    let own = order.peers.identity().ok_or_else(|| Error::unavailable("the node is starting"))?;
+    index.store(snapshot.manifest.position.index.0, Ordering::Release);
+    let failed = |what: &dyn std::fmt::Display| Error::unavailable(format!("{}: {what}", order.member.address));
+    let endpoint = patient(order.peers.endpoint(&order.member.address)?);
+    let channel = endpoint.connect().await.map_err(|error| failed(&error))?;
+    let (pieces, sent) = mpsc::channel(PIECES_AHEAD);
+    let mut request = Request::new(ReceiverStream::new(sent));
+    order.peers.sign(&mut request)?;
+    let answered = PeerServiceClient::new(channel).install(request).await;
+    let mut answers = answered.map_err(|status| failed(&status.message()))?.into_inner();
+    info!(
+        peer = %order.peer,
+        index = snapshot.manifest.position.index.0,
+        bytes = snapshot.manifest.bytes(),
+        "sending a snapshot"
+    );
+    let out = Out { pieces, peers: &order.peers, is_wanted };
+    // Why the other end takes no more is what it said last.
+    let sent = match out.begin(order, &own, &snapshot).await {
+        Ok(()) => match answer(&mut answers).await {
+            Ok(first) if first.have.is_empty() => return Ok(LogIndex(first.installed)),
+            Ok(first) => out.files(&snapshot, &first).await,
+            Err(refused) => Err(refused),
+        },
+        Err(gone) => Err(gone),
+    };
+    drop(out);
+    match (sent, answer(&mut answers).await) {
+        (Ok(()), last) => last.map(|last| LogIndex(last.installed)),
+        (Err(_), Err(refused)) => Err(failed(&refused)),
+        (Err(error), Ok(_)) => Err(error),
+    }
+}
+
+/// A snapshot that is new enough for its receiver.
+async fn take(order: &Order) -> Result<Snapshot> {
+    let stopped = || Error::unavailable("storage is restarting");
+    let lent = order.parts.lent()?;
+    for freshness in [Freshness::Sealed, Freshness::Now] {
+        if freshness == Freshness::Now {
+            lent.reach(order.last, Deadline::after(REACH_WAIT)).await?;
+        }
+        let taken = lent.handle.snapshot(freshness).await.map_err(|_| stopped())??;
+        if let Some(snapshot) = taken
+            && knows(&snapshot, order)?
+        {
+            return Ok(snapshot);
+        }
+    }
+    Err(Error::unavailable("the group has changed again"))
+}
+
+/// True where the snapshot holds what made the receiver the member that it is. Without that it would start as nobody, or
+/// as the one that its name stood for before.
+fn knows(snapshot: &Snapshot, order: &Order) -> Result<bool> {
+    let group = snapshot.manifest.group()?;
+    Ok(group.get(&order.peer).is_some_and(|member| {
+        member.address == order.member.address && (member.disk.is_none() || member.disk == order.member.disk)
+    }))
+}
+
+async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress> {
+    match tokio::time::timeout(ANSWER_WAIT, answers.message()).await {
+        Ok(Ok(Some(progress))) => Ok(progress),
+        Ok(Ok(None)) => Err(Error::unavailable("the receiver has ended the stream")),
+        Ok(Err(status)) => Err(Error::unavailable(status.message().to_owned())),
+        Err(_) => Err(Error::unavailable("the receiver does not answer")),
+    }
+}
+
+/// The way to the receiver.
+struct Out<'a> {
+    pieces: mpsc::Sender<SnapshotPiece>,
+    peers: &'a Peers,
+    is_wanted: &'a AtomicBool,
+}
+
+impl Out<'_> {
+    async fn begin(&self, order: &Order, own: &Identity, snapshot: &Snapshot) -> Result<()> {
+        let manifest = snapshot.manifest.encode();
+        let offer = SnapshotOffer {
+            hello: Some(hello_to(own, &order.peer, &order.published)),
+            term: order.term.0,
+            manifest_bytes: manifest.len() as u64,
+        };
+        self.send(Piece::Offer(offer)).await?;
+        for (at, part) in manifest.chunks(PART_BYTES).enumerate() {
+            self.data(0, (at * PART_BYTES) as u64, part.to_vec()).await?;
+        }
+        Ok(())
+    }
+
+    /// Every file from where the receiver has it.
+    async fn files(&self, snapshot: &Snapshot, progress: &SnapshotProgress) -> Result<()> {
+        for have in &progress.have {
+            let file = snapshot.file(have.file)?;
+            let mut at = have.bytes;
+            while at < file.bytes {
+                let mut data = vec![0; (file.bytes - at).min(PART_BYTES as u64) as usize];
+                file.read_at(&mut data, at)?;
+                let end = at + data.len() as u64;
+                self.give_way().await;
+                self.data(have.file, at, data).await?;
+                at = end;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits while entries wait, but not for long.
+    async fn give_way(&self) {
+        let mut waited = Duration::ZERO;
+        while waited < YIELD_MAX && self.peers.is_behind() {
+            tokio::time::sleep(YIELD_STEP).await;
+            waited += YIELD_STEP;
+        }
+    }
+
+    async fn data(&self, file: u32, offset: u64, data: Vec<u8>) -> Result<()> {
+        self.send(Piece::Data(SnapshotData { file, offset, crc: crc32c::crc32c(&data), data })).await
+    }
+
+    async fn send(&self, piece: Piece) -> Result<()> {
+        if !self.is_wanted.load(Ordering::Acquire) {
+            return Err(Error::unavailable("this node leads no more"));
+        }
+        match tokio::time::timeout(PIECE_WAIT, self.pieces.send(SnapshotPiece { piece: Some(piece) })).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error::unavailable("the connection has ended")),
+            Err(_) => Err(Error::unavailable(format!("nothing was taken for {PIECE_WAIT:?}"))),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Certificates: those of this node, and the authority by which it knows others.
+//!
+//! ```text
+//!   files ── prepare ──> Material ──(swap)──> resolver and verifier ──> every handshake from then on, gRPC and HTTP
+//!                            └──> what a connection to another node shows and asks for
+//! ```
+//!
+//! * gRPC asks for a certificate and ends the handshake without one. HTTP asks too, and serves without one what is open.
+//! * Files are read again when that is asked for. What is wrong with them leaves everything as it was; connections that are
+//!   there stay, whoever vouched for them.
+//! * No session is resumed: a resumed one shows no certificate, and would outlive the authority that vouched for it.
+//! * A node whose certificate has expired, or whose key is another's, does not start: nobody would talk to it, and each
+//!   client would find its own words for that.
+
+mod files;
+mod outgoing;
+mod socket;
+mod words;
+
+use arc_swap::ArcSwap;
+use chronos::clock::{Clock, SystemClock};
+use chronos::config;
+use chronos::error::{Error, Result, SqlState};
+pub use files::Files;
+pub use outgoing::wants_tls;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
+pub use socket::Socket;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_rustls::TlsAcceptor;
+use tonic::transport::ClientTlsConfig;
+pub use words::explain;
+
+/// What HTTP/2 is called in a handshake (RFC 9113, section 3.2).
+const HTTP2: &[u8] = b"h2";
+
+/// What was read from the files, checked.
+pub struct Material {
+    files: Files,
+    key: Arc<CertifiedKey>,
+    clients: Arc<dyn ClientCertVerifier>,
+}
+
+impl Material {
+    /// Reads the files that the settings name; none where they name none.
+    ///
+    /// # Errors
+    ///
+    /// What cannot be read, does not belong together, or has expired, by name.
+    pub fn read(settings: &config::Tls) -> Result<Option<Material>> {
+        Files::read(settings)?.map(Material::of).transpose()
+    }
+
+    fn of(files: Files) -> Result<Material> {
+        let provider = Arc::new(ring::default_provider());
+        let (chain, roots) = (files.chain()?, Arc::new(files.roots()?));
+        let wrong = |what: &str, error: &dyn fmt::Display| refused(format!("{what}: {error}"));
+        let key = CertifiedKey::from_der(chain, files.key()?, &provider)
+            .map_err(|error| wrong("tls.key does not belong to tls.cert", &error))?;
+        check_own(&files, &key, &roots, &provider)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(roots, provider)
+            .build()
+            .map_err(|error| wrong("tls.ca_cert", &error))?;
+        Ok(Material { files, key: Arc::new(key), clients })
+    }
+}
+
+/// Refuses a certificate that every client would refuse; one that other clients may well take is only spoken about.
+fn check_own(
+    files: &Files,
+    key: &CertifiedKey,
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<()> {
+    let name = ServerName::try_from(files.domain.clone())
+        .map_err(|_| refused(format!("tls.domain: {:?} is no name that a certificate could carry", files.domain)))?;
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+        .build()
+        .map_err(|error| refused(format!("tls.ca_cert: {error}")))?;
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.wall().0));
+    let [end, between @ ..] = key.cert.as_slice() else { return Err(refused("tls.cert has no certificate".into())) };
+    match verifier.verify_server_cert(end, between, &name, &[], now) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(
+            error @ (CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }),
+        )) => Err(refused(format!("tls.cert: {error}"))),
+        Err(error) => {
+            tracing::warn!("peers and clients with the same settings will refuse tls.cert: {error}");
+            Ok(())
+        }
+    }
+}
+
+fn refused(what: String) -> Error {
+    Error::invalid(SqlState::CONFIG_ERROR, what)
+}
+
+/// The certificates of a running node.
+pub struct Tls {
+    current: ArcSwap<Material>,
+}
+
+impl Tls {
+    /// On what was read.
+    pub fn new(material: Material) -> Arc<Tls> {
+        Arc::new(Tls { current: ArcSwap::from_pointee(material) })
+    }
+
+    /// From now on with these.
+    pub fn swap(&self, material: Material) {
+        self.current.store(Arc::new(material));
+    }
+
+    /// How gRPC shakes hands: a client without a certificate is not let in.
+    pub fn grpc(self: &Arc<Tls>) -> Result<TlsAcceptor> {
+        let mut config = self.server(Proof::Required)?;
+        config.alpn_protocols.push(HTTP2.to_vec());
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// How HTTP shakes hands: a certificate is asked for.
+    pub fn http(self: &Arc<Tls>) -> Result<ServerConfig> {
+        self.server(Proof::Wanted)
+    }
+
+    /// How a connection to another node is made, from what counts at the moment.
+    pub fn client(&self) -> ClientTlsConfig {
+        self.current.load().files.client()
+    }
+
+    fn server(self: &Arc<Tls>, proof: Proof) -> Result<ServerConfig> {
+        let current = Current { tls: self.clone(), proof };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::internal(format!("TLS: {error}")))?
+            .with_client_cert_verifier(Arc::new(current.clone()))
+            .with_cert_resolver(Arc::new(current));
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    Required,
+    Wanted,
+}
+
+/// Whatever the certificates are at the moment of a handshake.
+#[derive(Clone)]
+struct Current {
+    tls: Arc<Tls>,
+    proof: Proof,
+}
+
+impl Current {
+    fn clients(&self) -> Arc<dyn ClientCertVerifier> {
+        self.tls.current.load().clients.clone()
+    }
+}
+
+impl fmt::Debug for Current {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Current").field("proof", &self.proof).finish_non_exhaustive()
+    }
+}
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.tls.current.load().key.clone())
+    }
+}
+
+impl ClientCertVerifier for Current {
+    fn client_auth_mandatory(&self) -> bool {
+        self.proof == Proof::Required
+    }
+
+    /// None: they are borrowed, and what they are borrowed from is swapped. Clients then show what they have.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        self.clients().verify_client_cert(end, between, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.clients().verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        self.clients().verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.clients().supported_verify_schemes()
+    }
+}

@@ -1,0 +1,162 @@
+//! `chronos admin`: what operators do to a running group.
+
+use super::client::Leader;
+use super::remote::{self, Target};
+use super::{Environment, Stdout, Stop};
+use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
+use crate::actors::proto::wire::change_members_request::Change;
+use crate::actors::proto::wire::{
+    AddMember, ChangeMembersRequest, MemberStatus, MembersRequest, MembersResponse, ReportRequest,
+    TransferLeaderRequest,
+};
+use clap::Subcommand;
+use serde_json::{Value as Json, json};
+use std::io::Write;
+use tonic::transport::Channel;
+
+const EXAMPLES: &str = "\
+Examples:
+  chronos admin members                                    # who belongs to the group, who leads, how far each is
+  chronos admin add-node node4=10.0.0.4:8000               # then, there: chronos node --id node4 --join --peers ...
+  chronos admin remove-node node2
+  chronos admin transfer --to node3                        # before node1 is restarted
+  chronos admin status --json | jq .raft";
+
+/// What `admin` takes.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Arguments {
+    #[command(flatten)]
+    leader: Leader,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The members of the group
+    Members,
+    /// Add a node: it learns first, and votes once it has caught up
+    AddNode {
+        /// Its name and where the others reach it: ID=HOST:PORT
+        member: String,
+        /// voter, or observer for one that never votes
+        #[arg(long, default_value = "voter")]
+        role: String,
+    },
+    /// Remove a node; one with a new disk is removed and added again
+    RemoveNode {
+        /// Its name
+        id: String,
+    },
+    /// Hand leadership to another voter
+    Transfer {
+        /// Its name [default: the one that has most of the log]
+        #[arg(long)]
+        to: Option<String>,
+    },
+    /// Everything that a node knows of itself
+    Status,
+    /// The text of its metrics
+    Metrics,
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop> {
+    let target = arguments.leader.target(environment)?;
+    remote::runtime()?.block_on(ask(&target, arguments))
+}
+
+async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
+    let (_, channel) = target.channel(0).await?;
+    let mut client = AdminServiceClient::new(channel);
+    let failed = |status: tonic::Status| Stop::Failed(remote::from_status(&status));
+    match &arguments.what {
+        What::Members => {
+            let answer = client.members(target.request(MembersRequest {})?).await.map_err(failed)?;
+            print_members(&answer.into_inner(), arguments.json)
+        }
+        What::AddNode { member, role } => {
+            let Some((id, address)) = member.split_once('=') else {
+                return Err(Stop::Usage(format!("{member:?} is not ID=HOST:PORT, for example node4=10.0.0.4:8000")));
+            };
+            let add = AddMember { id: id.to_owned(), address: address.to_owned(), role: role.clone() };
+            change(&mut client, target, Change::Add(add), arguments.json).await
+        }
+        What::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), arguments.json).await,
+        What::Transfer { to } => {
+            let request = TransferLeaderRequest { to: to.clone().unwrap_or_default() };
+            let answer = client.transfer_leader(target.request(request)?).await.map_err(failed)?.into_inner();
+            let line = if arguments.json {
+                json!({ "leader": answer.to }).to_string()
+            } else {
+                format!("{} leads", answer.to)
+            };
+            print(&line)
+        }
+        What::Status => {
+            let text = report(&mut client, target, false).await?;
+            let status: Json = serde_json::from_str(&text)
+                .map_err(|error| Stop::Message(format!("the status is no JSON: {error}")))?;
+            print(&if arguments.json { text } else { format!("{status:#}") })
+        }
+        What::Metrics => print(report(&mut client, target, true).await?.trim_end()),
+    }
+}
+
+async fn change(
+    client: &mut AdminServiceClient<Channel>,
+    target: &Target,
+    change: Change,
+    as_json: bool,
+) -> Result<(), Stop> {
+    let request = ChangeMembersRequest { change: Some(change) };
+    let answer = client.change_members(target.request(request)?).await;
+    let answer = answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?;
+    print_members(&answer.into_inner(), as_json)
+}
+
+async fn report(client: &mut AdminServiceClient<Channel>, target: &Target, metrics: bool) -> Result<String, Stop> {
+    let answer = client.report(target.request(ReportRequest { metrics })?).await;
+    Ok(answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?.into_inner().text)
+}
+
+fn print_members(group: &MembersResponse, as_json: bool) -> Result<(), Stop> {
+    if as_json {
+        let member = |member: &MemberStatus| {
+            json!({
+                "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
+                "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
+            })
+        };
+        let members: Vec<Json> = group.members.iter().map(member).collect();
+        return print(&json!({ "term": group.term, "leader": group.leader, "members": members }).to_string());
+    }
+    let mut rows = vec![["member", "address", "role", "leads", "matched", "silent"].map(str::to_owned)];
+    rows.extend(group.members.iter().map(|member| {
+        [
+            member.id.clone(),
+            member.address.clone(),
+            member.role.clone(),
+            if member.leads { "yes" } else { "" }.to_owned(),
+            member.matched.map(|matched| matched.to_string()).unwrap_or_default(),
+            member.silent_ms.map(|silent| format!("{silent} ms")).unwrap_or_default(),
+        ]
+    }));
+    let widths: Vec<usize> = (0..rows[0].len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let line = |row: &[String; 6]| {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    print(&rows.iter().map(line).collect::<Vec<String>>().join("\n"))
+}
+
+fn print(text: &str) -> Result<(), Stop> {
+    let mut out = Stdout::lock();
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| Stop::output(&error))
+}

@@ -1,0 +1,89 @@
+//! Who reaches what: settings that together leave a door open, or that contradict each other about keys.
+//!
+//! * A door that everybody in a network may use is said aloud at start, once.
+//! * A group whose members anybody may pretend to be does not start, except on loopback, where it is said.
+//! * Whether a file holds what it should is seen by whoever reads it; here only names are looked at.
+
+use super::Config;
+
+impl Config {
+    /// True where requests need a token.
+    pub fn asks_for_tokens(&self) -> bool {
+        let auth = &self.auth;
+        let inline = auth.token_admin.is_some() || auth.token_readonly.is_some();
+        inline || auth.token_admin_file.is_some() || auth.token_readonly_file.is_some()
+    }
+
+    /// True where connections are encrypted, and those of gRPC prove who they are.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.cert.is_some()
+    }
+
+    /// True where the nodes of a group know each other.
+    fn knows_peers(&self) -> bool {
+        self.auth.cluster_token.is_some() || self.auth.cluster_token_file.is_some() || self.is_encrypted()
+    }
+
+    fn has_peers(&self) -> bool {
+        self.cluster.peers(&self.node.id).next().is_some()
+    }
+
+    /// What is said once, when the node starts.
+    pub(super) fn exposures(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let auth = &self.auth;
+        let http = self.http_address().filter(|http| !http.is_loopback());
+        let reached = if self.node.address.is_loopback() { http } else { Some(self.node.address.clone()) };
+        if let Some(address) = reached {
+            if !self.asks_for_tokens() && !self.is_encrypted() {
+                lines.push(format!(
+                    "AUTHENTICATION IS OFF: whoever reaches {address} may read and write every table; set \
+                     CHRONOS_AUTH_TOKEN_ADMIN, or listen on 127.0.0.1"
+                ));
+            } else if !self.is_encrypted() {
+                lines.push(format!("tokens and rows travel in the clear to and from {address}: set tls.cert"));
+            }
+        }
+        if self.asks_for_tokens() && auth.token_admin.is_none() && auth.token_admin_file.is_none() {
+            lines.push("auth.token_readonly is set and auth.token_admin is not: nobody may write".to_owned());
+        }
+        if self.has_peers() && !self.knows_peers() {
+            lines.push(
+                "any program on this machine may pretend to be a member of the group: set auth.cluster_token"
+                    .to_owned(),
+            );
+        }
+        lines
+    }
+
+    /// What is wrong about keys.
+    pub(super) fn unsafe_secrets(&self) -> Vec<String> {
+        let auth = &self.auth;
+        let mut wrong = Vec::new();
+        for (name, token, file) in [
+            ("token_admin", &auth.token_admin, &auth.token_admin_file),
+            ("token_readonly", &auth.token_readonly, &auth.token_readonly_file),
+            ("cluster_token", &auth.cluster_token, &auth.cluster_token_file),
+        ] {
+            if token.is_some() && file.is_some() {
+                wrong.push(format!("auth.{name} and auth.{name}_file are both set: which of them counts?"));
+            }
+        }
+        if auth.token_admin.is_some() && auth.token_admin == auth.token_readonly {
+            wrong.push("auth.token_admin and auth.token_readonly are the same: who has it, may it write?".to_owned());
+        }
+        let tls = [("cert", &self.tls.cert), ("key", &self.tls.key), ("ca_cert", &self.tls.ca_cert)];
+        let missing: Vec<&str> = tls.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
+        if !missing.is_empty() && missing.len() < tls.len() {
+            wrong.push(format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", ")));
+        }
+        if self.has_peers() && !self.knows_peers() && !self.node.address.is_loopback() {
+            wrong.push(format!(
+                "whoever reaches {} could pretend to be a member of the group: set auth.cluster_token on all nodes, or \
+                 tls.cert, tls.key and tls.ca_cert",
+                self.node.address
+            ));
+        }
+        wrong
+    }
+}

@@ -1,0 +1,172 @@
+//! A message arrives: whether it counts, what its term means, and who takes it.
+//!
+//! ```text
+//!   envelope ──> is it for this node? ──> does its sender's disk count? ──> term: later, present, earlier ──> role
+//! ```
+//!
+//! * A later term is followed, but for those of candidates while a leader is heard: no lease ends because of them.
+//! * An earlier term counts for nothing; who believes to lead or to stand in it is told of the present one.
+//! * What a member says whose disk is another one than the group knows is answered, and not counted.
+
+use crate::ids::LogIndex;
+use crate::raft::node::State;
+use crate::raft::{Envelope, Message, Node, Now, Outcast, Verdict};
+use crate::storage::wal::Position;
+
+impl Node {
+    /// A message arrived, from a peer or from this node's own disk.
+    pub fn step(&mut self, envelope: Envelope, now: Now) {
+        self.advance(now);
+        if envelope.to != self.config.id || !self.admits(&envelope) {
+            return;
+        }
+        if let Message::HeartbeatReply { quarantined_until: None, .. } = envelope.message
+            && envelope.from == self.config.id
+        {
+            // This node's own word that its quarantine is over, now that it is durable.
+            self.shown_quarantine = None;
+            return;
+        }
+        self.note_disk(&envelope.from, envelope.disk);
+        let own = self.hard_state.term;
+        if envelope.term > own {
+            match &envelope.message {
+                // A pre-vote changes nobody's term, and a granted one carries the term that this node would stand in.
+                Message::PreVote { .. } | Message::PreVoteReply { granted: true } => {}
+                // A vote is no reason to leave a leader that is there (check-quorum, thesis 4.2.3).
+                Message::Vote { transfer: false, .. } if self.holds_to_leader() => return,
+                Message::Append { .. } | Message::Heartbeat { .. } => {
+                    self.follow(envelope.term, Some(envelope.from.clone()));
+                }
+                Message::PreVoteReply { granted: false }
+                | Message::Vote { .. }
+                | Message::VoteReply { .. }
+                | Message::AppendReply(_)
+                | Message::HeartbeatReply { .. }
+                | Message::ReadIndex { .. }
+                | Message::ReadIndexReply { .. }
+                | Message::TimeoutNow
+                | Message::NewDisk
+                | Message::Removed => self.follow(envelope.term, None),
+            }
+        } else if envelope.term < own {
+            self.step_old(&envelope);
+            return;
+        }
+        self.dispatch(envelope);
+    }
+
+    /// A message of an earlier term counts for nothing; whoever believes to lead or to stand learns of the present one.
+    fn step_old(&mut self, envelope: &Envelope) {
+        match &envelope.message {
+            Message::Append { .. } => {
+                let refusal = Message::AppendReply(Verdict::Rejected {
+                    previous: LogIndex(0),
+                    hint: Position::default(),
+                    quarantined: false,
+                });
+                self.send(&envelope.from, refusal);
+            }
+            Message::Heartbeat { .. } => {
+                let reply = self.heartbeat_reply(0);
+                self.send(&envelope.from, reply);
+            }
+            Message::PreVote { .. } => self.send(&envelope.from, Message::PreVoteReply { granted: false }),
+            Message::ReadIndex { id } => {
+                let reply = Message::ReadIndexReply { id: *id, index: None, commit: LogIndex(0) };
+                self.send(&envelope.from, reply);
+            }
+            Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::TimeoutNow
+            | Message::NewDisk
+            | Message::Removed => {}
+        }
+    }
+
+    fn dispatch(&mut self, envelope: Envelope) {
+        let Envelope { from, disk, term, message, .. } = envelope;
+        match message {
+            Message::PreVote { last } => self.answer_pre_vote(&from, disk, term, last),
+            Message::Vote { last, transfer } => self.answer_vote(&from, disk, last, transfer),
+            Message::PreVoteReply { granted } => self.count_pre_vote(from, term, granted),
+            Message::VoteReply { granted } => self.count_vote(from, granted),
+            Message::Append { previous, entries, commit } => self.take_entries(&from, previous, entries, commit),
+            Message::Heartbeat { commit, round, confirmed } => self.hear(&from, commit, round, confirmed),
+            Message::AppendReply(verdict) => self.take_verdict(&from, verdict),
+            Message::HeartbeatReply { round, command_version, quarantined_until } => {
+                self.take_heartbeat_reply(&from, round, command_version, quarantined_until.is_some());
+            }
+            Message::ReadIndex { id } => self.read_for(from, id),
+            Message::ReadIndexReply { id, index, commit } => self.take_read_index(id, index, commit),
+            Message::TimeoutNow => self.take_over(&from),
+            Message::NewDisk => self.outcast = Some(Outcast::NewDisk),
+            Message::Removed => self.outcast = Some(Outcast::Removed),
+        }
+    }
+
+    /// False for a message that must not count: of a member that is another disk than the one it was, or of one that was
+    /// removed.
+    fn admits(&mut self, envelope: &Envelope) -> bool {
+        if envelope.from == self.config.id {
+            return envelope.disk == self.config.disk;
+        }
+        let bound = self.membership().get(&envelope.from).map(|member| member.disk);
+        let is_leading = matches!(self.state, State::Leader(_));
+        let answer = match bound {
+            // It was a member, and its name may be another's by now.
+            _ if self.membership().removed.contains(&envelope.disk) => Message::Removed,
+            // It was removed and added again behind the end of this log. An empty disk has no such log to show.
+            Some(Some(_)) if self.is_ahead(&envelope.message) => return true,
+            Some(Some(disk)) if disk != envelope.disk => Message::NewDisk,
+            // Before it is written down, the first disk that a leader hears of is the one that counts.
+            Some(None) if self.heard_disk(&envelope.from).is_some_and(|disk| disk != envelope.disk) => Message::NewDisk,
+            // A member that does not know of its removal would stand again and again.
+            None if is_leading => Message::Removed,
+            // What counts here may be older than what the sender knows: a leader is followed, and its candidate heard,
+            // whether or not they are members by this node's log (4.1).
+            Some(_) | None => return true,
+        };
+        match envelope.message {
+            // A leader was elected by a quorum, which knows its disk, whatever this node's log still says of it.
+            Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndexReply { .. } => {
+                return true;
+            }
+            Message::NewDisk | Message::Removed => {}
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndex { .. } => self.send(&envelope.from, answer),
+        }
+        false
+    }
+
+    /// True for a candidate that has more of the log than this node.
+    fn is_ahead(&self, message: &Message) -> bool {
+        let own = self.log.last();
+        match message {
+            Message::PreVote { last } | Message::Vote { last, .. } => (last.term, last.index) > (own.term, own.index),
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::Append { .. }
+            | Message::AppendReply(_)
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::TimeoutNow
+            | Message::NewDisk
+            | Message::Removed => false,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! Standing for election, and voting.
+//!
+//! ```text
+//!   Follower ── nothing heard ──> asks around (pre-vote) ── a quorum would ──> stands, term + 1 ── a quorum does ──> leads
+//!                                      nobody's term changes                     vote and request durable first
+//! ```
+//!
+//! * A node that cannot win disturbs nobody: its pre-votes are refused while a leader is heard, and change no term (9.6).
+//! * A vote request leaves once the candidate's term and log are durable. Were it sent before, a crash could shorten the
+//!   log that the votes were given for.
+//! * After a start a node grants nothing for an election timeout: it may have heard a leader just before, which counts on
+//!   it for its lease.
+
+use crate::clock::Monotonic;
+use crate::ids::{DiskId, Term};
+use crate::raft::node::State;
+use crate::raft::{Envelope, Message, Node, NodeId};
+use crate::storage::wal::Position;
+use std::collections::BTreeMap;
+
+/// A candidate's tally.
+#[derive(Debug)]
+pub(super) struct Candidacy {
+    /// It only asks whether it would be elected.
+    is_pre: bool,
+    votes: BTreeMap<NodeId, bool>,
+}
+
+/// What a tally says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Won,
+    Lost,
+    Open,
+}
+
+/// Election timeouts that a witness waits longer than others: it leads only where nobody else can.
+const WITNESS_PATIENCE: u32 = 2;
+
+impl Node {
+    /// Draws the time at which this node stands.
+    pub(super) fn wait_for_leader(&mut self) {
+        let least = self.config.election_timeout;
+        let chance = Monotonic::from_micros(self.draw(least.as_micros() as u64));
+        let patience = if self.is_witness() { WITNESS_PATIENCE } else { 0 };
+        self.deadline = self.now.monotonic + least * (1 + patience) + chance;
+    }
+
+    /// True where this node may be elected at all.
+    pub(super) fn may_stand(&self) -> bool {
+        let this = &self.config.id;
+        // One whose removal is not committed may be the only one with the log that the others need (4.2.2).
+        let votes =
+            self.membership().is_voter(this) || (self.memberships.before().is_some_and(|before| before.is_voter(this)));
+        votes && self.hard_state.quarantined_until.is_none() && !self.is_replaced()
+    }
+
+    /// True where this node's name belongs to another disk, by its own log, or by a member's word where its log does not
+    /// say: an empty disk knows no more than the first entry, and would found the group again with another such one.
+    fn is_replaced(&self) -> bool {
+        match self.this().and_then(|this| this.disk) {
+            Some(disk) => disk != self.config.disk,
+            None => self.outcast.is_some(),
+        }
+    }
+
+    /// True while a leader is there, or may be: no vote is granted then.
+    pub(super) fn holds_to_leader(&self) -> bool {
+        let within = |since: Option<Monotonic>| {
+            since.is_some_and(|since| self.now.monotonic < since + self.config.election_timeout)
+        };
+        matches!(self.state, State::Leader(_)) || within(self.heard) || within(self.started)
+    }
+
+    /// Asks whether a quorum would elect this node.
+    pub(super) fn ask_around(&mut self) {
+        self.begin_candidacy(true);
+        let term = Term(self.hard_state.term.0 + 1);
+        let message = Message::PreVote { last: self.log.last() };
+        for peer in self.other_voters() {
+            let envelope = Envelope { term, ..self.envelope(&peer, message.clone()) };
+            self.ready.messages.push(envelope);
+        }
+        self.count_pre_vote(self.config.id.clone(), term, true);
+    }
+
+    /// Stands for election.
+    pub(super) fn stand(&mut self, transfer: bool) {
+        self.hard_state.term = Term(self.hard_state.term.0 + 1);
+        self.hard_state.vote = Some(self.config.id.number(self.config.disk));
+        self.save();
+        self.begin_candidacy(false);
+        let message = Message::Vote { last: self.log.last(), transfer };
+        for peer in self.other_voters() {
+            self.promise(&peer, message.clone());
+        }
+        // The vote must be durable before it counts, or a restart could vote twice in one term.
+        let this = self.config.id.clone();
+        self.promise(&this, Message::VoteReply { granted: true });
+    }
+
+    fn begin_candidacy(&mut self, is_pre: bool) {
+        self.give_up_reads();
+        self.leader = None;
+        self.heard = None;
+        self.state = State::Candidate(Candidacy { is_pre, votes: BTreeMap::new() });
+        self.wait_for_leader();
+    }
+
+    fn other_voters(&self) -> Vec<NodeId> {
+        self.membership().voters().filter(|id| **id != self.config.id).cloned().collect()
+    }
+
+    /// The leader asks this node to take its place.
+    pub(super) fn take_over(&mut self, from: &NodeId) {
+        if self.leader.as_ref() == Some(from) && self.may_stand() {
+            self.stand(true);
+        }
+    }
+
+    /// True where a candidate's log holds all that this one has committed (5.4.1).
+    fn is_up_to_date(&self, last: Position) -> bool {
+        let own = self.log.last();
+        (last.term, last.index) >= (own.term, own.index)
+    }
+
+    fn may_vote(&self) -> bool {
+        self.hard_state.quarantined_until.is_none() && !self.is_replaced()
+    }
+
+    /// True where this node has no vote left for another candidate of its term.
+    fn is_free_for(&self, candidate: u64) -> bool {
+        self.hard_state.vote.is_none_or(|vote| vote == candidate)
+    }
+
+    pub(super) fn answer_pre_vote(&mut self, from: &NodeId, disk: DiskId, term: Term, last: Position) {
+        let is_free = term > self.hard_state.term || self.is_free_for(from.number(disk));
+        let granted = self.may_vote() && is_free && !self.holds_to_leader() && self.is_up_to_date(last);
+        let reply = self.envelope(from, Message::PreVoteReply { granted });
+        let term = if granted { term } else { reply.term };
+        self.ready.messages.push(Envelope { term, ..reply });
+    }
+
+    pub(super) fn answer_vote(&mut self, from: &NodeId, disk: DiskId, last: Position, transfer: bool) {
+        let candidate = from.number(disk);
+        let is_free = (transfer || !self.holds_to_leader()) && self.is_free_for(candidate);
+        if self.may_vote() && is_free && self.is_up_to_date(last) {
+            self.hard_state.vote = Some(candidate);
+            self.save();
+            self.wait_for_leader();
+            self.promise(from, Message::VoteReply { granted: true });
+        } else {
+            self.send(from, Message::VoteReply { granted: false });
+        }
+    }
+
+    pub(super) fn count_pre_vote(&mut self, from: NodeId, term: Term, granted: bool) {
+        if granted && term.0 != self.hard_state.term.0 + 1 {
+            return;
+        }
+        match self.tally(from, granted, true) {
+            Outcome::Won => self.stand(false),
+            Outcome::Lost => self.follow(self.hard_state.term, None),
+            Outcome::Open => {}
+        }
+    }
+
+    pub(super) fn count_vote(&mut self, from: NodeId, granted: bool) {
+        match self.tally(from, granted, false) {
+            Outcome::Won => self.lead(),
+            Outcome::Lost => self.follow(self.hard_state.term, None),
+            Outcome::Open => {}
+        }
+    }
+
+    fn tally(&mut self, from: NodeId, granted: bool, is_pre: bool) -> Outcome {
+        let (quorum, counts) = (self.membership().quorum(), self.membership().counts(&from));
+        let voters = self.membership().voters().count();
+        let State::Candidate(candidacy) = &mut self.state else { return Outcome::Open };
+        if candidacy.is_pre != is_pre || !counts {
+            return Outcome::Open;
+        }
+        candidacy.votes.insert(from, granted);
+        let granted = candidacy.votes.values().filter(|granted| **granted).count();
+        if granted >= quorum {
+            Outcome::Won
+        } else if candidacy.votes.len() - granted > voters - quorum {
+            Outcome::Lost
+        } else {
+            Outcome::Open
+        }
+    }
+}

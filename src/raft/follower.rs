@@ -1,0 +1,122 @@
+//! Taking what a leader sends.
+
+use crate::ids::LogIndex;
+use crate::raft::node::State;
+use crate::raft::{Entry, Message, Node, NodeId, Verdict};
+use crate::storage::wal::Position;
+
+impl Node {
+    /// A leader of the present term says something.
+    fn heed(&mut self, from: &NodeId) {
+        assert!(
+            !matches!(self.state, State::Leader(_)),
+            "{from} leads term {}, and so does this node: two leaders in one term",
+            self.hard_state.term
+        );
+        if self.leader.as_ref() != Some(from) || !matches!(self.state, State::Follower) {
+            self.follow(self.hard_state.term, Some(from.clone()));
+        }
+        self.heard = Some(self.now.monotonic);
+        self.outcast = None;
+        self.wait_for_leader();
+    }
+
+    /// What a damaged log has lost may have been acknowledged: it is fetched again up to where the group stands. Only an
+    /// append says where that is: a heartbeat names what the receiver has. And every one counts, since the first to
+    /// arrive need not be the last that was sent.
+    fn contact(&mut self, commit: LogIndex) {
+        if let Some(until) = self.hard_state.quarantined_until {
+            self.contacted = true;
+            if commit > until {
+                self.hard_state.quarantined_until = Some(commit);
+                self.shown_quarantine = Some(commit);
+                self.save();
+            }
+        }
+    }
+
+    /// Entries from the leader (thesis 3.5).
+    pub(super) fn take_entries(&mut self, from: &NodeId, previous: Position, entries: Vec<Entry>, commit: LogIndex) {
+        self.heed(from);
+        self.contact(commit);
+        // What was trimmed here was applied, so every leader has the same.
+        let is_trimmed = previous.index < self.log.previous().index;
+        if !is_trimmed && !self.log.has(previous) {
+            let hint = self.log.agreeable(previous.index, previous.term);
+            let quarantined = self.hard_state.quarantined_until.is_some();
+            let verdict = Verdict::Rejected { previous: previous.index, hint, quarantined };
+            self.promise(from, Message::AppendReply(verdict));
+            return;
+        }
+        let verified = entries.last().map_or(previous.index, |entry| entry.index);
+        for entry in entries {
+            if entry.index <= self.log.previous().index || self.log.term(entry.index) == Some(entry.term) {
+                continue;
+            }
+            if entry.index <= self.log.last().index {
+                self.take_back(entry.index);
+            }
+            self.adopt(entry);
+        }
+        // Beyond the end there is nothing to verify: a trimmed log may be ahead of the whole message.
+        let matched = verified.max(self.log.previous().index).min(self.log.last().index);
+        self.promise(from, Message::AppendReply(Verdict::Accepted { matched }));
+        self.commit(commit.min(matched));
+        self.leave_quarantine();
+    }
+
+    /// The log is whole again once it holds all that was committed before this leader, which an entry of the leader's own
+    /// term shows, and all that it may have acknowledged itself.
+    fn leave_quarantine(&mut self) {
+        let is_whole = |until: LogIndex| self.contacted && self.committed >= until;
+        if self.hard_state.quarantined_until.is_some_and(is_whole)
+            && self.log.term(self.committed) == Some(self.hard_state.term)
+        {
+            self.hard_state.quarantined_until = None;
+            self.save();
+            let (this, mut whole) = (self.config.id.clone(), self.heartbeat_reply(0));
+            if let Message::HeartbeatReply { quarantined_until, .. } = &mut whole {
+                *quarantined_until = None;
+            }
+            self.promise(&this, whole);
+        }
+    }
+
+    /// Gives up entries that a later leader does not have.
+    fn take_back(&mut self, from: LogIndex) {
+        assert!(from > self.committed, "entry {from} is committed, and another one would take its place");
+        self.log.truncate(from);
+        if self.memberships.truncate(from) {
+            self.save();
+        }
+        self.ready.entries.retain(|entry| entry.index < from);
+        while let Some((index, bytes)) = self.in_flight.back().copied() {
+            if index < from {
+                break;
+            }
+            self.in_flight.pop_back();
+            self.in_flight_bytes -= bytes;
+        }
+    }
+
+    /// The leader is there.
+    pub(super) fn hear(&mut self, from: &NodeId, commit: LogIndex, round: u64, confirmed: Option<u64>) {
+        self.heed(from);
+        self.commit(commit);
+        self.leave_quarantine();
+        if let Some(at) = confirmed.and_then(|round| self.answered.when(round)) {
+            self.freshness.note(at, commit, self.applied);
+        }
+        self.answered.note(round, self.now.monotonic);
+        let reply = self.heartbeat_reply(round);
+        self.send(from, reply);
+    }
+
+    pub(super) fn heartbeat_reply(&self, round: u64) -> Message {
+        Message::HeartbeatReply {
+            round,
+            command_version: crate::machine::COMMAND_VERSION,
+            quarantined_until: self.shown_quarantine,
+        }
+    }
+}

@@ -1,0 +1,511 @@
+//! Leading: replication, commitment, heartbeats, changes of the group, and stepping aside.
+//!
+//! * Entries leave for the peers while this node's own disk works (thesis 10.2.1); its own copy counts once it is
+//!   durable.
+//! * Entries of older terms commit only behind one of this leader's own (5.4.2), which it appends when elected.
+//! * A leader that has not heard a quorum within an election timeout steps down (check-quorum): it could not commit, and
+//!   nobody would learn from it that it cannot.
+//! * One change of the group at a time, and only once an entry of the present term is committed (the erratum of 2015).
+//! * The disk of every member is written down before the first write of a client. Until then a member that lost its disk
+//!   could not be told from one that did not.
+
+use crate::clock::Monotonic;
+use crate::ids::{DiskId, LogIndex};
+use crate::raft::log::Found;
+use crate::raft::node::{Now, Peer, State};
+use crate::raft::progress::{Flow, Progress};
+use crate::raft::read::{Mark, Waiting};
+use crate::raft::{
+    Change, Entry, Load, Member, MemberRole, Membership, Message, Node, NodeId, Payload, Verdict, quorum,
+};
+use crate::storage::wal::Position;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, VecDeque};
+
+#[derive(Debug)]
+pub(super) struct Leadership {
+    /// First entry of this leader's own term: once it is committed, so is everything before it (5.4.2).
+    pub(super) since: LogIndex,
+    pub(super) progress: BTreeMap<NodeId, Progress>,
+    /// Rounds of heartbeats so far.
+    pub(super) round: u64,
+    /// The round has not left yet: what is asked now is still covered by it.
+    pub(super) round_is_open: bool,
+    /// (round, when it was sent), of rounds that no quorum has answered; the oldest are dropped at [`ROUNDS_MAX`].
+    pub(super) rounds: VecDeque<(u64, Monotonic)>,
+    /// When the newest round that a quorum has answered was sent.
+    pub(super) confirmed: Option<Monotonic>,
+    /// The round whose confirmation will prove followers current; one at a time.
+    pub(super) mark: Option<Mark>,
+    /// What was committed when the mark was set that a quorum has confirmed last.
+    pub(super) proven: Option<LogIndex>,
+    pub(super) next_heartbeat: Monotonic,
+    /// Reads that wait for a round.
+    pub(super) reads: VecDeque<Waiting>,
+    transfer: Option<Transfer>,
+    /// Somebody was told to stand. However late it does, its voters do not wait for this leader any more: no lease holds
+    /// in the rest of the term.
+    pub(super) has_stepped_aside: bool,
+}
+
+/// Leadership is being handed over.
+#[derive(Debug)]
+struct Transfer {
+    to: NodeId,
+    /// It is given up then.
+    until: Monotonic,
+    has_told: bool,
+}
+
+/// Rounds of heartbeats that may wait for an answer: with one every 100 ms, those of a minute.
+pub(super) const ROUNDS_MAX: usize = 600;
+
+impl Node {
+    /// Begins to lead.
+    pub(super) fn lead(&mut self) {
+        let last = self.log.last().index;
+        self.leader = Some(self.config.id.clone());
+        self.state = State::Leader(Box::new(Leadership {
+            since: last.next(),
+            progress: BTreeMap::new(),
+            round: 0,
+            round_is_open: false,
+            rounds: VecDeque::new(),
+            confirmed: None,
+            mark: None,
+            proven: None,
+            next_heartbeat: self.now.monotonic,
+            reads: VecDeque::new(),
+            transfer: None,
+            has_stepped_aside: false,
+        }));
+        self.append(&Payload::Noop);
+        if let Some(membership) = self.renamed.take() {
+            let renamed = self.append(&Payload::Membership(membership));
+            if let State::Leader(lead) = &mut self.state {
+                lead.since = renamed;
+            }
+        }
+        self.follow_members();
+        self.begin_round();
+    }
+
+    /// Tracks those who are members now, and nobody else.
+    fn follow_members(&mut self) {
+        let membership = self.memberships.newest();
+        let (now, last) = (self.now.monotonic, self.log.last().index);
+        let State::Leader(lead) = &mut self.state else { return };
+        lead.progress.retain(|id, _| membership.get(id).is_some());
+        for id in membership.members.keys().filter(|id| **id != self.config.id) {
+            // From the entry before this leader's first: a peer that follows closely has it.
+            let start = last.min(lead.since.previous());
+            lead.progress.entry(id.clone()).or_insert_with(|| Progress::new(start, now));
+        }
+    }
+
+    /// What a leader does as time passes.
+    pub(super) fn keep_leading(&mut self) {
+        let (now, patience) = (self.now.monotonic, self.config.patience());
+        if !self.hears_quorum() {
+            self.follow(self.hard_state.term, None);
+            return;
+        }
+        let State::Leader(lead) = &mut self.state else { return };
+        if lead.transfer.as_ref().is_some_and(|transfer| now >= transfer.until) {
+            lead.transfer = None;
+        }
+        lead.progress.values_mut().for_each(|progress| progress.retry(patience, now));
+        if now >= lead.next_heartbeat {
+            self.begin_round();
+        }
+        self.hand_over_to_full_voter();
+        self.amend();
+    }
+
+    /// True where a quorum has said something within an election timeout.
+    fn hears_quorum(&self) -> bool {
+        let State::Leader(lead) = &self.state else { return false };
+        let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
+        let hears = |id: &&NodeId| {
+            **id == self.config.id || lead.progress.get(id).is_some_and(|progress| progress.heard >= since)
+        };
+        let count = self.membership().voters().filter(hears).count();
+        // Where this node is being removed, those who stay decide without it.
+        count >= self.membership().quorum()
+    }
+
+    /// Sends every peer what it lacks, as far as its window goes.
+    pub(super) fn replicate(&mut self) {
+        let State::Leader(lead) = &self.state else { return };
+        for peer in lead.progress.keys().cloned().collect::<Vec<_>>() {
+            while self.send_entries(&peer) {}
+        }
+    }
+
+    /// Sends a peer its next entries; false where there is nothing to send, or no room.
+    fn send_entries(&mut self, peer: &NodeId) -> bool {
+        let (window, bytes_max, now) = (self.config.window(), self.config.message_bytes_max, self.now.monotonic);
+        let State::Leader(lead) = &mut self.state else { return false };
+        let Some(progress) = lead.progress.get_mut(peer).filter(|progress| progress.has_room(window)) else {
+            return false;
+        };
+        let previous = progress.next.previous();
+        let previous_term = self.log.term(previous);
+        let found = if previous_term.is_none() { Found::Trimmed } else { self.log.read(progress.next, bytes_max) };
+        let probes = progress.flow == Flow::Probe;
+        match (found, previous_term) {
+            (Found::Entries(entries), Some(term)) if probes || !entries.is_empty() => {
+                // A probe only asks where the logs agree.
+                let entries = if probes { Vec::new() } else { entries };
+                let last = entries.last().map_or(previous, |entry| entry.index);
+                progress.sent(last, entries.iter().map(|entry| entry.payload.len()).sum(), now);
+                self.send_append(peer, Position { index: previous, term }, entries);
+                true
+            }
+            (Found::OnDisk, Some(term)) if probes => {
+                progress.sent(previous, 0, now);
+                self.send_append(peer, Position { index: previous, term }, Vec::new());
+                true
+            }
+            (Found::OnDisk, _) => {
+                progress.loading = true;
+                let from = progress.next;
+                self.ready.loads.push(Load { peer: peer.clone(), from, bytes_max });
+                false
+            }
+            (Found::Trimmed, _) => {
+                progress.snapshot();
+                self.ready.snapshots.push(peer.clone());
+                false
+            }
+            (Found::Entries(_), _) => false,
+        }
+    }
+
+    fn send_append(&mut self, peer: &NodeId, previous: Position, entries: Vec<Entry>) {
+        let commit = self.committed;
+        self.send(peer, Message::Append { previous, entries, commit });
+    }
+
+    /// Entries that were asked for by `Ready::loads`; none where they could not be read.
+    pub fn loaded(&mut self, peer: &NodeId, entries: Vec<Entry>, now: Now) {
+        self.advance(now);
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.progress.get_mut(peer) else { return };
+        progress.loading = false;
+        let Some(first) = entries.first().map(|entry| entry.index) else { return };
+        // A slow disk may answer what this node asked in an earlier term, and has replaced since.
+        let is_own = entries.iter().all(|entry| self.log.term(entry.index) == Some(entry.term));
+        let is_wanted = is_own && progress.flow == Flow::Replicate && first == progress.next;
+        let Some(term) = self.log.term(first.previous()).filter(|_| is_wanted) else { return };
+        let last = entries.last().map_or(first, |entry| entry.index);
+        progress.sent(last, entries.iter().map(|entry| entry.payload.len()).sum(), now.monotonic);
+        self.send_append(peer, Position { index: first.previous(), term }, entries);
+    }
+
+    /// A peer has installed a snapshot up to `index`, or could not.
+    pub fn snapshot_ended(&mut self, peer: &NodeId, installed: Option<LogIndex>, now: Now) {
+        self.advance(now);
+        let last = self.log.last().index;
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(progress) = lead.progress.get_mut(peer).filter(|progress| progress.flow == Flow::Snapshot) else {
+            return;
+        };
+        progress.probe();
+        // Where it failed, the same comes out of the probe again.
+        progress.next = installed.map_or(progress.next, LogIndex::next).min(last.next());
+    }
+
+    /// Messages to a peer were lost: what is out may not have arrived.
+    pub fn unreachable(&mut self, peer: &NodeId) {
+        let State::Leader(lead) = &mut self.state else { return };
+        if let Some(progress) = lead.progress.get_mut(peer)
+            && progress.flow == Flow::Replicate
+        {
+            progress.next = progress.matched.next();
+            progress.probe();
+        }
+    }
+
+    /// Takes note that a peer is there.
+    fn peer(&mut self, from: &NodeId) -> Option<&mut Progress> {
+        let now = self.now.monotonic;
+        let State::Leader(lead) = &mut self.state else { return None };
+        let progress = lead.progress.get_mut(from)?;
+        progress.heard = now;
+        Some(progress)
+    }
+
+    /// The disk that this leader has heard of first under a name.
+    pub(super) fn heard_disk(&self, id: &NodeId) -> Option<DiskId> {
+        let State::Leader(lead) = &self.state else { return None };
+        lead.progress.get(id).and_then(|progress| progress.disk)
+    }
+
+    /// Takes note of the disk that speaks under a name.
+    pub(super) fn note_disk(&mut self, id: &NodeId, disk: DiskId) {
+        if let State::Leader(lead) = &mut self.state
+            && let Some(progress) = lead.progress.get_mut(id)
+        {
+            progress.disk.get_or_insert(disk);
+        }
+    }
+
+    pub(super) fn take_verdict(&mut self, from: &NodeId, verdict: Verdict) {
+        let now = self.now.monotonic;
+        let last = self.log.last().index;
+        match verdict {
+            Verdict::Accepted { matched } => {
+                // Also said to one who led this term before it started anew, with a shorter log.
+                let Some(progress) = self.peer(from) else { return };
+                assert!(matched <= last, "{from} has accepted {matched}, and the log ends at {last}");
+                if progress.accepted(matched, now) {
+                    self.count_copies();
+                    self.hand_over();
+                }
+            }
+            Verdict::Rejected { previous, hint, quarantined } => {
+                let agreeable = self.log.agreeable(hint.index, hint.term).index;
+                if let Some(progress) = self.peer(from) {
+                    if quarantined {
+                        progress.lost(agreeable);
+                    }
+                    progress.rejected(previous, agreeable);
+                }
+            }
+        }
+    }
+
+    pub(super) fn take_heartbeat_reply(&mut self, from: &NodeId, round: u64, command_version: u8, quarantined: bool) {
+        let Some(progress) = self.peer(from) else { return };
+        progress.round = progress.round.max(round);
+        progress.command_version = Some(command_version);
+        progress.quarantined = quarantined;
+        self.confirm_rounds();
+    }
+
+    /// Commits what a quorum has.
+    pub(super) fn count_copies(&mut self) {
+        let State::Leader(lead) = &self.state else { return };
+        let (membership, since) = (self.membership(), lead.since);
+        let has = |id: &NodeId| {
+            if !membership.counts(id) {
+                LogIndex(0)
+            } else if *id == self.config.id {
+                self.log.persisted()
+            } else {
+                lead.progress.get(id).map_or(LogIndex(0), |progress| progress.matched)
+            }
+        };
+        let agreed = quorum::agreed(membership.voters().map(has), membership.quorum());
+        // Entries of older terms count only behind one of the leader's own (5.4.2).
+        if agreed >= since && agreed > self.committed {
+            let is_first = self.committed < since;
+            self.commit(agreed);
+            self.answer_reads();
+            if is_first {
+                self.amend();
+            }
+            self.leave_where_removed();
+        }
+    }
+
+    /// A leader that is no member any more has done its last work.
+    fn leave_where_removed(&mut self) {
+        if self.memberships.unsettled().is_some() || self.this().is_some() {
+            return;
+        }
+        // The others learn that it is committed, and one of them stands at once.
+        self.begin_round();
+        if let Some(next) = self.best_voter() {
+            self.send(&next, Message::TimeoutNow);
+        }
+        self.follow(self.hard_state.term, None);
+    }
+
+    /// The full voter that has most of the log.
+    fn best_voter(&self) -> Option<NodeId> {
+        let State::Leader(lead) = &self.state else { return None };
+        let is_full = |id: &&NodeId| self.membership().get(id).is_some_and(|member| member.role == MemberRole::Voter);
+        let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
+        lead.progress
+            .iter()
+            .filter(|(id, progress)| is_full(id) && progress.heard >= since && !progress.quarantined)
+            .max_by_key(|(_, progress)| progress.matched)
+            .map(|(id, _)| id.clone())
+    }
+
+    /// Refuses where this node may not append what a client asks for.
+    pub(super) fn check_leading(&self) -> Result<()> {
+        let State::Leader(lead) = &self.state else {
+            return Err(Error::unavailable(match &self.leader {
+                Some(leader) => format!("{leader} leads (term {})", self.hard_state.term),
+                None => format!("no leader (term {})", self.hard_state.term),
+            }));
+        };
+        if let Some(transfer) = &lead.transfer {
+            return Err(Error::unavailable(format!("no leader: {} is taking over, retry", transfer.to)));
+        }
+        if self.is_witness() {
+            return Err(Error::unavailable("no leader: a witness leads until a member that has the data can, retry"));
+        }
+        if !self.is_alone() && !self.memberships.settled().is_bound() {
+            return Err(Error::unavailable("no leader: the group has just begun, retry"));
+        }
+        Ok(())
+    }
+
+    /// Writes down what has been learned of the members: their disks, the version of commands that all understand, and
+    /// that a learner has caught up. One voter at a time.
+    fn amend(&mut self) {
+        let (now, last) = (self.now.monotonic, self.log.last().index);
+        let timeout = self.config.election_timeout;
+        let State::Leader(lead) = &mut self.state else { return };
+        let current = self.memberships.newest();
+        if self.committed < lead.since || self.memberships.unsettled().is_some() || current.members.len() <= 1 {
+            return;
+        }
+        let mut next = current.clone();
+        let mut version = crate::machine::COMMAND_VERSION;
+        let mut promoted = false;
+        for (id, member) in &mut next.members {
+            let Some(progress) = lead.progress.get_mut(id) else {
+                member.disk = member.disk.or(Some(self.config.disk));
+                if !self.config.address.is_empty() {
+                    member.address.clone_from(&self.config.address);
+                }
+                continue;
+            };
+            member.disk = member.disk.or(progress.disk);
+            version = version.min(progress.command_version.unwrap_or(current.command_version));
+            if let Some(role) = member.role.promoted()
+                && progress.matched >= progress.goal.0
+            {
+                let is_quick = now.saturating_sub(progress.goal.1) <= timeout && progress.heard + timeout >= now;
+                progress.goal = (last, now);
+                if is_quick && !promoted && !progress.quarantined {
+                    member.role = role;
+                    promoted = true;
+                }
+            }
+        }
+        next.command_version = current.command_version.max(version);
+        if next != *current {
+            self.change_to(next);
+        }
+    }
+
+    fn change_to(&mut self, membership: Membership) -> LogIndex {
+        let index = self.append(&Payload::Membership(membership));
+        self.follow_members();
+        // The new group decides from here on, and a smaller one may have decided already.
+        self.count_copies();
+        index
+    }
+
+    /// Changes the group. The change is done once its entry is committed.
+    pub fn change(&mut self, change: &Change, now: Now) -> Result<LogIndex> {
+        self.advance(now);
+        self.check_leading()?;
+        let State::Leader(lead) = &self.state else {
+            return Err(Error::unavailable(format!("no leader (term {})", self.hard_state.term)));
+        };
+        if self.committed < lead.since || self.memberships.unsettled().is_some() {
+            return Err(Error::unavailable("another change of the group is under way, retry"));
+        }
+        let mut next = self.membership().changed(change)?;
+        if let Change::Remove { id } = change {
+            if !self.keeps_data_without(id) {
+                return Err(Error::unavailable(format!(
+                    "{id} is the last voter that has the data and answers: retry once another one has caught up"
+                )));
+            }
+            self.heard_disk(id).into_iter().for_each(|disk| next.forget(disk));
+        }
+        Ok(self.change_to(next))
+    }
+
+    /// True where a full voter other than `id` answers and has what was there before this leader; the rest is in the logs
+    /// of those who stay.
+    fn keeps_data_without(&self, id: &NodeId) -> bool {
+        let State::Leader(lead) = &self.state else { return false };
+        let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
+        let has_it = |progress: &Progress| {
+            !progress.quarantined && progress.heard >= since && progress.matched.next() >= lead.since
+        };
+        let is_full = |member: &Member| member.role == MemberRole::Voter;
+        self.membership()
+            .members
+            .iter()
+            .filter(|(other, member)| *other != id && is_full(member))
+            .any(|(other, _)| *other == self.config.id || lead.progress.get(other).is_some_and(has_it))
+    }
+
+    /// Hands leadership to another voter, or to the best one; says to whom.
+    pub fn transfer(&mut self, to: Option<&NodeId>, now: Now) -> Result<NodeId> {
+        self.advance(now);
+        self.check_leading()?;
+        let refused = |text: String| Error::invalid(crate::error::SqlState::CONFIG_ERROR, text);
+        let to = match to {
+            Some(to) if *to == self.config.id => return Err(refused(format!("{to} leads already"))),
+            Some(to) => to.clone(),
+            None => self.best_voter().ok_or_else(|| Error::unavailable("no other voter answers"))?,
+        };
+        if !self.membership().is_voter(&to) {
+            let voters: Vec<&str> = self.membership().voters().map(|id| id.0.as_str()).collect();
+            return Err(refused(format!("{to} does not vote: those who do are {}", voters.join(", "))));
+        }
+        let until = self.now.monotonic + self.config.election_timeout;
+        if let State::Leader(lead) = &mut self.state {
+            lead.transfer = Some(Transfer { to: to.clone(), until, has_told: false });
+        }
+        self.hand_over();
+        Ok(to)
+    }
+
+    /// Tells the successor to stand, once it has the whole log.
+    fn hand_over(&mut self) {
+        let last = self.log.last().index;
+        let State::Leader(lead) = &mut self.state else { return };
+        let Some(transfer) = lead.transfer.as_mut().filter(|transfer| !transfer.has_told) else { return };
+        if lead.progress.get(&transfer.to).is_some_and(|progress| progress.matched == last) {
+            transfer.has_told = true;
+            lead.has_stepped_aside = true;
+            let to = transfer.to.clone();
+            self.send(&to, Message::TimeoutNow);
+        }
+    }
+
+    /// A witness leads only until a voter with the data has the log.
+    fn hand_over_to_full_voter(&mut self) {
+        let State::Leader(lead) = &self.state else { return };
+        if !self.is_witness() || lead.transfer.is_some() || self.committed < lead.since {
+            return;
+        }
+        if let Some(to) = self.best_voter() {
+            let until = self.now.monotonic + self.config.election_timeout * 4;
+            if let State::Leader(lead) = &mut self.state {
+                lead.transfer = Some(Transfer { to, until, has_told: false });
+            }
+            self.hand_over();
+        }
+    }
+
+    /// The others, as this leader knows them.
+    pub(super) fn peers(&self) -> Vec<Peer> {
+        let State::Leader(lead) = &self.state else { return Vec::new() };
+        let describe = |(id, progress): (&NodeId, &Progress)| Peer {
+            id: id.clone(),
+            matched: progress.matched,
+            flow: progress.flow,
+            silent: self.now.monotonic.saturating_sub(progress.heard),
+        };
+        lead.progress.iter().map(describe).collect()
+    }
+
+    /// The first entry that a member which answers still lacks: the log is kept from here on, as far as its limit goes.
+    pub fn wanted_from(&self) -> Option<LogIndex> {
+        let State::Leader(lead) = &self.state else { return None };
+        lead.progress.values().map(|progress| progress.matched.next()).min()
+    }
+}

@@ -1,0 +1,231 @@
+//! How far a peer is, as its leader knows it.
+//!
+//! ```text
+//!            reply                         nothing more to match at
+//!   Probe ───────────> Replicate      Probe ───────────────────────> Snapshot
+//!     ^   <───────────                  ^  <─────────────────────────
+//!       rejected, or unanswered too long       installed, or failed
+//! ```
+//!
+//! A probed peer gets one message at a time until it is known where its log agrees. From then on entries are sent
+//! ahead of their answers, within a window of messages and of bytes.
+
+use crate::clock::Monotonic;
+use crate::ids::{DiskId, LogIndex};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// What is sent to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// One message at a time, to find where the logs agree.
+    Probe,
+    /// Entries, ahead of their answers.
+    Replicate,
+    /// A snapshot, and no entries meanwhile.
+    Snapshot,
+}
+
+/// How much may be on its way to one peer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    /// Messages.
+    pub(super) messages: usize,
+    /// Bytes of entries; one message is always let through.
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// The peer's log is this one's up to here, durably.
+    pub(super) matched: LogIndex,
+    /// The next entry to send.
+    pub(super) next: LogIndex,
+    pub(super) flow: Flow,
+    /// (last position, bytes) of messages without an answer.
+    sent: VecDeque<(LogIndex, usize)>,
+    sent_bytes: usize,
+    /// When something was last sent or answered while messages were out.
+    moved: Monotonic,
+    /// When the peer last said anything.
+    pub(super) heard: Monotonic,
+    /// The newest round of heartbeats that it has answered.
+    pub(super) round: u64,
+    /// The newest round that it had answered when the leader's mark was set, and when the mark before was.
+    pub(super) marked: u64,
+    pub(super) proven: u64,
+    /// Its log was damaged, or is new: it grants no vote, and does not stand. So it is taken to be until it has said
+    /// anything.
+    pub(super) quarantined: bool,
+    /// Entries are being read from the disk for it.
+    pub(super) loading: bool,
+    /// The highest version of commands that it understands; none before its first answer.
+    pub(super) command_version: Option<u8>,
+    /// Its disk, once it has said anything.
+    pub(super) disk: Option<DiskId>,
+    /// Where a learner must arrive, and since when it tries: once it takes no longer than an election, it has caught up.
+    pub(super) goal: (LogIndex, Monotonic),
+}
+
+impl Progress {
+    /// Of a peer that nothing is known of.
+    pub(super) fn new(last: LogIndex, now: Monotonic) -> Progress {
+        Progress {
+            matched: LogIndex(0),
+            next: last.next(),
+            flow: Flow::Probe,
+            sent: VecDeque::new(),
+            sent_bytes: 0,
+            moved: now,
+            heard: now,
+            round: 0,
+            marked: 0,
+            proven: 0,
+            quarantined: true,
+            loading: false,
+            command_version: None,
+            disk: None,
+            goal: (last, now),
+        }
+    }
+
+    /// True where another message may be sent.
+    pub(super) fn has_room(&self, window: Window) -> bool {
+        match self.flow {
+            Flow::Probe => self.sent.is_empty() && !self.loading,
+            Flow::Replicate => !self.loading && self.sent.len() < window.messages && self.sent_bytes < window.bytes,
+            Flow::Snapshot => false,
+        }
+    }
+
+    /// A message with entries up to `last` (or with none, after which `last` comes) has left.
+    pub(super) fn sent(&mut self, last: LogIndex, bytes: usize, now: Monotonic) {
+        if self.sent.is_empty() {
+            self.moved = now;
+        }
+        self.sent.push_back((last, bytes));
+        self.sent_bytes += bytes;
+        match self.flow {
+            Flow::Replicate => self.next = last.next(),
+            Flow::Probe | Flow::Snapshot => {}
+        }
+    }
+
+    /// The peer has accepted everything up to `matched`; false where that is no news.
+    pub(super) fn accepted(&mut self, matched: LogIndex, now: Monotonic) -> bool {
+        self.moved = now;
+        if self.flow == Flow::Probe {
+            self.clear();
+            self.flow = Flow::Replicate;
+            self.next = matched.next();
+        }
+        while let Some(&(last, bytes)) = self.sent.front() {
+            if last > matched {
+                break;
+            }
+            self.sent.pop_front();
+            self.sent_bytes -= bytes;
+        }
+        let is_news = matched > self.matched;
+        self.matched = self.matched.max(matched);
+        self.next = self.next.max(self.matched.next());
+        is_news
+    }
+
+    /// The peer's log does not agree before `next`, and may at `hint`; false where that is old news.
+    pub(super) fn rejected(&mut self, previous: LogIndex, hint: LogIndex) -> bool {
+        if self.flow == Flow::Snapshot || previous <= self.matched || previous >= self.next {
+            return false;
+        }
+        // While probing only the answer to the present probe counts.
+        if self.flow == Flow::Probe && previous.next() != self.next {
+            return false;
+        }
+        self.next = hint.next().min(previous).max(self.matched.next());
+        self.probe();
+        true
+    }
+
+    /// The peer's log was damaged, and agrees up to `kept` at most.
+    pub(super) fn lost(&mut self, kept: LogIndex) {
+        if self.matched > kept {
+            self.matched = kept;
+            self.next = kept.next();
+            self.probe();
+        }
+    }
+
+    /// What is out is taken for lost where nothing has moved for `patience`.
+    pub(super) fn retry(&mut self, patience: Duration, now: Monotonic) {
+        if !self.sent.is_empty() && now.saturating_sub(self.moved) >= patience {
+            if self.flow == Flow::Replicate {
+                self.next = self.matched.next();
+            }
+            self.probe();
+        }
+    }
+
+    /// Begins again with one message.
+    pub(super) fn probe(&mut self) {
+        self.clear();
+        self.flow = Flow::Probe;
+    }
+
+    /// A snapshot is on its way.
+    pub(super) fn snapshot(&mut self) {
+        self.clear();
+        self.flow = Flow::Snapshot;
+    }
+
+    fn clear(&mut self) {
+        self.sent.clear();
+        self.sent_bytes = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Window = Window { messages: 2, bytes: 100 };
+    const NOW: Monotonic = Duration::from_secs(1);
+
+    fn replicating() -> Progress {
+        let mut progress = Progress::new(LogIndex(10), NOW);
+        progress.sent(LogIndex(10), 0, NOW);
+        assert!(!progress.has_room(WINDOW), "a probe waits for its answer");
+        assert!(progress.accepted(LogIndex(10), NOW));
+        progress
+    }
+
+    #[test]
+    fn entries_are_sent_ahead_within_the_window() {
+        let mut progress = replicating();
+        progress.sent(LogIndex(11), 60, NOW);
+        assert!(progress.has_room(WINDOW));
+        progress.sent(LogIndex(12), 60, NOW);
+        assert!(!progress.has_room(WINDOW));
+        progress.accepted(LogIndex(11), NOW);
+        assert!(progress.has_room(WINDOW));
+        assert_eq!((progress.matched, progress.next), (LogIndex(11), LogIndex(13)));
+    }
+
+    #[test]
+    fn a_rejection_goes_back_to_the_hint_and_never_below_what_matched() {
+        let mut progress = replicating();
+        progress.sent(LogIndex(15), 10, NOW);
+        assert!(!progress.rejected(LogIndex(9), LogIndex(3)), "an old answer");
+        assert!(progress.rejected(LogIndex(15), LogIndex(3)));
+        assert_eq!((progress.flow, progress.next), (Flow::Probe, LogIndex(11)));
+    }
+
+    #[test]
+    fn what_is_lost_is_sent_again() {
+        let mut progress = replicating();
+        progress.sent(LogIndex(11), 60, NOW);
+        progress.retry(Duration::from_secs(1), NOW);
+        assert_eq!(progress.flow, Flow::Replicate);
+        progress.retry(Duration::from_secs(1), NOW + Duration::from_secs(1));
+        assert_eq!((progress.flow, progress.next), (Flow::Probe, LogIndex(11)));
+    }
+}

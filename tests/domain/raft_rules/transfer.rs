@@ -1,0 +1,91 @@
+//! Handing leadership over (thesis 3.10).
+
+use super::Group;
+use super::group::id;
+use super::members::{add, change};
+use chronos::raft::{MemberRole, Message, Role};
+
+fn transfer(group: &mut Group, to: Option<&str>) -> chronos::Result<chronos::raft::NodeId> {
+    let now = group.now();
+    let to = to.map(id);
+    let done = group.node("a").transfer(to.as_ref(), now);
+    group.pump("a");
+    done
+}
+
+#[test]
+fn the_chosen_voter_leads_at_once() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    assert_eq!(transfer(&mut group, Some("c")).unwrap(), id("c"));
+    group.deliver();
+    assert!(group.leads("c") && group.term("c") == 3 && group.role("a") == Role::Follower);
+}
+
+#[test]
+fn where_nobody_is_named_the_best_one_leads() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.cut = vec!["c"];
+    group.propose("a", b"x").unwrap();
+    group.deliver();
+    assert_eq!(transfer(&mut group, None).unwrap(), id("b"));
+    group.deliver();
+    assert!(group.leads("b"));
+}
+
+#[test]
+fn the_successor_is_told_only_once_it_has_the_whole_log() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.machine("b").disk_waits = true;
+    group.propose("a", b"x").unwrap();
+    transfer(&mut group, Some("b")).unwrap();
+    group.deliver();
+    assert!(!group.sent.iter().any(|envelope| envelope.message == Message::TimeoutNow));
+    let refused = group.propose("a", b"y").unwrap_err();
+    assert!(refused.message().contains("b is taking over, retry") && refused.is_retryable(), "{refused:?}");
+    group.persist("b");
+    group.machine("b").disk_waits = false;
+    group.deliver();
+    assert!(group.leads("b"));
+}
+
+#[test]
+fn a_transfer_that_fails_is_given_up() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.cut = vec!["b"];
+    transfer(&mut group, Some("b")).unwrap();
+    assert!(group.propose("a", b"x").is_err());
+    group.pass(600);
+    assert!(group.leads("a"));
+    group.propose("a", b"x").unwrap();
+}
+
+#[test]
+fn wrong_successors_are_named() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    change(&mut group, "a", &add("d", MemberRole::Observer)).unwrap();
+    group.settle();
+    for (to, says) in
+        [("a", "a leads already"), ("d", "d does not vote: those who do are a, b, c"), ("z", "z does not")]
+    {
+        let refused = transfer(&mut group, Some(to)).unwrap_err();
+        assert!(refused.message().contains(says), "{refused:?}");
+    }
+    let now = group.now();
+    assert!(group.node("b").transfer(None, now).unwrap_err().message().contains("a leads"));
+}
+
+#[test]
+fn reads_go_on_while_leadership_is_handed_over() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.cut = vec!["b"];
+    transfer(&mut group, Some("b")).unwrap();
+    assert!(group.read("a", 1).unwrap().index.is_some());
+}
+
+#[test]
+fn only_the_leader_may_tell_a_node_to_stand() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.step("c", "b", 2, Message::TimeoutNow);
+    group.step("a", "b", 1, Message::TimeoutNow);
+    assert_eq!((group.role("b"), group.term("b")), (Role::Follower, 2));
+}

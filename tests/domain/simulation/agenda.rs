@@ -1,0 +1,167 @@
+//! What happens, and when.
+
+use super::disk::State;
+use chronos::ids::{DiskId, LogIndex, Term};
+use chronos::raft::{Envelope, Load, Message, NodeId, Verdict};
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+/// Something that happens.
+#[derive(Debug)]
+pub(super) enum Event {
+    Tick {
+        host: usize,
+    },
+    /// A connection ends with the disk behind it.
+    Deliver {
+        to: usize,
+        disk: DiskId,
+        envelope: Box<Envelope>,
+    },
+    Persisted {
+        host: usize,
+        life: u64,
+    },
+    Loaded {
+        host: usize,
+        life: u64,
+        load: Box<Load>,
+    },
+    Snapshot {
+        from: usize,
+        to: usize,
+        disk: DiskId,
+        life: u64,
+        term: Term,
+        state: Box<State>,
+    },
+    SnapshotEnded {
+        host: usize,
+        life: u64,
+        peer: NodeId,
+        installed: Option<LogIndex>,
+    },
+    Start {
+        host: usize,
+    },
+    /// A client's write that a follower has handed on.
+    Forwarded {
+        host: usize,
+        ask: u64,
+        known: LogIndex,
+    },
+    /// Whoever was to take over leads by now, or does not.
+    TransferDue {
+        term: Term,
+    },
+    Client,
+    Fault,
+    /// The weather turns.
+    Weather {
+        storm: bool,
+    },
+}
+
+impl Event {
+    /// Whom it happens to.
+    pub(super) fn host(&self) -> Option<usize> {
+        match self {
+            Event::Tick { host }
+            | Event::Deliver { to: host, .. }
+            | Event::Persisted { host, .. }
+            | Event::Loaded { host, .. }
+            | Event::Snapshot { to: host, .. }
+            | Event::SnapshotEnded { host, .. }
+            | Event::Forwarded { host, .. }
+            | Event::Start { host } => Some(*host),
+            Event::TransferDue { .. } | Event::Client | Event::Fault | Event::Weather { .. } => None,
+        }
+    }
+
+    /// A number that tells it from others: two runs with the same ones are the same run.
+    pub(super) fn digest(&self) -> u64 {
+        let kind = match self {
+            Event::Tick { .. } => 1,
+            Event::Deliver { envelope, .. } => 100 + message(&envelope.message) + 1000 * envelope.term.0,
+            Event::Persisted { life, .. } => 2 + 10 * life,
+            Event::Loaded { load, .. } => 3 + 10 * load.from.0,
+            Event::Snapshot { state, .. } => 4 + 10 * state.applied.index.0,
+            Event::SnapshotEnded { installed, .. } => 5 + 10 * installed.map_or(0, |index| index.0),
+            Event::Start { .. } => 6,
+            Event::Forwarded { ask, .. } => 7 + 10 * ask,
+            Event::TransferDue { term } => 8 + 10 * term.0,
+            Event::Client => 9,
+            Event::Fault => 10,
+            Event::Weather { storm } => 11 + u64::from(*storm),
+        };
+        kind * 64 + self.host().map_or(63, |host| host as u64)
+    }
+}
+
+fn message(message: &Message) -> u64 {
+    let (kind, detail) = match message {
+        Message::PreVote { last } => (1, last.index.0),
+        Message::PreVoteReply { granted } => (2, u64::from(*granted)),
+        Message::Vote { last, .. } => (3, last.index.0),
+        Message::VoteReply { granted } => (4, u64::from(*granted)),
+        Message::Append { previous, entries, commit } => {
+            (5, previous.index.0 + entries.len() as u64 * 7 + commit.0 * 3)
+        }
+        Message::AppendReply(Verdict::Accepted { matched }) => (6, matched.0),
+        Message::AppendReply(Verdict::Rejected { hint, .. }) => (7, hint.index.0),
+        Message::Heartbeat { commit, round, .. } => (8, commit.0 + round * 5),
+        Message::HeartbeatReply { round, .. } => (9, *round),
+        Message::ReadIndex { id } => (10, *id),
+        Message::ReadIndexReply { id, .. } => (11, *id),
+        Message::TimeoutNow => (12, 0),
+        Message::NewDisk => (13, 0),
+        Message::Removed => (14, 0),
+    };
+    kind + 16 * detail
+}
+
+#[derive(Debug)]
+struct Due {
+    at: u64,
+    number: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    /// The first one to happen is the greatest: a heap gives that one first.
+    fn cmp(&self, other: &Due) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
+
+/// Events by time; those of one instant in the order in which they were written down.
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    due: BinaryHeap<Due>,
+    number: u64,
+}
+
+impl Agenda {
+    pub(super) fn add(&mut self, at: u64, event: Event) {
+        self.number += 1;
+        self.due.push(Due { at, number: self.number, event });
+    }
+
+    pub(super) fn next(&mut self) -> Option<(u64, Event)> {
+        self.due.pop().map(|due| (due.at, due.event))
+    }
+}

@@ -1,0 +1,356 @@
+//! What goes wrong, and what operators do meanwhile.
+
+use super::agenda::Event;
+use super::disk::Disk;
+use super::host::Host;
+use super::network::Chance;
+use super::world::World;
+use chronos::ids::{DiskId, LogIndex};
+use chronos::raft::{Change, MemberRole, Membership};
+
+/// A kind of fault, or of work on the group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fault {
+    Loss,
+    Duplication,
+    Reordering,
+    CutOneWay,
+    Isolation,
+    Bridge,
+    Crash,
+    CrashOfLeader,
+    CrashOfAll,
+    SlowDisk,
+    SlowDisks,
+    Stop,
+    StopOfLeader,
+    Suspend,
+    ClockStep,
+    ClockRate,
+    Mend,
+    Transfer,
+    AddMember,
+    RemoveMember,
+    RemoveLeader,
+    Witness,
+    NewDisk,
+    DamagedLog,
+    Trim,
+    TrimOfLeader,
+}
+
+impl Fault {
+    pub(super) const ALL: [Fault; 26] = [
+        Fault::Loss,
+        Fault::Duplication,
+        Fault::Reordering,
+        Fault::CutOneWay,
+        Fault::Isolation,
+        Fault::Bridge,
+        Fault::Crash,
+        Fault::CrashOfLeader,
+        Fault::CrashOfAll,
+        Fault::SlowDisk,
+        Fault::SlowDisks,
+        Fault::Stop,
+        Fault::StopOfLeader,
+        Fault::Suspend,
+        Fault::ClockStep,
+        Fault::ClockRate,
+        Fault::Mend,
+        Fault::Transfer,
+        Fault::AddMember,
+        Fault::RemoveMember,
+        Fault::RemoveLeader,
+        Fault::Witness,
+        Fault::NewDisk,
+        Fault::DamagedLog,
+        Fault::Trim,
+        Fault::TrimOfLeader,
+    ];
+
+    /// True for what belongs to a storm; the rest needs a group that works, more often than not.
+    fn is_chaos(self) -> bool {
+        self < Fault::Transfer
+    }
+}
+
+/// Faults in an order of chance, each once before any comes again.
+#[derive(Debug, Default)]
+pub(super) struct Deck {
+    chaos: Vec<Fault>,
+    works: Vec<Fault>,
+}
+
+impl Deck {
+    pub(super) fn draw(&mut self, is_chaos: bool, chance: &mut Chance) -> Option<Fault> {
+        let cards = if is_chaos { &mut self.chaos } else { &mut self.works };
+        if cards.is_empty() {
+            cards.extend(Fault::ALL.into_iter().filter(|fault| fault.is_chaos() == is_chaos));
+        }
+        let at = chance.below(cards.len() as u64) as usize;
+        (!cards.is_empty()).then(|| cards.swap_remove(at))
+    }
+
+    /// It could not be done: its turn comes again.
+    pub(super) fn put_back(&mut self, fault: Fault) {
+        let cards = if fault.is_chaos() { &mut self.chaos } else { &mut self.works };
+        cards.push(fault);
+    }
+}
+
+impl World {
+    /// Does something to the group; false where it cannot be done now.
+    pub(super) fn strike(&mut self, fault: Fault) -> bool {
+        let hosts = self.hosts.len() as u64;
+        let host = self.chance.below(hosts) as usize;
+        match fault {
+            Fault::Loss => self.network.loss = 20 + self.chance.below(300),
+            Fault::Duplication => self.network.duplication = 20 + self.chance.below(300),
+            Fault::Reordering => self.network.spread = 1000 + self.chance.below(100_000),
+            Fault::CutOneWay => {
+                let to = self.chance.below(hosts) as usize;
+                self.network.cut.insert((host, to));
+            }
+            Fault::Isolation => {
+                for other in 0..self.hosts.len() {
+                    self.network.cut.extend([(host, other), (other, host)]);
+                }
+            }
+            Fault::Bridge => {
+                // Two sides that see each other only through one host in the middle.
+                let sides: Vec<bool> = (0..hosts).map(|_| self.chance.one_in(2)).collect();
+                for a in (0..self.hosts.len()).filter(|a| *a != host) {
+                    for b in (0..self.hosts.len()).filter(|b| *b != host && sides[*b] != sides[a]) {
+                        self.network.cut.insert((a, b));
+                    }
+                }
+            }
+            Fault::Crash => return self.crash(host),
+            Fault::CrashOfAll => (0..self.hosts.len()).for_each(|host| {
+                self.crash(host);
+            }),
+            Fault::CrashOfLeader => return self.leader().is_some_and(|leader| self.crash(leader)),
+            Fault::SlowDisk => self.hosts[host].slow_disk = 1000 + self.chance.below(1_500_000),
+            Fault::SlowDisks => {
+                let slow = 1000 + self.chance.below(300_000);
+                self.hosts.iter_mut().for_each(|host| host.slow_disk = slow);
+            }
+            Fault::Stop => self.stop(host, 2_000_000, false),
+            Fault::StopOfLeader => {
+                let Some(leader) = self.leader() else { return false };
+                self.stop(leader, 1_500_000, false);
+            }
+            Fault::Suspend => self.stop(host, 5_000_000, true),
+            Fault::ClockStep => {
+                self.hosts[host].wall_offset = self.chance.below(7_200_000) as i64 - 3_600_000;
+            }
+            Fault::ClockRate => return self.drift(host),
+            Fault::Transfer => return self.transfer(),
+            Fault::AddMember => return self.add(MemberRole::Voter),
+            Fault::Witness => return self.add(MemberRole::Witness),
+            Fault::RemoveMember => return self.remove(false),
+            Fault::RemoveLeader => return self.remove(true),
+            Fault::NewDisk => return self.replace_disk(host),
+            Fault::DamagedLog => return self.damage(host),
+            Fault::Trim => return self.trim(host),
+            Fault::TrimOfLeader => return self.leader().is_some_and(|leader| self.trim(leader)),
+            Fault::Mend => self.mend_network(),
+        }
+        true
+    }
+
+    pub(super) fn mend_network(&mut self) {
+        self.network.mend();
+        self.hosts.iter_mut().for_each(|host| host.slow_disk = 0);
+    }
+
+    /// The machine stands still, and its clocks go on.
+    fn stop(&mut self, host: usize, longest: u64, sleeps: bool) {
+        self.hosts[host].stopped_until = self.now + 100_000 + self.chance.below(longest);
+        self.hosts[host].sleeps = sleeps;
+    }
+
+    fn crash(&mut self, host: usize) -> bool {
+        let was_up = self.hosts[host].is_up();
+        self.hosts[host].crash();
+        let after = self.now + 1000 + self.chance.below(1_500_000);
+        self.schedule(after, Event::Start { host });
+        was_up
+    }
+
+    /// Less than the tenth that a lease allows for, both ways together. A clock keeps its rate for a life: a node that
+    /// compares two readings must not see a jump.
+    fn drift(&mut self, host: usize) -> bool {
+        if self.hosts[host].is_up() {
+            self.crash(host);
+        }
+        self.hosts[host].rate = self.chance.below(80_000) as i64 - 40_000;
+        true
+    }
+
+    fn transfer(&mut self) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        let to = self.hosts[self.chance.below(self.hosts.len() as u64) as usize].id.clone();
+        let to = (!self.chance.one_in(3)).then_some(to);
+        let now = self.hosts[leader].now(self.now);
+        let Some(node) = &mut self.hosts[leader].node else { return false };
+        let term = node.term();
+        let asked = node.transfer(to.as_ref(), now);
+        self.pump(leader);
+        let Ok(to) = asked else { return false };
+        self.transfer_until = self.now + 20_000;
+        self.transfer = self.index(&to).map(|heir| (term, heir));
+        self.schedule(self.now + 1_500_000, Event::TransferDue { term });
+        true
+    }
+
+    fn add(&mut self, role: MemberRole) -> bool {
+        let Some(leader) = self.leader_in_office() else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        let membership = node.membership().clone();
+        // One that was removed comes back with a new disk, as an operator would have it.
+        // Nor does an operator clear a machine that counts by anybody's log: a change that is not committed may live on.
+        let counts = |other: &Host, host: &Host| {
+            other.disk.newest_membership().get(&host.id).is_some_and(|member| member.disk == Some(host.disk_id))
+        };
+        let is_out = |host: &usize| {
+            let this = &self.hosts[*host];
+            membership.get(&this.id).is_none() && !self.hosts.iter().any(|other| counts(other, this))
+        };
+        let Some(host) = (0..self.hosts.len()).find(is_out) else { return false };
+        let change = Change::Add { id: self.hosts[host].id.clone(), address: format!("{host}:1"), role };
+        if !self.change(leader, &change) {
+            return false;
+        }
+        self.format(host);
+        true
+    }
+
+    fn remove(&mut self, is_leader: bool) -> bool {
+        let Some(leader) = self.leader_in_office() else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        if node.membership().voters().count() <= 2 {
+            return false;
+        }
+        let members: Vec<_> = node.membership().members.keys().cloned().collect();
+        let Some(mut id) = self.chance.pick(&members) else { return false };
+        if is_leader {
+            id = self.hosts[leader].id.clone();
+        }
+        let change = Change::Remove { id };
+        if !node.membership().changed(&change).is_ok_and(|next| self.can_lose(&next, None)) {
+            return false;
+        }
+        let done = self.change(leader, &change);
+        if done && is_leader {
+            self.count("leaders that removed themselves");
+        }
+        done
+    }
+
+    fn change(&mut self, leader: usize, change: &Change) -> bool {
+        let now = self.hosts[leader].now(self.now);
+        let Some(node) = &mut self.hosts[leader].node else { return false };
+        let done = node.change(change, now).is_ok();
+        self.pump(leader);
+        done
+    }
+
+    /// An empty disk in a machine that is to join.
+    fn format(&mut self, host: usize) {
+        self.hosts[host].crash();
+        self.disks += 1;
+        self.hosts[host].disk_id = DiskId(self.disks);
+        self.hosts[host].disk = Disk::format(None);
+        self.hosts[host].has_new_disk = false;
+        self.hosts[host].was_damaged = false;
+        self.schedule(self.now + 1000, Event::Start { host });
+    }
+
+    /// True where those whose disks are whole still decide, with one more of them gone. With fewer an operator would
+    /// decide what to give up.
+    fn can_lose(&self, membership: &Membership, one_more: Option<usize>) -> bool {
+        let lost =
+            |(n, host): &(usize, &Host)| host.is_stranger(membership) || host.is_quarantined() || Some(*n) == one_more;
+        // Who learns may vote before its leader hears of the damage.
+        let votes = |(n, host): &(usize, &Host)| {
+            let is_hit = host.was_damaged || host.is_stranger(membership) || Some(*n) == one_more;
+            membership
+                .get(&host.id)
+                .is_some_and(|member| member.role.votes() || (is_hit && member.role.promoted().is_some()))
+        };
+        let is_full = |(_, host): &(usize, &Host)| {
+            membership.get(&host.id).is_some_and(|member| member.role == MemberRole::Voter)
+        };
+        let deciders: Vec<(usize, &Host)> = self.hosts.iter().enumerate().filter(votes).collect();
+        let whole: Vec<&(usize, &Host)> = deciders.iter().filter(|decider| !lost(decider)).collect();
+        // And one of them has more than the log.
+        whole.len() > deciders.len() / 2 && whole.into_iter().any(is_full)
+    }
+
+    /// An operator puts an empty disk into a member's machine and starts it again with the same name: it must not count.
+    fn replace_disk(&mut self, host: usize) -> bool {
+        let Some(leader) = self.leader_in_office() else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        let membership = node.membership();
+        let this = &self.hosts[host];
+        let settled = node.committed() >= node.last().index;
+        // A log that does not know the disk yet cannot tell the two apart: such a machine would take the empty one for the
+        // member that it has always been.
+        let knows =
+            |other: &Host| other.disk.newest_membership().get(&this.id).is_some_and(|member| member.disk.is_some());
+        let voters = membership.voters().filter_map(|id| self.index(id));
+        let is_known = voters.filter(|other| *other != host).all(|other| knows(&self.hosts[other]));
+        if !self.can_lose(membership, Some(host)) || membership.get(&this.id).is_none() || !is_known || !settled {
+            return false;
+        }
+        // Two empty disks with the names of first members would found the group again: an operator clears the one, and
+        // adds it anew, before the next.
+        if host == leader || self.hosts.iter().any(|other| other.has_new_disk) {
+            return false;
+        }
+        let bootstrap = self.bootstrap.clone();
+        self.format(host);
+        self.hosts[host].disk = Disk::format(Some(bootstrap));
+        self.hosts[host].has_new_disk = true;
+        true
+    }
+
+    /// Sectors go bad in the middle of a log: what is behind them is given up, and the member is in quarantine.
+    fn damage(&mut self, host: usize) -> bool {
+        let Some(leader) = self.leader_in_office().filter(|leader| *leader != host) else { return false };
+        let Some(node) = &self.hosts[leader].node else { return false };
+        let settled = node.committed() >= node.last().index;
+        if !settled || !self.can_lose(node.membership(), Some(host)) || self.hosts[host].disk.entries.len() < 3 {
+            return false;
+        }
+        let this = &mut self.hosts[host];
+        this.crash();
+        let last = this.disk.last().index;
+        let kept = self.chance.below(this.disk.entries.len() as u64 - 1) as usize;
+        this.disk.entries.truncate(kept);
+        this.disk.hard_state.quarantined_until = Some(last);
+        this.was_damaged = true;
+        this.disk.note_membership();
+        let after = self.now + 1000 + self.chance.below(500_000);
+        self.schedule(after, Event::Start { host });
+        true
+    }
+
+    /// A machine seals what it has applied and lets go of the log before.
+    fn trim(&mut self, host: usize) -> bool {
+        let this = &mut self.hosts[host];
+        let state = this.state.clone();
+        let first = LogIndex(this.disk.snapshot.applied.index.0 + 2);
+        // A witness keeps what some full voter may still lack.
+        if !this.is_up() || this.is_witness() || state.applied.index <= first {
+            return false;
+        }
+        this.disk.trim(state.clone());
+        if let Some(node) = &mut this.node {
+            node.trimmed(state.applied);
+        }
+        true
+    }
+}

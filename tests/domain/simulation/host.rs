@@ -1,0 +1,201 @@
+//! One machine: a node, its disk, its clock, its state machine and the clients that it answers.
+
+use super::checks::Checks;
+use super::disk::{Disk, State};
+use chronos::clock::Wall;
+use chronos::ids::{DiskId, LogIndex};
+use chronos::raft::{Config, Entry, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// A client's read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// What clients knew when it was asked for.
+    pub(super) known: LogIndex,
+    /// Where the view must stand, once the leader has said so.
+    pub(super) index: Option<LogIndex>,
+    /// It was asked of a leader.
+    pub(super) by_leader: bool,
+}
+
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a machine")]
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) id: NodeId,
+    pub(super) disk_id: DiskId,
+    pub(super) disk: Disk,
+    pub(super) node: Option<Node>,
+    pub(super) state: State,
+    pub(super) committed: Position,
+    /// What is told to an earlier life is dropped.
+    pub(super) life: u64,
+    pub(super) disk_is_busy: bool,
+    /// Nothing moves before then.
+    pub(super) stopped_until: u64,
+    /// And what is sent to it meanwhile is lost: the machine is suspended, not the process.
+    pub(super) sleeps: bool,
+    /// Microseconds that a write to disk takes at most beside the least.
+    pub(super) slow_disk: u64,
+    /// Its log lost something, and was in quarantine for it.
+    pub(super) was_damaged: bool,
+    /// Of a million microseconds, so many more or fewer pass here.
+    pub(super) rate: i64,
+    pub(super) wall_offset: i64,
+    /// (position, what clients knew when it was asked for) of writes that clients wait for.
+    pub(super) writes: BTreeMap<LogIndex, (Position, LogIndex)>,
+    pub(super) reads: BTreeMap<u64, Read>,
+    /// It has the name of a member, and a disk that is none's.
+    pub(super) has_new_disk: bool,
+}
+
+impl Host {
+    pub(super) fn new(id: NodeId, disk_id: DiskId, disk: Disk) -> Host {
+        Host {
+            id,
+            disk_id,
+            disk,
+            node: None,
+            state: State::default(),
+            committed: Position::default(),
+            life: 0,
+            disk_is_busy: false,
+            stopped_until: 0,
+            sleeps: false,
+            slow_disk: 0,
+            was_damaged: false,
+            rate: 0,
+            wall_offset: 0,
+            writes: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            has_new_disk: false,
+        }
+    }
+
+    /// This machine's clocks when the world's says `now`.
+    pub(super) fn now(&self, now: u64) -> Now {
+        let passed = now as i64 + now as i64 * self.rate / 1_000_000;
+        let wall = 1_700_000_000_000 + passed / 1000 + self.wall_offset;
+        Now { monotonic: Duration::from_micros(passed as u64), wall: Wall(wall.max(0) as u64) }
+    }
+
+    /// Starts from what is durable.
+    pub(super) fn start(&mut self, seed: u64, checks: &mut Checks) {
+        self.life += 1;
+        self.disk.queue.clear();
+        self.disk_is_busy = false;
+        self.state = self.disk.snapshot.clone();
+        checks.restored(&self.state);
+        self.committed = self.state.applied;
+        let later = self.disk.memberships();
+        let newest = later.last().map_or(&self.state.membership, |(_, membership)| membership);
+        if newest.is_only(&self.id) && self.disk.hard_state.quarantined_until.is_none() {
+            // Its log is the majority's, so all of it is committed.
+            self.committed = self.disk.last();
+            self.apply(checks);
+        }
+        let hlc = self.disk.entries.iter().map(|entry| entry.hlc).max().unwrap_or_default().max(self.state.hlc);
+        let recovered = Recovered {
+            hard_state: self.disk.hard_state.clone(),
+            membership: self.state.membership.clone(),
+            later: later.into_iter().filter(|(index, _)| *index > self.state.applied.index).collect(),
+            terms: self.disk.terms(),
+            applied: self.state.applied.index,
+            hlc,
+        };
+        let config = Config {
+            // Small, so that windows, loads from disk and trimmed logs are met all the time.
+            message_bytes_max: 300,
+            window_bytes_max: 1200,
+            memory_bytes_max: 2000,
+            proposals_bytes_max: 10_000,
+            ..Config::new(self.id.clone(), self.disk_id, seed)
+        };
+        // A member that has applied its own removal does not start again.
+        self.node = Node::recover(config, recovered).ok();
+    }
+
+    /// The process dies: what was not durable is gone, and whoever waited does not learn what became of it.
+    pub(super) fn crash(&mut self) {
+        self.node = None;
+        self.life += 1;
+        self.disk.queue.clear();
+        self.disk_is_busy = false;
+        self.writes.clear();
+        self.reads.clear();
+    }
+
+    pub(super) fn commit(&mut self, position: Position) {
+        if position.index > self.committed.index {
+            self.committed = position;
+        }
+    }
+
+    /// True where the group has it for a witness, as far as its own log says.
+    pub(super) fn is_witness(&self) -> bool {
+        let role = self.node.as_ref().and_then(|node| node.membership().get(&self.id)).map(|member| member.role);
+        role.is_some_and(MemberRole::is_witness)
+    }
+
+    /// True where the group knows this machine by another disk: it does not count, until it is removed and added again.
+    pub(super) fn is_stranger(&self, membership: &Membership) -> bool {
+        let bound = membership.get(&self.id).and_then(|member| member.disk);
+        self.has_new_disk || bound.is_some_and(|disk| disk != self.disk_id)
+    }
+
+    pub(super) fn is_quarantined(&self) -> bool {
+        self.disk.hard_state.quarantined_until.is_some()
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Applies what is committed and durable here. Returns the writes that clients wait for.
+    pub(super) fn apply(&mut self, checks: &mut Checks) -> Vec<(Position, LogIndex)> {
+        let mut answered = Vec::new();
+        // Until the log holds what is committed, what it holds there is about to be replaced.
+        let holds = self.disk.entry(self.committed.index).is_some_and(|entry| entry.term == self.committed.term);
+        while holds && self.state.applied.index < self.committed.index {
+            let Some(entry) = self.disk.entry(self.state.applied.index.next()).cloned() else { break };
+            self.apply_entry(&entry, checks);
+            while let Some(first) = self.writes.first_entry() {
+                if *first.key() > entry.index {
+                    break;
+                }
+                let (position, known) = first.remove();
+                // Another leader's entry took its place: the client does not learn what became of it.
+                if position.term == entry.term && position.index == entry.index {
+                    answered.push((position, known));
+                }
+            }
+        }
+        if let Some(node) = &mut self.node {
+            node.applied(self.state.applied.index);
+        }
+        answered
+    }
+
+    fn apply_entry(&mut self, entry: &Entry, checks: &mut Checks) {
+        assert!(entry.hlc > self.state.hlc, "the stamp of entry {} does not rise", entry.index);
+        // Who joins reads of what its name was with an earlier disk.
+        let is_settled = !self.is_quarantined();
+        if is_settled && self.is_witness() {
+            self.state.strip();
+        } else if self.state.is_bare {
+            let is_member = self.node.as_ref().is_some_and(|node| node.membership().get(&self.id).is_some());
+            assert!(!is_settled || !is_member, "{} applies entry {} to the state of a witness", self.id, entry.index);
+        } else {
+            self.state.hash = xxh3_64_with_seed(&entry.payload, self.state.hash ^ entry.term.0);
+        }
+        self.state.hlc = entry.hlc;
+        self.state.applied = Position { index: entry.index, term: entry.term };
+        if let Payload::Membership(membership) = Payload::decode(&entry.payload).unwrap() {
+            self.state.membership = membership;
+        }
+        if !self.state.is_bare {
+            checks.applies(self.state.applied, self.state.hash);
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The wires between nodes: each direction of each pair on its own.
+
+use std::collections::BTreeSet;
+
+/// Chance, by splitmix64.
+#[derive(Clone, Debug)]
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+
+    pub(super) fn one_in(&mut self, of: u64) -> bool {
+        self.below(of) == 0
+    }
+
+    pub(super) fn pick<T: Clone>(&mut self, of: &[T]) -> Option<T> {
+        (!of.is_empty()).then(|| of[self.below(of.len() as u64) as usize].clone())
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Network {
+    /// (from, to) that do not get through.
+    pub(super) cut: BTreeSet<(usize, usize)>,
+    /// Of a thousand messages, so many are lost.
+    pub(super) loss: u64,
+    /// Of a thousand messages, so many arrive twice.
+    pub(super) duplication: u64,
+    /// Microseconds that a message takes at most beside the least: those behind it may overtake it.
+    pub(super) spread: u64,
+}
+
+/// Microseconds that every message takes.
+const LEAST: u64 = 200;
+
+impl Network {
+    /// When a message arrives, for each time that it does.
+    pub(super) fn arrivals(&self, from: usize, to: usize, now: u64, chance: &mut Chance) -> Vec<u64> {
+        if self.cut.contains(&(from, to)) || chance.below(1000) < self.loss {
+            return Vec::new();
+        }
+        let times = if chance.below(1000) < self.duplication { 2 } else { 1 };
+        (0..times).map(|_| now + LEAST + chance.below(self.spread.max(100))).collect()
+    }
+
+    pub(super) fn mend(&mut self) {
+        *self = Network::default();
+    }
+}

@@ -1,0 +1,156 @@
+//! Three nodes as processes of their own, and a client that looks for one that answers.
+
+use crate::process::{Node, body};
+use serde_json::{Value as Json, json};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// How long anything here may take before the test gives up: far above what it takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A group of nodes; those that run are killed when dropped.
+pub struct Group {
+    directory: TempDir,
+    ports: Vec<u16>,
+    pub nodes: Vec<Option<Node>>,
+    settings: Vec<(&'static str, &'static str)>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// One group at a time: on two cores a dozen nodes would wait for each other longer than an election takes.
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Ports that were free a moment ago: the members of a group must know each other's before they start.
+pub fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+pub fn name(at: usize) -> String {
+    format!("node{}", at + 1)
+}
+
+impl Group {
+    /// Starts a group of three and waits until all of them serve.
+    pub fn start() -> Group {
+        Group::start_with(&[])
+    }
+
+    /// The same with settings from the environment.
+    pub fn start_with(settings: &[(&'static str, &'static str)]) -> Group {
+        let mut group = Group {
+            directory: tempfile::tempdir().unwrap(),
+            ports: free_ports(3),
+            nodes: (0..3).map(|_| None).collect(),
+            settings: settings.to_vec(),
+            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        (0..3).for_each(|at| group.restart(at));
+        (0..3).for_each(|at| group.node(at).until_ready());
+        group
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn node(&self, at: usize) -> &Node {
+        self.nodes[at].as_ref().unwrap()
+    }
+
+    fn address(&self, at: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[at])
+    }
+
+    /// The others of the first three, as `--peers` takes them.
+    fn peers(&self, at: usize) -> String {
+        let others = (0..3).filter(|other| *other != at);
+        others.map(|other| format!("{}={}", name(other), self.address(other))).collect::<Vec<_>>().join(",")
+    }
+
+    pub fn command(&self, at: usize, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+        command.args(["node", "--id", &name(at), "--address", &self.address(at), "--peers", &self.peers(at)]);
+        command.arg("--data-dir").arg(self.path()).args(more);
+        command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+        command.envs(self.settings.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    /// Starts a node that is not there, as it was.
+    pub fn restart(&mut self, at: usize) {
+        self.nodes[at] = Some(Node::spawn_as(self.command(at, &[]), self.path(), &name(at)));
+    }
+
+    /// Adds a fourth node and waits until it serves.
+    pub fn join(&mut self) -> usize {
+        let at = self.nodes.len();
+        self.ports.extend(free_ports(1));
+        let leader = self.leader();
+        let add = json!({ "add": { "id": name(at), "address": self.address(at) } }).to_string();
+        let (status, answer) = self.node(leader).http("POST", "/admin/members", &[], add.as_bytes());
+        assert_eq!(status, 200, "{answer}");
+        self.nodes.push(Some(Node::spawn_as(self.command(at, &["--join"]), self.path(), &name(at))));
+        self.node(at).until_ready();
+        at
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        self.nodes[at].take().unwrap().kill();
+    }
+
+    fn running(&self) -> impl Iterator<Item = (usize, &Node)> {
+        self.nodes.iter().enumerate().filter_map(|(at, node)| node.as_ref().map(|node| (at, node)))
+    }
+
+    /// Who leads, once somebody does.
+    pub fn leader(&self) -> usize {
+        let leads = |node: &Node| {
+            let (_, answer) = node.http("GET", "/health", &[], b"");
+            serde_json::from_str::<Json>(body(&answer)).is_ok_and(|health| health["role"] == json!("Leader"))
+        };
+        let begin = Instant::now();
+        loop {
+            if let Some((at, _)) = self.running().find(|(_, node)| leads(node)) {
+                return at;
+            }
+            assert!(begin.elapsed() < PATIENCE, "nobody leads");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Runs a statement on a node; its answer must be a success.
+    pub fn sql(&self, at: usize, sql: &str) -> Json {
+        let (status, answer) = self.node(at).post_sql(&json!({ "sql": sql }).to_string());
+        assert_eq!(status, 200, "{} says {answer} to {sql}", name(at));
+        answer
+    }
+
+    /// The one number that a query answers.
+    pub fn number(&self, at: usize, sql: &str) -> i64 {
+        self.sql(at, sql)["rows"][0][0].as_i64().unwrap()
+    }
+
+    /// Waits until all that run have the same content at the same position.
+    pub fn agree(&self) -> String {
+        let begin = Instant::now();
+        loop {
+            let contents: Vec<Json> = self
+                .running()
+                .map(|(_, node)| serde_json::from_str::<Json>(&node.get("/status")).unwrap()["content"].clone())
+                .collect();
+            if contents.windows(2).all(|pair| pair[0] == pair[1]) && contents[0]["hash"].is_string() {
+                return contents[0]["hash"].as_str().unwrap().to_owned();
+            }
+            let at_one_place = contents.windows(2).all(|pair| pair[0]["index"] == pair[1]["index"]);
+            assert!(!at_one_place, "the same position, and not the same content: {contents:?}");
+            assert!(begin.elapsed() < PATIENCE, "the nodes do not come to one position: {contents:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}

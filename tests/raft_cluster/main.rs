@@ -1,0 +1,207 @@
+//! A group of real processes: elections, failover, members that come and go.
+//!
+//! `CHRONOS_LEADER_KILLS=20 cargo test --test raft_cluster killed -- --nocapture` kills the leader that often under load.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::disallowed_methods, reason = "other processes are waited for by looking again, with a limit")]
+
+mod group;
+#[path = "../daemon/process.rs"]
+#[expect(dead_code, reason = "the daemon's tests use all of it")]
+mod process;
+mod writers;
+
+use group::{Group, free_ports, name};
+use rustix::process::Signal;
+use serde_json::{Value as Json, json};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use writers::Writers;
+
+#[test]
+fn every_node_takes_reads_and_writes() {
+    let group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)");
+    for at in 0..3 {
+        group.sql(at, &format!("INSERT INTO t VALUES ({at}, 'from {at}')"));
+        // Whoever asks after the answer finds the row, wherever it asks.
+        for other in 0..3 {
+            assert_eq!(group.number(other, "SELECT COUNT(*) FROM t"), at as i64 + 1);
+        }
+    }
+    let (status, answer) =
+        group.node(0).post_sql(r#"["INSERT INTO t VALUES (7, 'x')", "INSERT INTO t VALUES (0, 'y')"]"#);
+    assert_eq!((status, &answer["sqlstate"]), (400, &json!("23505")), "{answer}");
+    for at in 0..3 {
+        let (status, answer) = group.node(at).post_sql(r#"{"sql": "INSERT INTO nowhere VALUES (1)"}"#);
+        assert_eq!((status, &answer["sqlstate"], &answer["position"]), (400, &json!("42P01"), &json!(13)), "{answer}");
+        assert_eq!(group.number(at, "SELECT COUNT(*) FROM t"), 3, "a batch is all or nothing");
+    }
+    group.agree();
+}
+
+#[test]
+fn killed_leaders_lose_nothing_that_was_acknowledged() {
+    let kills = std::env::var("CHRONOS_LEADER_KILLS").map_or(2, |kills| kills.parse().unwrap());
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, writer INT)");
+    let writers = Writers::start(&group, 6);
+    let mut gaps = Vec::new();
+    for _ in 0..kills {
+        let leader = group.leader();
+        let (before, begin) = (writers.acknowledged(), Instant::now());
+        group.kill(leader);
+        // A write that was acknowledged before the kill may still be counted after it: one more is wanted than may be on
+        // its way.
+        writers.wait_for(before + 7);
+        gaps.push(begin.elapsed());
+        group.restart(leader);
+        group.node(leader).until_ready();
+        writers.follow(&group);
+    }
+    let written = writers.stop();
+    println!(
+        "{} writes acknowledged, {} in doubt; from kill to write {gaps:?}",
+        written.acknowledged.len(),
+        written.in_doubt.len()
+    );
+    let rows: Vec<i64> = group.sql(0, "SELECT id FROM t ORDER BY id")["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row[0].as_i64().unwrap())
+        .collect();
+    let lost: Vec<&i64> = written.acknowledged.iter().filter(|id| rows.binary_search(id).is_err()).collect();
+    assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
+    let invented: Vec<&i64> =
+        rows.iter().filter(|id| !written.acknowledged.contains(id) && !written.in_doubt.contains(id)).collect();
+    assert!(invented.is_empty(), "never acknowledged, and there: {invented:?}");
+    group.agree();
+}
+
+#[test]
+fn a_minority_takes_no_writes_and_says_so() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    // A stale read finds what this node has heard of.
+    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), 0);
+    group.kill(1);
+    group.kill(2);
+    let (status, answer) = group.node(0).post_sql(r#"{"sql": "INSERT INTO t VALUES (1)"}"#);
+    // Where it led until just now, the outcome of what it has proposed is unknown.
+    assert!(status == 503 || (status == 500 && answer["sqlstate"] == json!("08007")), "{status} {answer}");
+    let stale = group.node(0).post_sql(r#"{"sql": "SELECT COUNT(*) FROM t", "consistency": "stale"}"#);
+    assert_eq!(stale.0, 200, "{}", stale.1);
+    group.restart(1);
+    group.node(1).until_ready();
+    group.sql(1, "INSERT INTO t VALUES (2)");
+    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t WHERE id = 2"), 1);
+}
+
+#[test]
+fn a_leader_that_stood_still_serves_no_old_reads() {
+    let group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    let old = group.leader();
+    let other = (old + 1) % 3;
+    group.node(old).signal(Signal::STOP);
+    // The others elect a leader, which takes a write.
+    let begin = Instant::now();
+    while group.node(other).post_sql(r#"{"sql": "INSERT INTO t VALUES (1)"}"#).0 != 200 {
+        assert!(begin.elapsed() < Duration::from_secs(30), "nobody takes over");
+    }
+    group.node(old).signal(Signal::CONT);
+    for consistency in ["lease", "linearizable"] {
+        let asked = json!({ "sql": "SELECT COUNT(*) FROM t", "consistency": consistency }).to_string();
+        let (status, answer) = group.node(old).post_sql(&asked);
+        assert!(status != 200 || answer["rows"] == json!([[1]]), "{consistency}: {answer}");
+    }
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    let leader = group.leader();
+    let (status, took) = group.nodes[leader].take().unwrap().terminate_timed();
+    assert!(status.success());
+    println!("stopped in {took:?}");
+    group.sql((leader + 1) % 3, "INSERT INTO t VALUES (1)");
+    group.restart(leader);
+    group.node(leader).until_ready();
+    assert_eq!(group.number(leader, "SELECT COUNT(*) FROM t"), 1);
+}
+
+#[test]
+fn members_come_and_go_while_the_group_serves() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)");
+    group.sql(0, "INSERT INTO t VALUES (1, 'before')");
+    let fourth = group.join();
+    group.sql(fourth, "INSERT INTO t VALUES (2, 'from the fourth')");
+    assert_eq!(group.number(fourth, "SELECT COUNT(*) FROM t"), 2);
+    // The leader itself goes.
+    let leader = group.leader();
+    let remove = json!({ "remove": name(leader) }).to_string();
+    let (status, answer) = group.node((leader + 1) % 3).http("POST", "/admin/members", &[], remove.as_bytes());
+    assert_eq!(status, 200, "{answer}");
+    group.kill(leader);
+    group.sql((leader + 1) % 3, "INSERT INTO t VALUES (3, 'without it')");
+    let members: Json = serde_json::from_str(&group.node(fourth).get("/admin/members")).unwrap();
+    assert_eq!(members["members"].as_array().unwrap().len(), 3, "{members}");
+    group.agree();
+}
+
+#[test]
+fn a_member_with_a_new_disk_counts_only_once_it_was_added_again() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    let (leader, wiped) = (group.leader(), (group.leader() + 1) % 3);
+    group.kill(wiped);
+    std::fs::remove_dir_all(group.path().join(name(wiped))).unwrap();
+    group.restart(wiped);
+    let begin = Instant::now();
+    loop {
+        let (status, answer) = group.node(wiped).http("GET", "/ready", &[], b"");
+        if status == 503 && answer.contains("new disk: remove and re-add it") {
+            break;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(30), "{answer}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The two others are a majority of three, and one of them alone is none: the wiped one does not count.
+    group.sql(leader, "INSERT INTO t VALUES (1)");
+    let third = (wiped + 1) % 3;
+    let third = if third == leader { (third + 1) % 3 } else { third };
+    group.kill(third);
+    let (status, answer) = group.node(leader).post_sql(r#"{"sql": "INSERT INTO t VALUES (2)"}"#);
+    assert_ne!(status, 200, "{answer}");
+}
+
+#[test]
+fn nodes_that_were_started_as_different_groups_refuse_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(3);
+    let start = |id: &str, at: usize, peers: String| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chronos"));
+        command.args(["node", "--id", id, "--address", &format!("127.0.0.1:{}", ports[at]), "--peers", &peers]);
+        command.arg("--data-dir").arg(directory.path());
+        command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+        command.env("CHRONOS_LOG_FILE", directory.path().join(format!("{id}.log")));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        process::Node::spawn_as(command, directory.path(), id)
+    };
+    let _first = start("node1", 0, format!("node2=127.0.0.1:{}", ports[1]));
+    let _second = start("node2", 1, format!("node1=127.0.0.1:{},node3=127.0.0.1:{}", ports[0], ports[2]));
+    for id in ["node1", "node2"] {
+        let begin = Instant::now();
+        loop {
+            let log = std::fs::read_to_string(directory.path().join(format!("{id}.log"))).unwrap_or_default();
+            if log.contains("were not started as one group") && log.contains("node3=127.0.0.1") {
+                break;
+            }
+            assert!(begin.elapsed() < Duration::from_secs(30), "{id}: {log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
