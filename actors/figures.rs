@@ -143,7 +143,7 @@ impl StorageStatus {
         StorageStatus {
             size_bytes: load(&counters.disk_bytes),
             disk_free_bytes: load(&counters.free_bytes),
-            disk_full: counters.disk_low.load(Ordering::Relaxed),
+            disk_full: counters.is_disk_full(),
             memtables: status.memtables as u64,
             memtable_bytes: status.memtable_bytes as u64,
             memtable_kept_bytes: status.memtable_kept_bytes,

@@ -312,7 +312,7 @@ impl Handle {
             return Err(Error::overloaded("the hot store cannot be sealed, and the next one is due")
                 .hint("the log of this node says why; writes are taken again once it is sealed"));
         }
-        if !counters.disk_low.load(Ordering::Relaxed) {
+        if !counters.is_disk_full() {
             return Ok(());
         }
         let free_mb = counters.free_bytes.load(Ordering::Relaxed) >> 20;

@@ -414,7 +414,7 @@ fn a_log_without_room_waits_for_it_and_nothing_is_lost() {
     });
     until(|| counters.log_waits.load(Ordering::Relaxed));
     assert!(told.try_recv().is_err(), "what found no room is not answered");
-    assert!(counters.disk_low.load(Ordering::Relaxed), "whoever comes now is refused");
+    assert!(counters.is_disk_full(), "whoever comes now is refused");
     let refused = db.execute("INSERT INTO t VALUES (1000, 'late')").unwrap_err();
     assert_eq!(refused.sqlstate(), SqlState::DISK_FULL);
     let count = |db: &Database| match db.execute("SELECT COUNT(*) FROM t").unwrap().rows[0][0] {
@@ -425,7 +425,7 @@ fn a_log_without_room_waits_for_it_and_nothing_is_lost() {
     assert!(!db.group().handle().unwrap().has_failed());
     world.disk.set_capacity(None);
     // The clock of this world stands still; the log looks again all the same.
-    until(|| !counters.disk_low.load(Ordering::Relaxed));
+    until(|| !counters.is_disk_full());
     writer.join().unwrap();
     assert_eq!(count(&db), 40);
     drop(told);

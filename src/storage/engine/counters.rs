@@ -81,9 +81,9 @@ pub struct Counters {
     pub disk_bytes: AtomicU64,
     /// Bytes free on its file system, as last measured.
     pub free_bytes: AtomicU64,
-    /// Set while free space is below the reserve: writes that grow are refused.
+    /// Set while free space is below the reserve.
     pub disk_low: AtomicBool,
-    /// Set while the log thread waits for room: writes that grow are refused.
+    /// Set while the log thread waits for room. Where a quota is what is used up, this alone says so.
     pub log_waits: AtomicBool,
     /// Set while the hot store cannot be sealed and the next one is due: writes that grow are refused.
     pub seal_overdue: AtomicBool,
@@ -93,6 +93,11 @@ impl Counters {
     /// Counters of an engine with this cache, all at zero.
     pub(super) fn new(cache: Arc<Lookups>) -> Counters {
         Counters { cache, ..Counters::default() }
+    }
+
+    /// Whether writes that grow are refused. Two flags of one writer each, so that none takes back what the other says.
+    pub fn is_disk_full(&self) -> bool {
+        self.disk_low.load(Ordering::Relaxed) || self.log_waits.load(Ordering::Relaxed)
     }
 
     pub(super) fn add(counter: &AtomicU64, by: u64) {

@@ -164,7 +164,7 @@ impl LogThread {
         let kept = |from: LogIndex| self.wal.bytes_since(from).saturating_sub(needed);
         // A peer that is too far behind is given up, and does not cost the others theirs.
         let lagging = self.keep.lagging.iter().find(|from| kept(**from) <= self.keep_bytes_max);
-        let has_room = !self.shared.counters.disk_low.load(Ordering::Relaxed);
+        let has_room = !self.shared.counters.is_disk_full();
         let pinned = self.keep.pinned.iter().min().filter(|_| has_room);
         let below = lagging.into_iter().chain(pinned).fold(self.trim_to, |below, from| below.min(*from));
         let before = self.wal.terms().previous();

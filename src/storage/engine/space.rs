@@ -42,9 +42,7 @@ pub(super) fn is_full(error: &Error) -> bool {
 pub(super) fn measure(options: &Options, state: &Path, counters: &Counters) {
     if let Ok(free) = options.files.free_bytes(state) {
         counters.free_bytes.store(free, Ordering::Relaxed);
-        // Where a quota is what is used up, the file system says that there is room, and the log cannot be written.
-        let low = free < options.limits.disk_reserve_bytes || counters.log_waits.load(Ordering::Relaxed);
-        counters.disk_low.store(low, Ordering::Relaxed);
+        counters.disk_low.store(free < options.limits.disk_reserve_bytes, Ordering::Relaxed);
     }
 }
 
