@@ -13,7 +13,7 @@
 //! Restart: nothing to rebuild. Marks live in the catalog.
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::messages::{Content, ContentHash, Propose};
+use crate::actors::messages::{Content, ContentHash, DamageMet, Propose};
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Ask, Deadline, Route};
@@ -236,5 +236,18 @@ impl Handler<Ask<ContentHash>> for Janitor {
         };
         self.content = content.as_ref().ok().copied();
         reply.send(content);
+    }
+}
+
+impl Handler<Ask<DamageMet>> for Janitor {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<DamageMet>, _: &mut Self::Context) {
+        let (DamageMet { found }, reply) = ask.open();
+        if self.scrub.meet(self.seed.clock.monotonic(), found.clone()) {
+            error!(found, "a statement has met damage");
+            self.seed.published.set_scrub(self.scrub.report().clone());
+        }
+        reply.send(Ok(()));
     }
 }

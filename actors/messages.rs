@@ -198,6 +198,20 @@ impl Question for Query {
     }
 }
 
+/// A statement has met damage: it is to be known like what a scrub finds, and every block is to be read soon.
+#[derive(Debug)]
+pub struct DamageMet {
+    /// As the statement was told.
+    pub found: String,
+}
+
+impl Question for DamageMet {
+    type Answer = ();
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
+}
+
 /// Runs statements as one: all of them, or none.
 #[derive(Debug)]
 pub struct ExecuteBatch {

@@ -10,8 +10,8 @@ use crate::actors::forward::{Elsewhere, Leaders};
 use crate::actors::front::Front;
 use crate::actors::janitor::Janitor;
 use crate::actors::messages::{
-    Backup, BackupDirectory, BatchFailure, Content, ContentHash, Execute, ExecuteBatch, Health, HealthReport, Output,
-    Query, Render, Statement, Status, StatusReport, Streamed, Terms,
+    Backup, BackupDirectory, BatchFailure, Content, ContentHash, DamageMet, Execute, ExecuteBatch, Health,
+    HealthReport, Output, Query, Render, Statement, Status, StatusReport, Streamed, Terms,
 };
 use crate::actors::metrics::{Metrics, MetricsActor, Work};
 use crate::actors::peers::Peers;
@@ -22,7 +22,7 @@ use crate::actors::storage::Storage;
 use crate::actors::sync::Sync;
 use crate::actors::transit::Transit;
 use chronos::clock::{Clock, Monotonic};
-use chronos::error::{Error, Result};
+use chronos::error::{Error, Kind, Result};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,7 +101,7 @@ impl Router {
             Some(Err(failure)) => Err(failure.error),
             None => self.run(statement, terms).await,
         };
-        self.routes.counters.statement(work, self.since(began), result.as_ref().err());
+        self.note(work, began, result.as_ref().err());
         result
     }
 
@@ -120,7 +120,7 @@ impl Router {
             Ok(()) => self.run(statement, terms).await,
             Err(error) => Err(error),
         };
-        self.routes.counters.statement(work, self.since(began), result.as_ref().err());
+        self.note(work, began, result.as_ref().err());
         result
     }
 
@@ -187,8 +187,16 @@ impl Router {
         }
         let (began, work) = self.begin(statement.may_write());
         let deadline = terms.deadline.plus(VERDICT_WAIT);
-        let result = self.executor().ask(Query { statement, terms }, deadline).await;
-        self.routes.counters.statement(work, self.since(began), result.as_ref().err());
+        let mut result = self.executor().ask(Query { statement, terms }, deadline).await;
+        match &mut result {
+            // What it took, and whether it failed, is known at its end.
+            Ok(Streamed::Rows(rows)) => {
+                let router = self.clone();
+                rows.when_done(move |failure| router.note(work, began, failure));
+            }
+            Ok(Streamed::Whole(_)) => self.note(work, began, None),
+            Err(error) => self.note(work, began, Some(error)),
+        }
         result
     }
 
@@ -207,8 +215,17 @@ impl Router {
             Ok(result) => result,
             Err(error) => Err(BatchFailure { statement: 0, error }),
         };
-        self.routes.counters.statement(work, self.since(began), result.as_ref().err().map(|failure| &failure.error));
+        self.note(work, began, result.as_ref().err().map(|failure| &failure.error));
         result
+    }
+
+    /// Counts a statement that has ended. Damage that it met is made known, as that which the janitor finds.
+    fn note(&self, work: Work, began: Monotonic, failure: Option<&Error>) {
+        self.routes.counters.statement(work, self.since(began), failure);
+        if let Some(error) = failure.filter(|error| error.kind() == Kind::Damaged) {
+            // Where the janitor is away or busy, the next statement that meets it says so again.
+            drop(self.routes.janitor.ask_now(DamageMet { found: error.to_string() }));
+        }
     }
 
     /// The text of `/metrics`.

@@ -43,7 +43,11 @@ pub struct Rows {
     pub columns: Vec<OutputColumn>,
     batches: mpsc::Receiver<Parcel>,
     end: Option<oneshot::Receiver<Result<()>>>,
+    done: Option<Done>,
 }
+
+/// Told how a stream ended; one that its reader left has not failed.
+type Done = Box<dyn FnOnce(Option<&Error>) + Send>;
 
 /// Where the executor puts what it finds.
 pub struct Sink {
@@ -55,7 +59,7 @@ pub struct Sink {
 pub fn stream(columns: Vec<OutputColumn>) -> (Sink, Rows) {
     let (sender, batches) = mpsc::channel(BATCHES_MAX);
     let (end, ended) = oneshot::channel();
-    (Sink { batches: sender, end }, Rows { columns, batches, end: Some(ended) })
+    (Sink { batches: sender, end }, Rows { columns, batches, end: Some(ended), done: None })
 }
 
 /// How far a stream was filled.
@@ -89,7 +93,23 @@ impl Rows {
         let lost = || Err(Error::unavailable("the executor restarted before the last row, read again"));
         let ended = ready!(Pin::new(end).poll(context)).unwrap_or_else(|_| lost());
         self.end = None;
+        if let Some(done) = self.done.take() {
+            done(ended.as_ref().err());
+        }
         Poll::Ready(ended.err().map(Err))
+    }
+
+    /// Calls that once, at the end of the stream.
+    pub fn when_done(&mut self, done: impl FnOnce(Option<&Error>) + Send + 'static) {
+        self.done = Some(Box::new(done));
+    }
+}
+
+impl Drop for Rows {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(None);
+        }
     }
 }
 

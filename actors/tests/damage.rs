@@ -1,7 +1,9 @@
 //! A damaged block of the hot store, met by whoever reads it: storage is opened again, and nothing else ends.
 
+use crate::actors::messages::Streamed;
 use crate::actors::tests::janitor::{files, flip, small, until, until_quiet};
-use crate::actors::tests::node::{Running, ints, on_a_system};
+
+use crate::actors::tests::node::{Running, ints, on_a_system, statement, terms};
 use chronos::clock::SystemClock;
 use chronos::embedded::engine_options;
 use chronos::error::Kind;
@@ -75,6 +77,42 @@ fn a_statement_that_meets_a_damaged_hot_block_is_told_and_the_node_goes_on() {
         let error = node.execute("SELECT words FROM t").await.unwrap_err();
         assert!(error.kind() == Kind::Damaged && error.message().contains(".hot"), "{error}");
         check(node, directory.path(), &rows).await;
+    });
+}
+
+#[test]
+fn damage_that_a_streamed_statement_meets_is_counted_and_known_to_the_operator() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let options = engine_options(Limits { cache_bytes_max: 0, ..small() });
+        let node = Running::start_on(directory.path(), options, Arc::new(SystemClock)).await;
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY, words TEXT)").await.unwrap();
+        let mut rows = Rows { next: 0 };
+        while node.published.storage().totals.seals == 0 {
+            rows.write(&node).await.unwrap();
+        }
+        until_quiet(&node).await;
+        let failed = || node.router.routes().counters.errors().find(|(kind, _)| *kind == "damaged").unwrap().1;
+        let read = async || {
+            let Ok(Streamed::Rows(mut rows)) = node.router.query(statement("SELECT words FROM t"), terms()).await
+            else {
+                panic!("a query streams")
+            };
+            let mut end = None;
+            while let Some(next) = rows.next().await {
+                end = next.err();
+            }
+            end
+        };
+        assert_eq!((read().await.map(|error| error.to_string()), failed()), (None, 0));
+        for sealed in files(&directory.path().join("node1/state"), ".blk") {
+            flip(&sealed, 300);
+        }
+        let error = read().await.expect("a block is damaged");
+        assert_eq!((error.kind(), failed()), (Kind::Damaged, 1));
+        until(async || node.router.health().await.unwrap().degraded.is_some_and(|why| why.contains("damaged on disk")))
+            .await;
+        node.stop().await;
     });
 }
 

@@ -97,6 +97,20 @@ impl Scrub {
         &self.report
     }
 
+    /// Notes what a statement has met, and has every block read next: one that is damaged is seldom alone. False where it
+    /// is known.
+    pub fn meet(&mut self, now: Monotonic, found: String) -> bool {
+        if self.known.contains(&found) || self.known.len() >= FOUND_MAX {
+            return false;
+        }
+        self.known.push(found);
+        self.note_found();
+        if self.pass.is_none() {
+            self.due = now;
+        }
+        true
+    }
+
     /// Does what is due: reads the next blocks of a pass, or begins one.
     pub fn step(&mut self, now: Monotonic, levels: &[Arc<Level>]) -> Next {
         if self.pass.is_none() {
@@ -285,6 +299,18 @@ mod tests {
         assert_eq!((next.report().passes, next.report().damaged.len()), (2, 0));
         let mut healthy = Scrub::resume(DAY, Duration::ZERO, next.report());
         assert_eq!(healthy.step(Duration::ZERO, &levels), Next::Wait(FIRST_AFTER));
+    }
+
+    #[test]
+    fn what_a_statement_met_is_known_at_once_and_has_every_block_read_next() {
+        let disk = Arc::new(Disk::default());
+        let levels = [level(&disk, &[1])];
+        let mut scrub = Scrub::new(DAY, Duration::ZERO);
+        assert!(scrub.meet(Duration::ZERO, "000001.blk at 1".to_string()));
+        assert!(!scrub.meet(Duration::ZERO, "000001.blk at 1".to_string()), "once is enough");
+        assert_eq!(scrub.report().damaged, ["000001.blk at 1"]);
+        assert_eq!(scrub.step(Duration::ZERO, &levels), Next::Wait(DAY));
+        assert_eq!((scrub.report().passes, scrub.report().damaged.len()), (1, 0), "the disk is what counts");
     }
 
     #[test]

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// What is put by: an empty hot store takes about one MiB and keeps growing by half of one, the log begins with 64 KiB.
-pub(super) const RESERVE_BYTES: u64 = 4 << 20;
+/// What is put by: an empty hot store begins with half a MiB, the log with 64 KiB, and a `CURRENT` is a block of the
+/// file system. No more, for a stopped node's directory is what small disks and backups hold.
+pub(super) const RESERVE_BYTES: u64 = 1 << 20;
 
 /// What the hot store's engine must find free before it is written to: two of its segments. An error in the middle of a
 /// write would leave it unusable.
@@ -61,7 +62,7 @@ pub(super) fn check(options: &Options, state: &Path, bytes: u64) -> Result<()> {
 /// Puts the reserve by where there is plenty of room and it is not there.
 pub(super) fn put_by(options: &Options, state: &Path) -> Result<()> {
     let (files, path) = (&*options.files, path(state));
-    let plenty = options.limits.disk_reserve_bytes + options.limits.segment_bytes + 2 * RESERVE_BYTES;
+    let plenty = options.limits.disk_reserve_bytes + options.limits.segment_bytes + 4 * RESERVE_BYTES;
     if files.exists(&path) || files.free_bytes(state)? < plenty {
         return Ok(());
     }
