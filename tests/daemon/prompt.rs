@@ -132,6 +132,11 @@ fn converse(terminal: &mut Terminal) {
     terminal.line("\\format json");
     assert!(terminal.line("SELECT 1.5 AS x;").contains("{\"x\":1.5}"));
     terminal.line("\\format table");
+    // What is typed ahead, or pasted, is not lost: the second statement comes while the first one runs.
+    terminal.keys("SELECT 11 AS one;\rSELECT\r 22 AS two;\r");
+    terminal.until("11\r\n");
+    terminal.until("22\r\n");
+    terminal.until("chronos> ");
     // Completion of a table, and the line before by the arrow.
     assert!(terminal.line("SELECT name FRO\t t WHERE id = 1;").contains("über"));
     assert!(terminal.line("\x1b[A").contains("über"));
