@@ -12,11 +12,12 @@
 //! * A statement that panics answers XX000 and is logged with its text; the actor lives on.
 //! * A task ends with its actor, its deadline, or its caller; a streamed answer with a reader that takes nothing
 //!   (rows.rs).
-//! * Large statements run one at a time ([`Member::turn`]).
+//! * Large statements run one at a time ([`Member::turn`]), long queries on all threads but one (analytics.rs).
 //! * Statements at once: [`TASKS_MAX`]. A mailbox that is emptied into tasks without a limit would be no limit.
 //!
 //! Restart: nothing to rebuild.
 
+use crate::actors::analytics::Visit;
 use crate::actors::lifeline::Lifeline;
 use crate::actors::member::{LOGGED_CHARS_MAX, Member, Seed, guarded, task};
 use crate::actors::messages::{
@@ -88,7 +89,9 @@ impl Handler<Ask<Execute>> for Executor {
                 match run(&member, &statement, &terms, &task(&terms)).await? {
                     Answer::Done { affected } => Ok(Output::done(affected)),
                     Answer::Rows(rows) => {
-                        collect(rows, member.seed.response_bytes_max, member.seed.transit.answer()).await
+                        let seed = &member.seed;
+                        let visit = Some((seed.slots.visit(), terms.deadline));
+                        collect(rows, seed.response_bytes_max, seed.transit.answer(), visit).await
                     }
                 }
             };
@@ -161,10 +164,11 @@ async fn fill(
     pace: &Pace,
 ) -> Result<()> {
     let mut load = Load::new(&member.seed.transit);
+    let mut visit = member.seed.slots.visit();
     let columns = found.columns.clone();
     let mut statement = Some(statement);
     // The whole text may be megabytes, whose room ends where the answer begins.
-    while let Filled::NoRoom(bytes) = sink.fill(found, pace, &mut load, || statement = None).await? {
+    while let Filled::NoRoom(bytes) = sink.fill(found, pace, &mut load, &mut visit, || statement = None).await? {
         let gone = std::pin::pin!(sink.closed());
         let waited = std::pin::pin!(load.wait(bytes, pace));
         match select(waited, gone).await {
@@ -207,7 +211,7 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
             // What a batch answers is bounded where it is evaluated, and has its room: its commands are in the log by
             // now, and an error here would say that they are not.
             Answer::Rows(rows) => {
-                let collected = collect(rows, usize::MAX, Hold::nothing()).await;
+                let collected = collect(rows, usize::MAX, Hold::nothing(), None).await;
                 collected.map_err(|error| BatchFailure { statement, error })?
             }
         });
@@ -252,10 +256,19 @@ fn check(statement: &Statement) -> Result<()> {
 }
 
 /// The whole of a result, as long as it is small enough for one message and there is room for it.
-async fn collect(mut rows: RowStream, bytes_max: usize, hold: Hold) -> Result<Output> {
+async fn collect(
+    mut rows: RowStream,
+    bytes_max: usize,
+    hold: Hold,
+    mut visit: Option<(Visit<'_>, Deadline)>,
+) -> Result<Output> {
     let mut output = Output { columns: rows.columns.clone(), hold, ..Output::default() };
     let mut bytes = 0usize;
-    while let Some(batch) = rows.next_batch()? {
+    loop {
+        if let Some((visit, until)) = &mut visit {
+            visit.step(*until).await?;
+        }
+        let Some(batch) = rows.next_batch()? else { return Ok(output) };
         bytes += held_bytes(&batch);
         if bytes > bytes_max {
             let message = format!("the result is larger than limits.response_bytes_max ({bytes_max})");
@@ -267,5 +280,4 @@ async fn collect(mut rows: RowStream, bytes_max: usize, hold: Hold) -> Result<Ou
         // Others have their turn between batches.
         tokio::task::yield_now().await;
     }
-    Ok(output)
 }

@@ -22,7 +22,7 @@ use crate::actors::format::Format;
 use crate::actors::forward;
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
-use crate::actors::messages::{Consistency, Output, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::messages::{Consistency, Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::peers::dial::keep_links;
 use crate::actors::peers::{self, Peers};
 use crate::actors::pieces::{PIECE_BYTES, Pieces};
@@ -433,8 +433,15 @@ impl HealthService for Door {
 
 #[tonic::async_trait]
 impl SyncService for Door {
-    async fn sync(&self, _: Request<wire::SyncRequest>) -> Result<Response<wire::SyncResponse>, Status> {
-        Err(Status::unimplemented("this node is no sync target: receiving operations from edges is not supported"))
+    async fn sync(&self, request: Request<wire::SyncRequest>) -> Result<Response<wire::SyncResponse>, Status> {
+        let terms = self.terms(&request)?;
+        match self.router.routes().sync.ask(Receive, terms.deadline).await {
+            Ok(never) => match never {},
+            Err(error) if error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED => {
+                Err(Status::unimplemented(error.to_string()))
+            }
+            Err(error) => Err(status(&error)),
+        }
     }
 }
 

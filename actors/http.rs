@@ -251,7 +251,9 @@ async fn status(door: web::Data<Door>) -> HttpResponse {
 async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payload) -> HttpResponse {
     if let Some(coding) = request.headers().get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let message = format!("content-encoding {coding:?} is not supported: send the body as it is");
-        return HttpResponse::UnsupportedMediaType().json(json!({ "error": message }));
+        return HttpResponse::UnsupportedMediaType()
+            .content_type("application/json")
+            .body(encode::json_error(&Error::invalid(SqlState::FEATURE_NOT_SUPPORTED, message), None));
     }
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
@@ -337,13 +339,15 @@ fn broken_off(broken: &Broken, limits: &Limits, rest: web::Payload) -> HttpRespo
         Broken::TooLong(longest) => {
             let limit = limits.statement_bytes_max;
             let message = format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}");
-            (StatusCode::PAYLOAD_TOO_LARGE, json!({ "error": message }).to_string().into_bytes())
+            let error = Error::limit(SqlState::LIMIT_EXCEEDED, message);
+            (StatusCode::PAYLOAD_TOO_LARGE, encode::json_error(&error, None))
         }
         Broken::TooSlow(error) => (StatusCode::REQUEST_TIMEOUT, encode::json_error(error, None)),
         Broken::NoRoom(error) => (status_of(error), encode::json_error(error, None)),
         Broken::Malformed(error) => {
             let message = format!("the body cannot be read: {error}");
-            (StatusCode::BAD_REQUEST, json!({ "error": message }).to_string().into_bytes())
+            let error = Error::invalid(SqlState::PROTOCOL_VIOLATION, message);
+            (StatusCode::BAD_REQUEST, encode::json_error(&error, None))
         }
     };
     let mut response = HttpResponse::build(status);

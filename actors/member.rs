@@ -7,6 +7,7 @@
 //!   is known not to have taken effect, until it is proposed again.
 //! * In a group of one, what is acknowledged is in the published view: a leader that serves reads it.
 
+use crate::actors::analytics::Slots;
 use crate::actors::messages::{Consistency, Propose, ReadIndex, Terms};
 use crate::actors::peers::Peers;
 use crate::actors::published::Published;
@@ -61,6 +62,8 @@ pub struct Seed {
     pub transit: Arc<Transit>,
     /// One large statement runs at a time.
     pub turn: Semaphore,
+    /// Long queries run a few at a time.
+    pub slots: Slots,
     /// Bytes of rows that an answer in one message may have.
     pub response_bytes_max: usize,
     /// How long a step of a streamed answer may take: as long as a whole statement.
@@ -244,6 +247,7 @@ mod tests {
                 clock,
                 transit: Transit::new(4 << 20, 1 << 20, 1 << 20),
                 turn: Semaphore::new(1),
+                slots: Slots::new(1),
                 response_bytes_max: 1 << 20,
                 step_max: Duration::from_secs(1),
                 stall_max: Duration::from_secs(1),

@@ -460,6 +460,10 @@ impl Question for Close {
 #[derive(Debug)]
 pub struct SyncProgress;
 
+/// An edge offers operations. No version takes them yet.
+#[derive(Debug)]
+pub struct Receive;
+
 /// How far an edge is behind its target.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SyncReport {
@@ -477,6 +481,13 @@ pub struct SyncReport {
     pub errors: u64,
     /// Operations that the target refuses for good.
     pub dead_letters: u64,
+}
+
+impl Question for Receive {
+    type Answer = std::convert::Infallible;
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
 }
 
 impl Question for SyncProgress {

@@ -14,6 +14,7 @@
 //! * The end is the reverse: doors close, storage flushes, actors go; 5 s in all, then the process ends anyway.
 
 pub mod admin;
+pub mod analytics;
 pub mod audit;
 pub mod auth;
 pub mod child;

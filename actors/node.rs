@@ -1,6 +1,5 @@
 //! A node put together: routes, actors, supervisor. Doors are opened by whoever starts it.
 
-use crate::actors::DaemonConfig;
 use crate::actors::child::{Watch, WhenHung};
 use crate::actors::executor::Executor;
 use crate::actors::forward::{Leaders, message_bytes_max};
@@ -16,6 +15,7 @@ use crate::actors::router::{Router, Routes};
 use crate::actors::storage::{self, Parts, Storage};
 use crate::actors::supervisor::Supervisor;
 use crate::actors::sync::Sync;
+use crate::actors::{DaemonConfig, analytics};
 use chronos::clock::{self, Clock};
 use chronos::config::{Bytes, Ceiling};
 use chronos::embedded::engine_options;
@@ -142,6 +142,7 @@ fn member_seed(
         clock: clock.clone(),
         transit: routes.transit.clone(),
         turn: tokio::sync::Semaphore::new(1),
+        slots: analytics::Slots::new(config.executors),
         response_bytes_max: config.limits.response_bytes_max,
         step_max: config.limits.request_timeout,
         stall_max: config.limits.stall_max,

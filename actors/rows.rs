@@ -13,6 +13,7 @@
 mod load;
 mod parcel;
 
+use crate::actors::analytics::Visit;
 use crate::actors::member::canceled;
 use crate::actors::messages::Terms;
 use crate::actors::route::Deadline;
@@ -121,6 +122,7 @@ impl Sink {
         mut rows: RowStream,
         pace: &Pace,
         load: &mut Load,
+        visit: &mut Visit<'_>,
         begun: impl FnOnce(),
     ) -> Result<Filled> {
         let mut begun = Some(begun);
@@ -128,9 +130,11 @@ impl Sink {
             load.settled(pace).await?;
             // Gone: nobody is left who wants the rest.
             let Some(seat) = self.seat(pace, load).await? else { return Ok(Filled::Whole) };
+            visit.step(pace.until()).await?;
             let Some(batch) = rows.next_batch()? else { return Ok(Filled::Whole) };
             let bytes = held_bytes(&batch);
             if batch.rows > 0 {
+                visit.found_rows();
                 if !load.fits(bytes) {
                     if begun.is_some() {
                         return Ok(Filled::NoRoom(bytes));

@@ -6,10 +6,11 @@
 //! Restart: nothing to rebuild.
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::messages::{SyncProgress, SyncReport};
+use crate::actors::messages::{Receive, SyncProgress, SyncReport};
 use crate::actors::published::Published;
 use crate::actors::route::Ask;
 use actix::{Actor, Context, Handler};
+use chronos::error::Error;
 use std::sync::Arc;
 
 /// Answers for the queue to the sync target.
@@ -37,5 +38,14 @@ impl Handler<Ask<SyncProgress>> for Sync {
     fn handle(&mut self, ask: Ask<SyncProgress>, _: &mut Self::Context) {
         let (SyncProgress, reply) = ask.open();
         reply.send(Ok((*self.published.sync()).clone()));
+    }
+}
+
+impl Handler<Ask<Receive>> for Sync {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Receive>, _: &mut Self::Context) {
+        let (Receive, reply) = ask.open();
+        reply.send(Err(Error::unsupported("this node is no sync target: receiving operations from edges is")));
     }
 }
