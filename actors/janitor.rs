@@ -46,6 +46,9 @@ const TURN_MAX: Duration = Duration::from_mins(1);
 /// between steps, and a step is done in seconds.
 const FLOOR_MARGIN: Duration = Duration::from_mins(1);
 
+/// How long tombstones are kept at least, however short the views are that this node allows: other nodes allow others.
+const FLOOR_AGE_MIN: Duration = Duration::from_mins(2);
+
 /// Entries that make a new floor worth an entry of its own.
 const FLOOR_ENTRIES_MIN: u64 = 10_000;
 
@@ -145,7 +148,7 @@ impl Janitor {
 
     /// A position that no running statement reads at, where one is old enough.
     fn floor(&mut self, now: Monotonic, version: LogIndex) -> Option<LogIndex> {
-        let age = self.seed.view_age_max + FLOOR_MARGIN;
+        let age = (self.seed.view_age_max + FLOOR_MARGIN).max(FLOOR_AGE_MIN);
         let mut floor = None;
         while self.positions.front().is_some_and(|(at, _)| *at + age <= now) {
             floor = self.positions.pop_front().map(|(_, version)| version);
