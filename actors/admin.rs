@@ -6,6 +6,8 @@
 //! * A change is answered once it is committed. Who has no answer looks at the members: a change made twice is refused by
 //!   name, so asking again harms nothing.
 
+use crate::actors::audit::audit_admin;
+use crate::actors::auth::{Caller, HANDED_ON, USER};
 use crate::actors::grpc;
 use crate::actors::messages::{ChangeGroup, TransferLead};
 use crate::actors::peers::dial::patient;
@@ -27,9 +29,6 @@ use tonic::{Request, Status};
 
 /// How long an operator waits for a group to agree.
 const ADMIN_WAIT: Duration = Duration::from_secs(10);
-
-/// Metadata of a request that another node has handed on.
-const HANDED_ON: &str = "x-chronos-handed-on";
 
 /// Does what operators ask for.
 #[derive(Clone)]
@@ -70,23 +69,39 @@ impl Admin {
         }
     }
 
-    /// Changes the group.
-    pub async fn change(&self, request: Request<ChangeMembersRequest>) -> Result<MembersResponse, Status> {
+    /// Changes the group, for a caller who may.
+    pub async fn change(
+        &self,
+        request: Request<ChangeMembersRequest>,
+        caller: &Caller,
+    ) -> Result<MembersResponse, Status> {
+        audit_admin(caller, &described(request.get_ref()));
         if let Some(address) = self.elsewhere(&request)? {
             let mut leader = self.connect(&address).await?;
-            return Ok(leader.change_members(self.handed_on(request.into_inner())?).await?.into_inner());
+            return Ok(leader.change_members(self.handed_on(request.into_inner(), caller)?).await?.into_inner());
         }
         let change = change_of(request.into_inner()).map_err(|error| grpc::status(&error))?;
+        match &change {
+            Change::Add { .. } => {
+                self.router.routes().peers.check_expected().map_err(|error| grpc::status(&error))?;
+            }
+            Change::Remove { .. } => {}
+        }
         let asked = self.router.routes().raft.ask(ChangeGroup(change), Deadline::after(ADMIN_WAIT)).await;
         asked.map_err(|error| grpc::status(&error))?;
         Ok(self.members())
     }
 
-    /// Hands leadership on.
-    pub async fn transfer(&self, request: Request<TransferLeaderRequest>) -> Result<TransferLeaderResponse, Status> {
+    /// Hands leadership on, for a caller who may.
+    pub async fn transfer(
+        &self,
+        request: Request<TransferLeaderRequest>,
+        caller: &Caller,
+    ) -> Result<TransferLeaderResponse, Status> {
+        audit_admin(caller, &format!("transfer to={:?}", request.get_ref().to));
         if let Some(address) = self.elsewhere(&request)? {
             let mut leader = self.connect(&address).await?;
-            return Ok(leader.transfer_leader(self.handed_on(request.into_inner())?).await?.into_inner());
+            return Ok(leader.transfer_leader(self.handed_on(request.into_inner(), caller)?).await?.into_inner());
         }
         let to = request.into_inner().to;
         let to = (!to.is_empty()).then_some(NodeId(to));
@@ -105,8 +120,12 @@ impl Admin {
         }
     }
 
-    fn handed_on<T>(&self, message: T) -> Result<Request<T>, Status> {
+    fn handed_on<T>(&self, message: T, caller: &Caller) -> Result<Request<T>, Status> {
         let mut request = Request::new(message);
+        // One word of visible characters, so it can always be a header.
+        if let Ok(user) = caller.user().parse() {
+            request.metadata_mut().insert(USER, user);
+        }
         request.metadata_mut().insert(HANDED_ON, tonic::metadata::MetadataValue::from_static("1"));
         self.router.routes().peers.sign(&mut request).map_err(|error| grpc::status(&error))?;
         Ok(request)
@@ -130,6 +149,17 @@ impl Admin {
         }
         let leader = raft.status.leader.as_ref().and_then(|leader| raft.status.membership.get(leader));
         leader.map(|leader| Some(leader.address.clone())).ok_or_else(no_leader)
+    }
+}
+
+/// A change as the audit line has it.
+fn described(request: &ChangeMembersRequest) -> String {
+    match &request.change {
+        Some(Wanted::Add(member)) => {
+            format!("add-node id={:?} address={:?} role={:?}", member.id, member.address, member.role)
+        }
+        Some(Wanted::Remove(id)) => format!("remove-node id={id:?}"),
+        None => "change-nothing".to_owned(),
     }
 }
 

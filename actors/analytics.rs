@@ -83,7 +83,7 @@ mod tests {
         visit.step(Deadline::after(Duration::ZERO)).await.is_ok()
     }
 
-    async fn long<'a>(slots: &'a Slots) -> Visit<'a> {
+    async fn long(slots: &Slots) -> Visit<'_> {
         let mut visit = slots.visit();
         for _ in 0..=BRIEF_STEPS {
             visit.step(later()).await.unwrap();

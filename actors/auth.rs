@@ -11,6 +11,7 @@
 //! | admin token | everything |
 //! | read-only token | statements that change nothing, by whatever words; see `chronos::sql::execute::Access` |
 //! | none, where no token is set | everything, as `Role::None` |
+//! | another node of the group | what it was asked for by somebody who may; see `peer_guard.rs` |
 //!
 //! * Tokens are compared by their SHA-256, in constant time: neither what is right nor how long it is shows in the time.
 //! * Who asks is found out before anything of a request's body is read.
@@ -27,7 +28,7 @@ use chronos::config;
 use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::Access;
 use chronos::sql::outline::Values;
-pub use peer_guard::PeerGuard;
+pub use peer_guard::{HANDED_ON, PeerGuard};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,12 +53,19 @@ pub struct Settings {
     pub tls: config::Tls,
     /// Whether `/metrics` is for everybody.
     pub metrics_open: bool,
+    /// Whether other nodes of a group are named.
+    pub names_peers: bool,
 }
 
 impl Settings {
     /// Those of a configuration.
     pub fn of(config: &config::Config) -> Settings {
-        Settings { auth: config.auth.clone(), tls: config.tls.clone(), metrics_open: config.http.metrics_open }
+        Settings {
+            auth: config.auth.clone(),
+            tls: config.tls.clone(),
+            metrics_open: config.http.metrics_open,
+            names_peers: config.cluster.peers(&config.node.id).next().is_some(),
+        }
     }
 }
 
@@ -70,6 +78,8 @@ pub enum Role {
     ReadOnly,
     /// Everything, since nobody is asked who he is.
     None,
+    /// What a node of the group hands on. Whoever asked it was admitted there, with a role that comes along.
+    Peer,
 }
 
 impl fmt::Display for Role {
@@ -78,6 +88,7 @@ impl fmt::Display for Role {
             Role::Admin => "Admin",
             Role::ReadOnly => "ReadOnly",
             Role::None => "None",
+            Role::Peer => "Peer",
         })
     }
 }
@@ -108,7 +119,8 @@ impl Caller {
     pub fn access(&self) -> Access {
         match self.role {
             Role::Admin | Role::None => Access::ReadWrite,
-            Role::ReadOnly => Access::ReadOnly,
+            // A peer's statements say themselves what their callers may do (forward.rs); without that they only read.
+            Role::ReadOnly | Role::Peer => Access::ReadOnly,
         }
     }
 
@@ -128,6 +140,7 @@ fn one_word(text: &str) -> Arc<str> {
 pub struct Guard {
     rules: ArcSwap<Rules>,
     tls: Option<Arc<Tls>>,
+    names_peers: bool,
     refused: AtomicU64,
 }
 
@@ -150,7 +163,7 @@ impl Guard {
     pub fn open(settings: &Settings) -> Result<Arc<Guard>> {
         let rules = ArcSwap::from_pointee(Rules::read(settings)?);
         let tls = Material::read(&settings.tls)?.map(Tls::new);
-        Ok(Arc::new(Guard { rules, tls, refused: AtomicU64::new(0) }))
+        Ok(Arc::new(Guard { rules, tls, names_peers: settings.names_peers, refused: AtomicU64::new(0) }))
     }
 
     /// Reads everything again, and takes all of it or nothing; says what it took.
@@ -185,6 +198,11 @@ impl Guard {
         self.rules.load().audited
     }
 
+    /// True where the settings name other nodes of a group.
+    pub fn names_peers(&self) -> bool {
+        self.names_peers
+    }
+
     /// True where requests need a token.
     pub fn asks_for_tokens(&self) -> bool {
         self.rules.load().tokens.is_asked_for()
@@ -199,9 +217,12 @@ impl Guard {
         let user = header(USER).map(one_word);
         let is_peer = self.rules.load().tokens.is_cluster(header(CLUSTER_TOKEN));
         match (need, is_peer) {
-            (Need::Peer, Some(false)) => return Err(peer_guard::no_member()),
+            (Need::Peer, _) => {
+                self.admit_peer(is_peer)?;
+                return Ok(Caller { role: Role::Peer, user });
+            }
             // What another node has handed on was asked for by somebody who may.
-            (Need::Peer, _) | (Need::Admin, Some(true)) => return Ok(Caller { role: Role::Admin, user }),
+            (Need::Admin, Some(true)) if header(HANDED_ON).is_some() => return Ok(Caller { role: Role::Peer, user }),
             (Need::Nothing | Need::AnyRole | Need::Admin, _) => {}
         }
         let role = match (need, self.role(header("authorization"))) {
@@ -213,9 +234,20 @@ impl Guard {
                 Access::ReadOnly.check_write()?;
                 Err(Error::internal("a reader was let in"))
             }
-            (Need::Nothing | Need::Peer | Need::AnyRole | Need::Admin, Role::Admin | Role::ReadOnly | Role::None) => {
-                Ok(Caller { role, user })
-            }
+            (
+                Need::Nothing | Need::Peer | Need::AnyRole | Need::Admin,
+                Role::Admin | Role::ReadOnly | Role::None | Role::Peer,
+            ) => Ok(Caller { role, user }),
+        }
+    }
+
+    /// Whether a caller is a node of the group, by what it has shown of the group's token; none where there is none.
+    fn admit_peer(&self, has_shown: Option<bool>) -> Result<()> {
+        match has_shown {
+            Some(false) => Err(peer_guard::no_member()),
+            // Roles would mean nothing to whoever need only call itself a peer.
+            None if self.asks_for_tokens() => Err(peer_guard::no_token()),
+            Some(true) | None => Ok(()),
         }
     }
 

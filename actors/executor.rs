@@ -21,10 +21,9 @@ use crate::actors::analytics::Visit;
 use crate::actors::lifeline::Lifeline;
 use crate::actors::member::{LOGGED_CHARS_MAX, Member, Seed, guarded, task};
 use crate::actors::messages::{
-    BatchFailure, Consistency, Execute, ExecuteBatch, Output, Query, Statement, Streamed, Terms,
+    BatchFailure, Consistency, Execute, ExecuteBatch, Freshness, Output, Query, Statement, Streamed, Terms,
 };
 use crate::actors::route::{Ask, Deadline, Reply};
-use crate::actors::router::LEADER_WAIT;
 use crate::actors::rows::{self, Filled, Load, Pace, Sink, held_bytes};
 use crate::actors::storage::Lent;
 use crate::actors::transit::{Hold, Side};
@@ -147,11 +146,28 @@ async fn run(member: &Member, statement: &Statement, terms: &Terms, task: &Task)
     check(statement)?;
     let _turn = member.turn(statement.sql.len(), terms).await?;
     ready(member, terms, statement.may_write()).await?;
+    let answer = evaluate(member, statement, terms, task).await;
+    if !statement.may_write() || !member.needs_word(&answer) {
+        return answer;
+    }
+    // Before its view is given back: another one is taken.
+    drop(answer);
+    confirm(member, terms).await?;
+    evaluate(member, statement, terms, task).await
+}
+
+async fn evaluate(member: &Member, statement: &Statement, terms: &Terms, task: &Task) -> Result<Answer> {
     let running = member.seed.library.execute(member, &statement.sql, task);
     match tokio::time::timeout_at(terms.deadline.instant(), running).await {
         Ok(answer) => answer,
         Err(_) => Err(member.late()),
     }
+}
+
+/// Waits for the word of a majority, for a statement that may write and came to an answer without it.
+async fn confirm(member: &Member, terms: &Terms) -> Result<()> {
+    let until = Deadline::after(terms.deadline.left().min(member.seed.leader_wait));
+    member.catch_up(terms.freshness.consistency == Consistency::Lease, until).await
 }
 
 /// Sends what a query finds. One without room for its first rows gives everything back, and is run again once there is
@@ -193,17 +209,20 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
         check(statement).map_err(|error| BatchFailure { statement: at, error })?;
     }
     let whole = |error| BatchFailure { statement: 0, error };
-    ready(member, terms, statements.iter().any(Statement::may_write)).await.map_err(whole)?;
+    let may_write = statements.iter().any(Statement::may_write);
+    ready(member, terms, may_write).await.map_err(whole)?;
     let mut hold = room_of_batch(member, &statements, terms).await.map_err(whole)?;
     let (texts, _room): (Vec<String>, Vec<Hold>) =
         statements.into_iter().map(|statement| (statement.sql, statement.hold)).unzip();
     let _turn = member.turn(texts.iter().map(String::len).sum(), terms).await.map_err(whole)?;
-    let task = task(terms);
-    let running = member.seed.library.execute_batch(member, &texts, &task);
-    let answers = match tokio::time::timeout_at(terms.deadline.instant(), running).await {
-        Ok(answers) => answers.map_err(|(statement, error)| BatchFailure { statement, error })?,
-        Err(_) => return Err(whole(member.late())),
-    };
+    let mut answers = evaluate_batch(member, &texts, terms).await;
+    let answered = answers.as_ref().map(drop).map_err(|(_, error)| error.clone());
+    if may_write && member.needs_word(&answered) {
+        drop(answers);
+        confirm(member, terms).await.map_err(whole)?;
+        answers = evaluate_batch(member, &texts, terms).await;
+    }
+    let answers = answers.map_err(|(statement, error)| BatchFailure { statement, error })?;
     let mut outputs = Vec::with_capacity(answers.len());
     for (statement, answer) in answers.into_iter().enumerate() {
         outputs.push(match answer {
@@ -223,6 +242,15 @@ async fn run_batch(member: &Member, statements: Vec<Statement>, terms: &Terms) -
     Ok(outputs)
 }
 
+async fn evaluate_batch(member: &Member, texts: &[String], terms: &Terms) -> Result<Vec<Answer>, (usize, Error)> {
+    let task = task(terms);
+    let running = member.seed.library.execute_batch(member, texts, &task);
+    match tokio::time::timeout_at(terms.deadline.instant(), running).await {
+        Ok(answers) => answers,
+        Err(_) => Err((0, member.late())),
+    }
+}
+
 /// Room for what a batch answers: before it begins, since afterwards it cannot fail for want of it any more.
 async fn room_of_batch(member: &Member, statements: &[Statement], terms: &Terms) -> Result<Hold> {
     let seed = &member.seed;
@@ -236,16 +264,20 @@ async fn room_of_batch(member: &Member, statements: &[Statement], terms: &Terms)
 /// Waits until the statement can run here: a write until this node leads, a read until its view holds all that it must
 /// see. A stale read needs no more than what is there.
 async fn ready(member: &Member, terms: &Terms, may_write: bool) -> Result<()> {
-    if terms.consistency == Consistency::Stale && !may_write {
-        return Ok(());
+    let Freshness { consistency, max_staleness } = terms.freshness;
+    if consistency == Consistency::Stale && !may_write {
+        return match max_staleness {
+            Some(age) => member.check_age(age, terms.deadline).await,
+            None => Ok(()),
+        };
     }
-    let until = Deadline::after(terms.deadline.left().min(LEADER_WAIT));
+    let until = Deadline::after(terms.deadline.left().min(member.seed.leader_wait));
     let is_alone = member.seed.published.raft().status.membership.members.len() <= 1;
     if may_write || is_alone {
         member.seed.published.serving(until.instant()).await?;
         return member.seed.raft.present(terms.deadline).await;
     }
-    member.catch_up(terms.consistency == Consistency::Lease, until).await
+    member.catch_up(consistency == Consistency::Lease, until).await
 }
 
 fn check(statement: &Statement) -> Result<()> {

@@ -10,35 +10,46 @@
 //!
 //! * What was not begun there is tried again, where the leader is then, up to the deadline.
 //! * What may have been begun and has no answer is in doubt, unless the client has named the request: the same name is
-//!   never executed twice, so it is asked again.
+//!   never executed twice, so it is asked again. In doubt it stays until somebody knows: a later attempt that is not begun
+//!   says nothing of the first one.
+//! * A leader that stands still is not waited for beyond its succession, but for [`LAST_WORD`].
 //! * A forwarded statement is not handed on again: two nodes that take each other for the leader would never end.
 
 use crate::actors::grpc::Limits;
-use crate::actors::messages::{BatchFailure, Consistency, Output, OutputColumn, Statement, Terms};
+use crate::actors::messages::{BatchFailure, Freshness, Output, OutputColumn, Statement, Terms};
 use crate::actors::peers::Peers;
 use crate::actors::peers::dial::patient;
 use crate::actors::proto::wire::forward_service_client::ForwardServiceClient;
 use crate::actors::proto::wire::forward_service_server::{ForwardService, ForwardServiceServer};
 use crate::actors::proto::wire::{ForwardRequest, ForwardResponse, SqlResponse, Value as WireValue, value};
 use crate::actors::proto::{self};
+use crate::actors::published::RaftReport;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use crate::actors::transit::Hold;
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
+use chronos::ids::Term;
 use chronos::machine::RequestId;
+use chronos::raft::NodeId;
 use chronos::sql::batch::{Batch, ColumnBuilder};
 use chronos::sql::execute::Access;
 use chronos::sql::text;
 use chronos::sql::value::{DataType, Value};
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 /// How much earlier than the client's deadline the leader's answer is wanted.
 const RETURN_MARGIN: Duration = Duration::from_millis(5);
+
+/// How long a leader that was succeeded may still answer. Where it is there it knows of its successor and what became of
+/// its entries within some heartbeats; where it hangs, nobody waits longer for it than for an election.
+const LAST_WORD: Duration = Duration::from_millis(500);
 
 /// The connections to leaders, past and present: as many as a group has members.
 #[derive(Default)]
@@ -52,6 +63,45 @@ pub enum Elsewhere {
     Answered(Result<Vec<Output>, BatchFailure>),
     /// They were not begun.
     NotBegun(Error),
+    /// They may have been; their name lets them be asked again.
+    Unknown(Error),
+}
+
+/// A leader, for as long as it is one.
+pub struct Leadership {
+    reports: watch::Receiver<Arc<RaftReport>>,
+    leader: NodeId,
+    term: Term,
+}
+
+impl Leadership {
+    /// Of whoever leads by this report, which the receiver has seen.
+    pub fn new(reports: &watch::Receiver<Arc<RaftReport>>, leader: &NodeId, term: Term) -> Leadership {
+        Leadership { reports: reports.clone(), leader: leader.clone(), term }
+    }
+
+    /// Waits until it has a successor.
+    async fn ended(&self) {
+        let is_over = |report: &Arc<RaftReport>| {
+            let status = &report.status;
+            status.leader.as_ref().is_some_and(|leader| *leader != self.leader || status.term != self.term)
+        };
+        // Without a sender this node is stopping.
+        let _ = self.reports.clone().wait_for(is_over).await;
+    }
+
+    /// Runs work for as long as the leader leads, and a moment longer; none where it has not come to an end by then.
+    async fn during<T>(&self, work: impl Future<Output = T>, moment: Duration) -> Option<T> {
+        let succeeded = async {
+            self.ended().await;
+            tokio::time::sleep(moment).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = succeeded => None,
+        }
+    }
 }
 
 impl Leaders {
@@ -62,11 +112,13 @@ impl Leaders {
         statements: &[Statement],
         is_batch: bool,
         terms: &Terms,
+        leadership: &Leadership,
         (peers, bytes_max): (&Peers, usize),
     ) -> Elsewhere {
-        let channel = match self.channel(address, peers).await {
-            Ok(channel) => channel,
-            Err(error) => return Elsewhere::NotBegun(error),
+        let channel = match leadership.during(self.channel(address, peers), Duration::ZERO).await {
+            Some(Ok(channel)) => channel,
+            Some(Err(error)) => return Elsewhere::NotBegun(error),
+            None => return Elsewhere::NotBegun(Error::unavailable(format!("{address} leads no more"))),
         };
         let mut client = ForwardServiceClient::new(channel)
             .max_decoding_message_size(bytes_max)
@@ -77,10 +129,26 @@ impl Leaders {
         if let Err(error) = peers.sign(&mut request) {
             return Elsewhere::NotBegun(error);
         }
-        match client.forward(request).await {
-            Ok(response) => answered(response.into_inner(), is_batch),
-            Err(status) => self.failed(address, &status, terms),
+        match leadership.during(client.forward(request), LAST_WORD).await {
+            Some(Ok(response)) => match answered(response.into_inner(), is_batch) {
+                // The leader does not know either, and the name lets another one be asked.
+                Elsewhere::Answered(Err(failure))
+                    if failure.error.kind() == Kind::InDoubt && terms.request.is_some() =>
+                {
+                    Elsewhere::Unknown(failure.error)
+                }
+                known @ (Elsewhere::Answered(_) | Elsewhere::NotBegun(_) | Elsewhere::Unknown(_)) => known,
+            },
+            Some(Err(status)) => self.failed(address, &status, terms),
+            None => self.succeeded(address, terms),
         }
+    }
+
+    /// The leader was succeeded, and has said nothing of the statements.
+    fn succeeded(&self, address: &str, terms: &Terms) -> Elsewhere {
+        // Whoever waits on the same connection decides for itself; the next one makes a new one.
+        self.lock().remove(address);
+        unknown(terms, Error::in_doubt(format!("the leader at {address} was succeeded before it answered")))
     }
 
     async fn channel(&self, address: &str, peers: &Peers) -> Result<Channel> {
@@ -98,7 +166,7 @@ impl Leaders {
         // A connection that broke is not used again.
         self.lock().remove(address);
         let text = format!("the leader at {address}: {}", status.message());
-        if was_refused(status) || status.code() == Code::ResourceExhausted || terms.request.is_some() {
+        if was_refused(status) || was_not_read(status.code()) {
             return Elsewhere::NotBegun(Error::unavailable(text));
         }
         let error = if status.code() == Code::DeadlineExceeded {
@@ -106,12 +174,20 @@ impl Leaders {
         } else {
             Error::in_doubt(format!("no answer from {text}"))
         };
-        Elsewhere::Answered(Err(BatchFailure { statement: 0, error }))
+        unknown(terms, error)
     }
 
     /// No code panics while it holds this lock.
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Channel>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What may have been begun: named, it is asked again.
+fn unknown(terms: &Terms, error: Error) -> Elsewhere {
+    match &terms.request {
+        Some(_) => Elsewhere::Unknown(error),
+        None => Elsewhere::Answered(Err(BatchFailure { statement: 0, error })),
     }
 }
 
@@ -134,6 +210,20 @@ fn was_refused(status: &Status) -> bool {
     false
 }
 
+/// True for what is said of a request before it is begun: there is no room, or its sender is not taken for a peer. The
+/// fate of a statement is never told by a status.
+fn was_not_read(code: Code) -> bool {
+    matches!(
+        code,
+        Code::ResourceExhausted
+            | Code::Unauthenticated
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::InvalidArgument
+            | Code::Unimplemented
+    )
+}
+
 fn request(statements: &[Statement], batch: bool, terms: &Terms, wait: Duration) -> ForwardRequest {
     let (mut client_id, mut sequence, mut request_id) = (String::new(), 0, Vec::new());
     match &terms.request {
@@ -145,8 +235,8 @@ fn request(statements: &[Statement], batch: bool, terms: &Terms, wait: Duration)
         sql: statements.iter().map(|statement| statement.sql.clone()).collect(),
         batch,
         deadline_ms: wait.as_millis() as u64,
-        consistency: terms.consistency.name().to_owned(),
-        read_only: terms.access == Access::ReadOnly,
+        consistency: terms.freshness.consistency.name().to_owned(),
+        may_write: terms.access == Access::ReadWrite,
         client_id,
         sequence,
         request_id,
@@ -277,8 +367,8 @@ impl ForwardDoor {
         Ok(Terms {
             deadline: Deadline::after(wait),
             whole: None,
-            consistency: Consistency::parse(&request.consistency)?,
-            access: if request.read_only { Access::ReadOnly } else { Access::ReadWrite },
+            freshness: Freshness::parse(Some(&request.consistency), None)?,
+            access: if request.may_write { Access::ReadWrite } else { Access::ReadOnly },
             request: named,
         })
     }

@@ -9,11 +9,12 @@
 //! thread. `chronos bench` measures what a statement takes.
 //!
 //! * Only while the node serves: whoever must wait for a leader or a restart waits in an executor.
-//! * What is begun here and met a conflict goes on in an executor, which may hold latches.
+//! * What is begun here and met a conflict goes on in an executor, which may hold latches. So does what came to its answer
+//!   without committing anything, in a group of several: only there it can wait for the others' word.
 //! * A statement that panics here is an error of that statement, as on an executor.
 
 use crate::actors::member::{Member, Seed, guarded, task};
-use crate::actors::messages::{Consistency, Output, Statement, Terms};
+use crate::actors::messages::{Consistency, Freshness, Output, Statement, Terms};
 use crate::actors::rows::held_bytes;
 use chronos::error::Result;
 use chronos::sql::batch::Batch;
@@ -46,9 +47,12 @@ impl Front {
         if !raft.serves || !self.seed.raft.is_live() {
             return None;
         }
-        // In a group of several a read needs the others' word, which is waited for in an executor.
+        // In a group of several a read needs the others' word, and one of a certain age raft's: both are waited for in an
+        // executor.
         let is_alone = raft.status.membership.members.len() <= 1;
-        if !is_alone && terms.consistency != Consistency::Stale && !statement.may_write() {
+        let Freshness { consistency, max_staleness } = terms.freshness;
+        let waits = max_staleness.is_some() || (!is_alone && consistency != Consistency::Stale);
+        if waits && !statement.may_write() {
             return None;
         }
         let member = Member::new(&self.seed, self.seed.parts.lent().ok()?, terms);
@@ -56,6 +60,7 @@ impl Front {
         let running = self.seed.library.execute_brief(&member, &statement.sql, &task);
         let running = guarded(&statement.sql, async { running.await.transpose() });
         match tokio::time::timeout_at(terms.deadline.instant(), running).await {
+            Ok(answer) if !is_alone && statement.may_write() && member.needs_word(&answer) => None,
             Ok(answer) => answer.and_then(|answer| answer.map(|one| whole(one, &self.seed)).transpose()).transpose(),
             Err(_) => Some(Err(member.late())),
         }

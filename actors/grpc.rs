@@ -20,9 +20,10 @@ use crate::actors::audit::audit;
 use crate::actors::auth::{Caller, Guard, Need};
 use crate::actors::format::Format;
 use crate::actors::forward;
+use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
-use crate::actors::messages::{Consistency, Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::messages::{Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::peers::dial::keep_links;
 use crate::actors::peers::{self, Peers};
 use crate::actors::pieces::{PIECE_BYTES, Pieces};
@@ -78,6 +79,9 @@ const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 /// What the standard health service is asked about: every service of ours, and "" for all of them.
 const SERVICES: [&str; 6] =
     ["", "raft.AdminService", "raft.HealthService", "raft.SqlService", "raft.SyncService", "raft.SyncStatusService"];
+
+/// What whoever may read may ask the admin's service, as over HTTP: `GET /admin/members`, `/status` and `/metrics`.
+const READING: [&str; 2] = ["/raft.AdminService/Members", "/raft.AdminService/Report"];
 
 /// What the door must know.
 #[derive(Clone, Copy, Debug)]
@@ -177,7 +181,7 @@ async fn serve(
         .max_encoding_message_size(limits.response_bytes_max + envelope);
     let sync = SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
-    let reporting = tokio::spawn(report_health(reporter, published.clone()));
+    let reporting = tokio::spawn(report_health(reporter, published.clone(), peers.clone()));
     let linking = tokio::spawn(keep_links(peers.clone(), published.clone()));
     let reflect = || {
         tonic_reflection::server::Builder::configure()
@@ -194,12 +198,20 @@ async fn serve(
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(before.service(sql, statements, Need::AnyRole))
-        .add_service(before.service(forward::service(router.clone(), limits), statements, Need::Peer))
+        .add_service(before.for_peers(forward::service(router.clone(), limits), statements, &published))
         // Its frames are small, and what they carry is bounded by the window of replication.
-        .add_service(Guarded::new(peers::service::service(peers, published, router.clone()), &guard, Need::Peer))
+        .add_service(Guarded::for_peers(
+            peers::service::service(peers, published.clone(), router.clone()),
+            &guard,
+            published.clone(),
+        ))
         .add_service(before.service(sync, statements, Need::Admin))
         .add_service(before.service(HealthServiceServer::new(door.clone()), Messages::Question, Need::AnyRole))
-        .add_service(before.service(snapshot::service(router.clone()), Messages::Question, Need::Admin))
+        .add_service(
+            before
+                .service(snapshot::service(router.clone()), Messages::Question, Need::Admin)
+                .but_for_reading(&READING),
+        )
         .add_service(before.service(SyncStatusServiceServer::new(door), Messages::Question, Need::AnyRole))
         // For whoever watches over the node, as `/health` is.
         .add_service(before.service(health, Messages::Question, Need::Nothing))
@@ -225,17 +237,26 @@ struct Before<'a> {
 impl Before<'_> {
     /// The service behind its gate, and that behind the guard.
     fn service<S>(&self, service: S, messages: Messages, need: Need) -> Guarded<Gate<S>> {
-        Guarded::new(Gate::new(service, self.transit.clone(), self.limits, messages), self.guard, need)
+        Guarded::new(self.gate(service, messages), self.guard, need)
+    }
+
+    /// The same for other nodes.
+    fn for_peers<S>(&self, service: S, messages: Messages, published: &Arc<Published>) -> Guarded<Gate<S>> {
+        Guarded::for_peers(self.gate(service, messages), self.guard, published.clone())
+    }
+
+    fn gate<S>(&self, service: S, messages: Messages) -> Gate<S> {
+        Gate::new(service, self.transit.clone(), self.limits, messages)
     }
 }
 
 /// Keeps `grpc.health.v1` in step with what this node can do.
-async fn report_health(reporter: tonic_health::server::HealthReporter, published: Arc<Published>) {
+async fn report_health(reporter: tonic_health::server::HealthReporter, published: Arc<Published>, peers: Arc<Peers>) {
     let mut interval = tokio::time::interval(HEALTH_INTERVAL);
     let mut before = None;
     loop {
         interval.tick().await;
-        let serves = published.raft().can_serve();
+        let serves = published.raft().obstacle(|leader| peers.is_linked(leader)).is_none();
         if before != Some(serves) {
             before = Some(serves);
             let status =
@@ -266,18 +287,18 @@ impl Door {
             }
             None => None,
         };
-        let consistency = match metadata.get("x-chronos-consistency").map(MetadataValue::to_str) {
-            None => Consistency::default(),
-            Some(Ok(text)) => Consistency::parse(text).map_err(|error| status(&error))?,
-            Some(Err(_)) => return Err(Status::invalid_argument("x-chronos-consistency is not text")),
+        let text = |name: &'static str| {
+            let value = metadata.get(name).map(MetadataValue::to_str).transpose();
+            value.map_err(|_| Status::invalid_argument(format!("{name} is not text")))
         };
+        let freshness = Freshness::parse(text(CONSISTENCY)?, text(MAX_STALENESS)?).map_err(|error| status(&error))?;
         // Our word on what became of the request should still reach the client: a tenth, at most 10 ms, is kept for it.
         let in_time = |wait: Duration| Deadline::after(wait.saturating_sub((wait / 10).min(Duration::from_millis(10))));
         let deadline = in_time(asked.unwrap_or(self.limits.request_timeout).min(self.limits.request_timeout));
         let whole = asked.map(in_time);
         let header = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let name = request_id(header).map_err(|error| status(&error))?;
-        Ok(Terms { deadline, whole, consistency, request: name, access })
+        Ok(Terms { deadline, whole, freshness, request: name, access })
     }
 
     /// What stands in the log about statements that are about to run.
@@ -306,7 +327,7 @@ impl Door {
 }
 
 /// Who the guard found. A service that nobody guards has no callers.
-fn caller_of<T>(request: &Request<T>) -> Result<&Caller, Status> {
+pub fn caller_of<T>(request: &Request<T>) -> Result<&Caller, Status> {
     request.extensions().get().ok_or_else(|| Status::unauthenticated("nobody has looked who asks"))
 }
 

@@ -38,7 +38,7 @@ use crate::actors::grpc::{Limits, check_length};
 use crate::actors::messages::{Statement, Terms, request_id};
 use crate::actors::metrics::Door as Named;
 use crate::actors::pieces::Pieces;
-use crate::actors::published::{Published, role_name};
+use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use crate::actors::tls::Tls;
@@ -200,7 +200,7 @@ async fn only_post() -> HttpResponse {
 async fn health(door: web::Data<Door>) -> HttpResponse {
     let body = match door.router.health().await {
         Ok(report) => {
-            let mut body = json!({ "status": "ok", "role": role_name(report.role), "term": report.term.0 });
+            let mut body = json!({ "status": "ok", "role": report.role, "term": report.term.0 });
             if let Some(reason) = report.degraded {
                 body["status"] = "degraded".into();
                 body["reason"] = reason.into();
@@ -210,7 +210,9 @@ async fn health(door: web::Data<Door>) -> HttpResponse {
         // The process answers, so it lives; what judges it does not at the moment.
         Err(error) => {
             let raft = door.published.raft();
-            let (role, term) = (role_name(raft.status.role), raft.status.term.0);
+            let identity = door.router.routes().peers.identity();
+            let role = raft.role_of(identity.as_ref().map_or("", |own| &own.id.0));
+            let term = raft.status.term.0;
             json!({ "status": "degraded", "role": role, "term": term, "reason": error.to_string() })
         }
     };
@@ -222,10 +224,10 @@ async fn readiness(door: web::Data<Door>) -> HttpResponse {
     let raft = door.published.raft();
     let reason = if !absent.is_empty() {
         format!("restarting: {}", absent.join(", "))
-    } else if raft.can_serve() {
-        return HttpResponse::Ok().json(json!({ "ready": true }));
+    } else if let Some(obstacle) = raft.obstacle(|leader| door.router.routes().peers.is_linked(leader)) {
+        obstacle
     } else {
-        raft.outcast().unwrap_or_else(|| format!("no leader (term {})", raft.status.term))
+        return HttpResponse::Ok().json(json!({ "ready": true }));
     };
     HttpResponse::ServiceUnavailable().json(json!({ "ready": false, "reason": reason }))
 }
@@ -264,8 +266,8 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
         Err(broken) => return broken_off(&broken, &door.limits, payload),
     };
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let (asked, consistency, name) =
-        match body::read(&body).and_then(|(asked, level)| Ok((asked, level, request_id(header)?))) {
+    let (asked, freshness, name) =
+        match body::read(&body).and_then(|(asked, freshness)| Ok((asked, freshness, request_id(header)?))) {
             Ok(read) => read,
             Err(error) => return failed(&error, None),
         };
@@ -277,7 +279,7 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
         Err(error) => return failed(&error, None),
     };
     let deadline = Deadline::after(door.limits.request_timeout);
-    let terms = Terms { deadline, whole: None, consistency, request: name, access: caller.access() };
+    let terms = Terms { deadline, whole: None, freshness, request: name, access: caller.access() };
     note(&door, &caller, &asked);
     run(&door, asked, hold, terms, wants_csv(&request)).await
 }

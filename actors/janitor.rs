@@ -7,13 +7,18 @@
 //! is asked for. Snapshots are made on demand only; what seals the hot store when the log asks for it is the engine, which
 //! alone knows how long the log is.
 //!
+//! In a group it has copies compared ([`compare`]).
+//!
 //! * It proposes only where something would change: an idle node's log stands still.
 //! * Raising a mark twice changes nothing, so a proposal lost or repeated needs no care.
 //!
 //! Restart: nothing to rebuild. Marks live in the catalog.
 
+pub mod compare;
+
 use crate::actors::lifeline::Lifeline;
 use crate::actors::messages::{Content, ContentHash, DamageMet, Propose};
+use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Ask, Deadline, Route};
@@ -24,10 +29,11 @@ use chronos::error::{Error, Result};
 use chronos::hlc::Timestamp;
 use chronos::ids::LogIndex;
 use chronos::machine::{Body, Command};
-use chronos::raft::Role;
+use chronos::raft::{NodeId, Role};
 use chronos::sql::execute::next_backfill;
 use chronos::storage::content_hash::content_hash;
 use chronos::storage::scrub::{Next, Scrub};
+use compare::Comparing;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,6 +77,12 @@ pub struct Seed {
     pub interval: Duration,
     /// How often every block on disk is read and verified.
     pub scrub_interval: Duration,
+    /// How often copies are compared.
+    pub compare_interval: Duration,
+    /// This node.
+    pub id: NodeId,
+    /// The others.
+    pub peers: Arc<Peers>,
     /// How long a view may be read. Tombstones are kept for statements that began before them.
     pub view_age_max: Duration,
     /// What storage left.
@@ -92,6 +104,7 @@ pub struct Janitor {
     swept: Option<Monotonic>,
     evicted: Monotonic,
     scrub: Scrub,
+    comparing: Comparing,
     /// The last content hash: asked for again at the same position it costs nothing.
     content: Option<Content>,
     /// A turn is under way: the next one waits for it.
@@ -105,6 +118,7 @@ impl Janitor {
         let lent = seed.parts.lent()?;
         let evicted = seed.clock.monotonic();
         let scrub = Scrub::resume(seed.scrub_interval, evicted, &seed.published.scrub());
+        let comparing = Comparing::new(seed.compare_interval, evicted);
         Ok(Janitor {
             seed,
             lent,
@@ -112,6 +126,7 @@ impl Janitor {
             swept: None,
             evicted,
             scrub,
+            comparing,
             content: None,
             busy: false,
             _lifeline: lifeline,
@@ -220,6 +235,7 @@ impl Actor for Janitor {
     fn started(&mut self, context: &mut Self::Context) {
         let every = self.seed.interval.clamp(Duration::from_millis(10), TURN_MAX);
         context.run_interval(every, Janitor::turn);
+        context.run_interval(compare::LOOK, Janitor::compare);
         self.scrub(context);
     }
 }

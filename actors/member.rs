@@ -6,9 +6,15 @@
 //! * A deadline that passes leaves a write in doubt once it has been proposed, and not before. One that has met a conflict
 //!   is known not to have taken effect, until it is proposed again.
 //! * In a group of one, what is acknowledged is in the published view: a leader that serves reads it.
+//! * In a group of several a leader may have been succeeded without knowing. What it commits proves that it was not; what
+//!   it answers from its view alone (rows, no effect, an error) proves nothing. A statement that may write is evaluated at
+//!   once, for nearly all of them commit something; one that came to such an answer is evaluated again behind the word of
+//!   a majority ([`Member::needs_word`]).
+//! * A lease is not looked at again once the view is taken: the view holds all that was committed when it was looked at,
+//!   which was after the statement had come.
 
 use crate::actors::analytics::Slots;
-use crate::actors::messages::{Consistency, Propose, ReadIndex, Terms};
+use crate::actors::messages::{Consistency, Freshness, Propose, ReadIndex, Staleness, Terms};
 use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
@@ -16,6 +22,7 @@ use crate::actors::route::{Deadline, Effect, Route, late};
 use crate::actors::storage::{Lent, Parts};
 use crate::actors::transit::Transit;
 use chronos::clock::Clock;
+use chronos::config::Span;
 use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::hlc::Timestamp;
 use chronos::ids::OriginUid;
@@ -60,6 +67,8 @@ pub struct Seed {
     pub clock: Arc<dyn Clock>,
     /// Room for answers.
     pub transit: Arc<Transit>,
+    /// How long a statement waits for a leader.
+    pub leader_wait: Duration,
     /// One large statement runs at a time.
     pub turn: Semaphore,
     /// Long queries run a few at a time.
@@ -83,6 +92,8 @@ pub struct Member {
     access: Access,
     /// Where its write stands, a [`Way`] as a number.
     way: AtomicU8,
+    /// It has looked at a view without the leader's word.
+    has_guessed: AtomicBool,
 }
 
 /// How far a statement's write has come.
@@ -100,7 +111,7 @@ enum Way {
 impl Member {
     /// For one statement, on an engine that storage has lent.
     pub fn new(seed: &Arc<Seed>, lent: Lent, terms: &Terms) -> Member {
-        let Terms { consistency, access, .. } = *terms;
+        let Terms { freshness: Freshness { consistency, .. }, access, .. } = *terms;
         Member {
             seed: seed.clone(),
             lent,
@@ -108,7 +119,33 @@ impl Member {
             is_fresh: AtomicBool::new(false),
             access,
             way: AtomicU8::new(Way::Here as u8),
+            has_guessed: AtomicBool::new(false),
         }
+    }
+
+    /// True where an answer rests on nothing but a view of this node's own, which another leader's commits may have
+    /// overtaken: nothing of the statement was committed, as far as it is known, and nobody has confirmed the view.
+    pub fn needs_word<T>(&self, answer: &Result<T>) -> bool {
+        let says_something = match answer {
+            Ok(_) => true,
+            Err(error) => match error.kind() {
+                Kind::Invalid => true,
+                // They say nothing of rows, and most are about this node.
+                Kind::Conflict
+                | Kind::Limit
+                | Kind::Overloaded
+                | Kind::Unavailable
+                | Kind::InDoubt
+                | Kind::Damaged
+                | Kind::Io
+                | Kind::Internal => false,
+            },
+        };
+        says_something
+            && self.has_guessed.load(Ordering::Acquire)
+            && !self.is_fresh.load(Ordering::Acquire)
+            && self.way.load(Ordering::Acquire) != Way::Proposed as u8
+            && self.seed.published.raft().status.membership.members.len() > 1
     }
 
     /// The turn of a statement whose text has so many bytes, for as long as it runs; a small one needs none. Whoever waits
@@ -126,10 +163,16 @@ impl Member {
 
     /// Waits until this node's view holds everything that is committed now, by the leader's word.
     pub async fn catch_up(&self, lease: bool, until: Deadline) -> Result<()> {
+        let mut lease = lease;
         loop {
+            lease = lease && self.seed.published.holds_lease(self.seed.clock.monotonic());
             match self.seed.raft.ask(ReadIndex { lease }, until).await {
                 Ok(index) => {
                     self.lent.reach(index, until).await?;
+                    if lease && !self.seed.published.holds_lease(self.seed.clock.monotonic()) {
+                        // The view was a long time coming: what the lease stood for has to be asked for.
+                        continue;
+                    }
                     self.is_fresh.store(true, Ordering::Release);
                     return Ok(());
                 }
@@ -140,6 +183,19 @@ impl Member {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Refuses what this node has where it may be older than that.
+    pub async fn check_age(&self, max: Duration, until: Deadline) -> Result<()> {
+        let age = self.seed.raft.ask(Staleness, until).await?;
+        if age.is_some_and(|age| age <= max) {
+            return Ok(());
+        }
+        let found = age.map_or("of unknown age: no leader has shown it since the start".to_owned(), |age| {
+            format!("{} ms old", age.as_millis())
+        });
+        Err(Error::unavailable(format!("what this node has is {found}, max_staleness is {}", Span(max)))
+            .hint("ask another node, or read linearizable"))
     }
 
     /// The deadline came before the statement's answer.
@@ -162,6 +218,7 @@ impl Member {
 impl Group for Member {
     fn view(&self) -> Result<View> {
         let raft = self.seed.published.raft();
+        self.has_guessed.store(true, Ordering::Release);
         match self.consistency {
             Consistency::Stale => Ok(self.lent.handle.view()),
             Consistency::Lease | Consistency::Linearizable if raft.serves || self.is_fresh.load(Ordering::Acquire) => {
@@ -231,27 +288,74 @@ mod tests {
     use chronos::clock::SystemClock;
     use chronos::error::Kind;
 
+    /// A node that serves as far as it knows, in a group of so many.
+    fn serving(members: usize) -> Arc<Published> {
+        let published = Arc::new(Published::default());
+        let mut report = (*published.raft()).clone();
+        let named = |at| (chronos::raft::NodeId(format!("n{at}")), chronos::raft::Member::default());
+        report.status.membership = chronos::raft::Membership::of((0..members).map(named));
+        report.serves = true;
+        published.set_raft(report);
+        published
+    }
+
+    fn seed(node: &Running, published: Arc<Published>) -> Arc<Seed> {
+        let (pool, clock) = (Pool::new(1 << 20), Arc::new(SystemClock));
+        Arc::new(Seed {
+            library: Arc::new(Library::new(chronos::sql::execute::Limits::default(), pool.clone(), clock.clone())),
+            pool,
+            parts: node.parts.clone(),
+            peers: Arc::default(),
+            published,
+            raft: route("raft").1,
+            clock,
+            transit: Transit::new(4 << 20, 1 << 20, 1 << 20),
+            leader_wait: Duration::from_secs(1),
+            turn: Semaphore::new(1),
+            slots: Slots::new(1),
+            response_bytes_max: 1 << 20,
+            step_max: Duration::from_secs(1),
+            stall_max: Duration::from_secs(1),
+        })
+    }
+
+    #[test]
+    fn an_answer_that_committed_nothing_needs_the_word_of_the_others() {
+        let directory = tempfile::tempdir().unwrap();
+        on_a_system(async {
+            let node = Running::start(directory.path()).await;
+            let terms = crate::actors::tests::node::terms();
+            let (done, wrong) = (Ok(()), Err::<(), _>(Error::invalid(SqlState::UNIQUE_VIOLATION, "a duplicate")));
+            let several = seed(&node, serving(3));
+            let member = Member::new(&several, node.parts.lent().unwrap(), &terms);
+            assert!(!member.needs_word(&wrong), "it has not looked at anything");
+            member.view().unwrap();
+            assert!(member.needs_word(&done) && member.needs_word(&wrong));
+            assert!(!member.needs_word(&Err::<(), _>(Error::unavailable("no leader"))));
+            let _answer = member.propose(Vec::new());
+            assert!(!member.needs_word(&done) && !member.needs_word(&wrong), "the log has judged");
+            member.conflicted();
+            member.view().unwrap();
+            assert!(member.needs_word(&done), "what was proposed is known to be nothing");
+            member.is_fresh.store(true, Ordering::Release);
+            assert!(!member.needs_word(&done) && !member.needs_word(&wrong));
+            drop(member);
+            let alone = seed(&node, serving(1));
+            let member = Member::new(&alone, node.parts.lent().unwrap(), &terms);
+            member.view().unwrap();
+            assert!(!member.needs_word(&done), "nobody else can lead");
+            drop(member);
+            drop((several, alone));
+            node.stop().await;
+        });
+    }
+
     #[test]
     fn a_deadline_leaves_in_doubt_only_what_was_proposed() {
         let directory = tempfile::tempdir().unwrap();
         on_a_system(async {
             let node = Running::start(directory.path()).await;
-            let (pool, clock) = (Pool::new(1 << 20), Arc::new(SystemClock));
-            let seed = Arc::new(Seed {
-                library: Arc::new(Library::new(chronos::sql::execute::Limits::default(), pool.clone(), clock.clone())),
-                pool,
-                parts: node.parts.clone(),
-                peers: Arc::default(),
-                published: node.published.clone(),
-                raft: route("raft").1,
-                clock,
-                transit: Transit::new(4 << 20, 1 << 20, 1 << 20),
-                turn: Semaphore::new(1),
-                slots: Slots::new(1),
-                response_bytes_max: 1 << 20,
-                step_max: Duration::from_secs(1),
-                stall_max: Duration::from_secs(1),
-            });
+            let seed = seed(&node, node.published.clone());
             let deadline = crate::actors::route::Deadline::after(Duration::from_millis(20));
             let terms = Terms { deadline, ..crate::actors::tests::node::terms() };
             let member = Member::new(&seed, node.parts.lent().unwrap(), &terms);

@@ -7,6 +7,7 @@
 //! ```
 
 use crate::actors::figures::StorageStatus;
+pub use crate::actors::freshness::{Consistency, Freshness};
 use crate::actors::published::RaftReport;
 use crate::actors::route::{Deadline, Effect, Question};
 use crate::actors::rows::Rows;
@@ -15,52 +16,17 @@ use chronos::config::Ceiling;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
 use chronos::machine::{Outcome, RequestId};
-use chronos::raft::{Change, NodeId, Role};
+use chronos::raft::{Change, NodeId};
 use chronos::sql::batch::Batch;
 pub use chronos::sql::bind::OutputColumn;
 use chronos::sql::execute::Access;
+use chronos::sql::translate::first_word;
 use chronos::sql::value::Value;
 use chronos::storage::scrub::ScrubReport;
 use chronos::storage::snapshot::Staged;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-
-/// How fresh a read must be, from cheapest to dearest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Consistency {
-    /// What this node has.
-    Stale,
-    /// What the leader has, by its clock.
-    Lease,
-    /// What the leader has, confirmed.
-    #[default]
-    Linearizable,
-}
-
-impl Consistency {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Consistency::Stale => "stale",
-            Consistency::Lease => "lease",
-            Consistency::Linearizable => "linearizable",
-        }
-    }
-
-    /// Reads a level's name.
-    pub fn parse(name: &str) -> Result<Consistency> {
-        match name {
-            "stale" => Ok(Consistency::Stale),
-            "lease" => Ok(Consistency::Lease),
-            "linearizable" => Ok(Consistency::Linearizable),
-            _ => Err(Error::invalid(
-                SqlState::INVALID_PARAMETER,
-                format!("consistency is stale, lease or linearizable, got \"{name}\""),
-            )),
-        }
-    }
-}
 
 /// What every statement brings along.
 #[derive(Clone, Debug)]
@@ -70,7 +36,7 @@ pub struct Terms {
     /// When the rest of a streamed answer is no longer wanted either, where the client said so.
     pub whole: Option<Deadline>,
     /// How fresh its reads must be.
-    pub consistency: Consistency,
+    pub freshness: Freshness,
     /// Under which name its outcome is remembered, where the client gave one.
     pub request: Option<RequestId>,
     /// What its caller may do.
@@ -126,10 +92,10 @@ impl Statement {
         texts.into_iter().map(statement).collect()
     }
 
-    /// False only where the first word is one of those that never write.
+    /// False only where the first word, behind comments, is one of those that never write.
     pub fn may_write(&self) -> bool {
         const READING: [&str; 6] = ["SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "VALUES", "TABLE"];
-        let word = self.sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or("");
+        let word = first_word(&self.sql);
         !READING.iter().any(|reading| word.eq_ignore_ascii_case(reading))
     }
 
@@ -261,6 +227,14 @@ impl Question for ReadIndex {
     type Answer = LogIndex;
 }
 
+/// Asks how old what this node has is at most; none where no leader has shown it.
+#[derive(Debug)]
+pub struct Staleness;
+
+impl Question for Staleness {
+    type Answer = Option<Duration>;
+}
+
 /// Changes the group. Answered once that is committed.
 #[derive(Debug)]
 pub struct ChangeGroup(pub Change);
@@ -298,8 +272,8 @@ pub struct Health;
 /// How the node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthReport {
-    /// Its role.
-    pub role: Role,
+    /// Its role, as `/health` says it.
+    pub role: &'static str,
     /// Its term.
     pub term: Term,
     /// What is wrong, where something is.
@@ -519,6 +493,8 @@ mod tests {
         let may_write =
             |sql: &str| Statement { sql: sql.into(), parameters: vec![], hold: Hold::nothing() }.may_write();
         assert!(!may_write("  select 1") && !may_write("EXPLAIN SELECT 1") && !may_write("SHOW TABLES"));
+        assert!(!may_write("/* app */ SELECT 1") && !may_write("-- why\n(select 1)") && !may_write("SELECT(1)"));
+        assert!(may_write("/* SELECT */ UPDATE t SET v = 1") && may_write("/* /* */ SELECT */ DROP TABLE t"));
         assert!(may_write("INSERT INTO t VALUES (1)") && may_write("WITH x AS (SELECT 1) DELETE FROM t"));
         assert!(may_write("SELECTED") && may_write("-- SELECT\nDROP TABLE t") && may_write(""));
     }

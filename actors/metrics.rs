@@ -256,6 +256,7 @@ impl MetricsActor {
             storage: &storage,
             sync: &sync,
             scrub: &published.scrub(),
+            comparison: &published.comparison(),
             depths: router.depths(),
             query_bytes: pool.used(),
             in_flight_bytes: router.routes().transit.used(),
@@ -275,11 +276,13 @@ impl MetricsActor {
             Some("the disk is full".to_string())
         } else if let Some(outcast) = raft.outcast() {
             Some(outcast)
+        } else if let Some(alarm) = published.comparison().alarm() {
+            Some(alarm)
         } else {
             // The rest of it is in /status and in the log.
             scrub.damaged.first().map(|first| format!("{} damaged on disk: {first}", blocks(scrub.damaged.len())))
         };
-        HealthReport { role: raft.status.role, term: raft.status.term, degraded: reason }
+        HealthReport { role: raft.role_of(&self.seed.id), term: raft.status.term, degraded: reason }
     }
 
     fn status(&self) -> StatusReport {

@@ -24,6 +24,7 @@ pub mod executor;
 pub mod figures;
 pub mod format;
 pub mod forward;
+pub mod freshness;
 pub mod front;
 pub mod gate;
 pub mod grpc;
@@ -63,6 +64,7 @@ use crate::actors::lifeline::News;
 use crate::actors::messages::Close;
 use crate::actors::node::Node;
 use crate::actors::policy::Policy;
+use crate::actors::published::Published;
 use crate::actors::route::{Deadline, MAILBOX_MESSAGES_MAX};
 use crate::actors::router::Router;
 use crate::actors::supervisor::End;
@@ -119,10 +121,18 @@ pub struct DaemonConfig {
     pub ttl_cleanup_interval: Duration,
     /// How often every block on disk is read and verified.
     pub scrub_interval: Duration,
+    /// How often the members of a group compare their copies.
+    pub compare_interval: Duration,
     /// Messages that wait for one actor.
     pub mailbox_messages_max: usize,
     /// Bytes of writes that are proposed and not yet applied.
     pub proposals_bytes_max: usize,
+    /// How long no leader is heard before somebody stands for election.
+    pub election_timeout: Duration,
+    /// How often a leader says that it is there.
+    pub heartbeat: Duration,
+    /// Bytes of the newest entries that are kept in memory for peers.
+    pub raft_memory_bytes_max: usize,
     /// Limits of storage and of statements.
     pub database: embedded::Options,
     /// When to restart actors.
@@ -160,8 +170,12 @@ impl DaemonConfig {
             },
             ttl_cleanup_interval: Duration::from_hours(1),
             scrub_interval: defaults.storage.scrub_interval.0,
+            compare_interval: defaults.raft.compare_interval.0,
             mailbox_messages_max: MAILBOX_MESSAGES_MAX,
             proposals_bytes_max: defaults.raft.proposals_bytes_max.0 as usize,
+            election_timeout: defaults.raft.election_timeout.0,
+            heartbeat: defaults.raft.heartbeat.0,
+            raft_memory_bytes_max: defaults.raft.memory_bytes_max.0 as usize,
             policy: Policy::default(),
             ceilings: defaults.ceilings(),
             access: Settings::of(&defaults),
@@ -214,6 +228,7 @@ async fn serve(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let Node { router, published, parts, peers, supervisor } = Node::start(&config, clock).await?;
     let (grpc_address, http_address) = (bound(&grpc)?, bound(&http)?);
+    actix::spawn(compare_members(config.database.begin.clone(), published.clone()));
     let news = supervisor.sender();
     let mut supervision = actix::spawn(supervisor.run());
     peers.set_guard(PeerGuard::new(guard.clone()));
@@ -258,6 +273,26 @@ async fn serve(
     let _ = tokio::time::timeout(SHUTDOWN_WAIT, ended).await;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says once where the members that the settings name are not those of the group: the log's count, and somebody may wait
+/// for the others.
+async fn compare_members(begin: embedded::Begin, published: Arc<Published>) {
+    let named = match begin {
+        embedded::Begin::Together(named) => named,
+        embedded::Begin::Alone | embedded::Begin::Joining(_) => return,
+    };
+    let mut reports = published.watch_raft();
+    let known = reports.wait_for(|report| !report.status.membership.members.is_empty()).await;
+    // The sender goes with the process.
+    let Ok(report) = known.map(|report| report.clone()) else { return };
+    let (named, known) = (peers::described(&named), peers::described(&report.status.membership));
+    if named != known {
+        warn!(
+            "the members that are configured are not those of the group, which count: [{named}] and [{known}]; \
+             chronos admin add-node and remove-node change them"
+        );
+    }
 }
 
 /// A leader that goes hands its work to another one first, so that writes go on at once.

@@ -11,21 +11,21 @@ use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::{self, Raft};
 use crate::actors::route::{Slot, route};
-use crate::actors::router::{Router, Routes};
+use crate::actors::router::{LEADER_WAIT_TIMEOUTS, Router, Routes};
 use crate::actors::storage::{self, Parts, Storage};
 use crate::actors::supervisor::Supervisor;
 use crate::actors::sync::Sync;
 use crate::actors::{DaemonConfig, analytics};
 use chronos::clock::{self, Clock};
 use chronos::config::{Bytes, Ceiling};
-use chronos::embedded::engine_options;
+use chronos::embedded::{Begin, engine_options};
 use chronos::error::Result;
 use chronos::ids::DiskId;
 use chronos::raft::{Config, NodeId};
 use chronos::sql::execute::Executor as Library;
 use chronos::sql::memory::Pool;
 use chronos::storage::engine;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -118,6 +118,7 @@ fn routes(
         leaders: Leaders::default(),
         forward_bytes_max: message_bytes_max(&config.limits),
         transit: config.limits.transit(),
+        leader_wait: config.election_timeout * LEADER_WAIT_TIMEOUTS,
         clock: clock.clone(),
         next: AtomicUsize::new(0),
     };
@@ -141,6 +142,7 @@ fn member_seed(
         raft: routes.raft.clone(),
         clock: clock.clone(),
         transit: routes.transit.clone(),
+        leader_wait: routes.leader_wait,
         turn: tokio::sync::Semaphore::new(1),
         slots: analytics::Slots::new(config.executors),
         response_bytes_max: config.limits.response_bytes_max,
@@ -176,20 +178,31 @@ fn assemble(
         raft: Arc::new(raft::Seed {
             config: Config {
                 proposals_bytes_max: config.proposals_bytes_max,
+                election_timeout: config.election_timeout,
+                heartbeat: config.heartbeat,
+                memory_bytes_max: config.raft_memory_bytes_max,
                 naming: database.naming,
-                address: config.advertise.clone().unwrap_or_else(|| config.address.to_string()),
+                address: reached_at(config),
                 // Its disk is known once storage has opened it.
-                ..Config::new(id, DiskId::default(), clock::random_u64()?)
+                ..Config::new(id.clone(), DiskId::default(), clock::random_u64()?)
             },
             parts: parts.clone(),
             peers: executor.peers.clone(),
             published: published.clone(),
             counters: counters.clone(),
             clock: clock.clone(),
+            configured: match &database.begin {
+                Begin::Together(membership) => Some(membership.clone()),
+                Begin::Alone | Begin::Joining(_) => None,
+            },
+            has_compared: AtomicBool::new(false),
         }),
         janitor: Arc::new(janitor::Seed {
             interval: config.ttl_cleanup_interval,
             scrub_interval: config.scrub_interval,
+            compare_interval: config.compare_interval,
+            id: id.clone(),
+            peers: executor.peers.clone(),
             view_age_max: database.engine.view_age_max,
             parts: parts.clone(),
             published: published.clone(),
@@ -211,6 +224,15 @@ fn assemble(
         published: published.clone(),
         executor,
     })
+}
+
+/// Where others reach this node; empty where that is not known, as of one that listens everywhere.
+fn reached_at(config: &DaemonConfig) -> String {
+    match &config.advertise {
+        Some(advertise) => advertise.clone(),
+        None if config.address.ip().is_unspecified() || config.address.port() == 0 => String::new(),
+        None => config.address.to_string(),
+    }
 }
 
 /// What an acknowledged write rests on.

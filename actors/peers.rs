@@ -13,9 +13,13 @@
 //! * A heartbeat never waits behind entries: long messages travel in pieces of [`PART_BYTES`], and what is urgent goes
 //!   between them.
 //! * Without a link messages are dropped at once, and raft is told: what is old helps nobody.
-//! * Both ends check that they are of one group, and who they are, before anything else.
+//! * Both ends check that they are of one group, and who they are, before anything else. They also say where they are
+//!   reached: whoever leads writes that down for the others, so a member may move.
+//! * Where the one that should dial does not, for it does not know yet that it should, or that the other one has moved,
+//!   the other one does, after a while. Of two links of a pair the newest is the one that counts.
 //! * What waits is bounded: by raft's window for entries, by number for the rest.
 
+pub mod compare;
 pub mod dial;
 mod frames;
 mod install;
@@ -53,6 +57,8 @@ pub struct Identity {
     pub id: NodeId,
     /// Its disk.
     pub disk: DiskId,
+    /// Where it says that it is reached; empty where it does not know.
+    pub address: String,
 }
 
 /// The other nodes, as this one reaches them.
@@ -65,6 +71,8 @@ pub struct Peers {
     identity: Mutex<Option<Identity>>,
     /// How this node shows that it is one.
     guard: OnceLock<PeerGuard>,
+    /// What the others have said of themselves on their newest link.
+    met: Mutex<BTreeMap<NodeId, (DiskId, String)>>,
 }
 
 /// What waits for one peer.
@@ -98,6 +106,11 @@ impl Peers {
     /// Shows that a call comes from a node of the group.
     pub fn sign<T>(&self, request: &mut Request<T>) -> Result<()> {
         self.guard.get().map_or(Ok(()), |guard| guard.sign(request))
+    }
+
+    /// Refuses to expect another node where none would be taken for a peer.
+    pub fn check_expected(&self) -> Result<()> {
+        self.guard.get().map_or(Ok(()), PeerGuard::check_expected)
     }
 
     /// Who this node is.
@@ -151,13 +164,23 @@ impl Peers {
         true
     }
 
+    /// Takes note of what a peer says of itself.
+    fn meet(&self, peer: &Identity) {
+        lock(&self.met).insert(peer.id.clone(), (peer.disk, peer.address.clone()));
+    }
+
+    /// Calls `tell` with what the others have said of themselves: on which disk they are, and where they are reached.
+    pub fn for_each_met(&self, mut tell: impl FnMut(&NodeId, DiskId, &str)) {
+        lock(&self.met).iter().for_each(|(id, (disk, address))| tell(id, *disk, address));
+    }
+
     /// True where entries wait for a link.
     fn is_behind(&self) -> bool {
         lock(&self.outboxes).values().any(|outbox| !lock(&outbox.queue).entries.is_empty())
     }
 
     /// True where a link to the peer is up.
-    fn is_linked(&self, id: &NodeId) -> bool {
+    pub fn is_linked(&self, id: &NodeId) -> bool {
         lock(&self.outboxes).get(id).is_some_and(|outbox| lock(&outbox.queue).link != 0)
     }
 
@@ -174,6 +197,7 @@ impl Peers {
     /// Forgets what is kept for nodes that are no members.
     fn retain(&self, membership: &Membership) {
         lock(&self.outboxes).retain(|id, outbox| membership.get(id).is_some() || lock(&outbox.queue).link != 0);
+        lock(&self.met).retain(|id, _| membership.get(id).is_some() || self.is_linked(id));
     }
 }
 

@@ -251,6 +251,7 @@ mod tests {
     use crate::actors::format::PART_BYTES;
     use crate::actors::messages::OutputColumn;
     use crate::actors::proto::{self, Message, wire};
+    use crate::actors::tests::patience::until;
     use crate::actors::transit::{Hold, Transit};
     use chronos::sql::batch::{Column, ColumnBuilder};
     use chronos::sql::value::{DataType, Value};
@@ -384,9 +385,7 @@ mod tests {
                     assert!(next(&mut sending).await.is_none());
                 }
                 assert!(transit.used() > 0 && transit.used() <= 2 * (PIECE_BYTES + 6 * PART_BYTES));
-                while transit.used() > 0 {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                until(async || transit.used() == 0).await;
                 drop((kept, sending));
             }
         });
@@ -398,9 +397,7 @@ mod tests {
             let transit = Transit::new(4 << 20, 1 << 20, 1 << 20);
             let mut sending = held(&transit).send(None, Duration::from_millis(20));
             let first = next(&mut sending).await.unwrap().unwrap();
-            while transit.used() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            until(async || transit.used() == 0).await;
             let mut end = next(&mut sending).await.unwrap();
             while end.is_ok() {
                 end = next(&mut sending).await.unwrap();
@@ -417,9 +414,7 @@ mod tests {
             let mut sending = held(&transit).send(None, Duration::from_mins(1));
             drop(next(&mut sending).await);
             drop(sending);
-            while transit.used() > 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
+            until(async || transit.used() == 0).await;
         });
     }
 }

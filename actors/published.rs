@@ -3,12 +3,16 @@
 //! It outlives restarts: while an actor is away, the last thing it said stands.
 
 use crate::actors::figures::StorageStatus;
-use crate::actors::messages::SyncReport;
+use crate::actors::janitor::compare::Comparison;
+use crate::actors::messages::{Content, SyncReport};
 use arc_swap::ArcSwap;
+use chronos::clock::Monotonic;
 use chronos::error::{Error, Result};
-use chronos::raft::{Outcast, Role, Status};
+use chronos::ids::LogIndex;
+use chronos::raft::{MemberRole, NodeId, Outcast, Role, Status};
 use chronos::storage::scrub::ScrubReport;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -22,11 +26,37 @@ pub struct RaftReport {
 }
 
 impl RaftReport {
-    /// True where statements can be answered at the default consistency: here, or with the leader's help.
-    pub fn can_serve(&self) -> bool {
+    /// Why statements cannot be answered now at the default consistency, here or with the help of a leader that can be
+    /// reached; none where they can.
+    pub fn obstacle(&self, is_linked: impl Fn(&NodeId) -> bool) -> Option<String> {
         let status = &self.status;
-        let has_help = status.membership.members.len() > 1 && status.leader.is_some() && status.outcast.is_none();
-        self.serves || has_help
+        if self.serves {
+            return None;
+        }
+        if let Some(outcast) = self.outcast() {
+            return Some(outcast);
+        }
+        match &status.leader {
+            Some(_) if status.role == Role::Leader => {
+                Some(format!("this node leads, and does not know yet what is committed (term {})", status.term))
+            }
+            Some(leader) if status.membership.members.len() > 1 => {
+                (!is_linked(leader)).then(|| format!("the leader {leader} cannot be reached (term {})", status.term))
+            }
+            Some(_) | None => Some(format!("no leader (term {})", status.term)),
+        }
+    }
+
+    /// What the node of this name does in its group, as `/health` says it: those who do not vote and store everything are
+    /// that before anything else.
+    pub fn role_of(&self, id: &str) -> &'static str {
+        let member = self.status.membership.get(&NodeId(id.to_owned()));
+        match (member.map(|member| member.role), self.status.role) {
+            (_, Role::Leader) => "Leader",
+            (Some(MemberRole::Learner | MemberRole::LearningWitness | MemberRole::Observer), _) => "Learner",
+            (Some(MemberRole::Witness), _) => "Witness",
+            (Some(MemberRole::Voter) | None, role) => role_name(role),
+        }
     }
 
     /// Why the group does not count this node, or not yet, where that is so.
@@ -34,7 +64,19 @@ impl RaftReport {
         match (self.status.outcast, self.status.quarantined_until) {
             (Some(Outcast::NewDisk), _) => Some("this node has a new disk: remove and re-add it".to_string()),
             (Some(Outcast::Removed), _) => Some("this node was removed from its group".to_string()),
+            (Some(Outcast::Contradicted), _) => Some(
+                "the leader has other entries than those that are committed here: some disk is an older copy of itself"
+                    .to_string(),
+            ),
+            (None, Some(LogIndex(0..=1))) => Some(
+                "this node has nothing of its group yet, as one that joins or has a new disk: it takes part once it has"
+                    .to_string(),
+            ),
             (None, Some(until)) => Some(format!("the log was damaged: it is fetched again up to entry {until}")),
+            (None, None) if !self.status.awaited.is_empty() => {
+                let awaited: Vec<&str> = self.status.awaited.iter().map(|id| id.0.as_str()).collect();
+                Some(format!("the group begins once all of its members are there: waiting for {}", awaited.join(", ")))
+            }
             (None, None) => None,
         }
     }
@@ -47,6 +89,10 @@ pub struct Published {
     storage: ArcSwap<StorageStatus>,
     sync: ArcSwap<SyncReport>,
     scrub: ArcSwap<ScrubReport>,
+    contents: ArcSwap<Vec<Content>>,
+    comparison: ArcSwap<Comparison>,
+    /// Microseconds of the monotonic clock until which this node holds a lease; 0 for none.
+    lease_until: AtomicU64,
 }
 
 impl Default for Published {
@@ -57,6 +103,9 @@ impl Default for Published {
             storage: ArcSwap::default(),
             sync: ArcSwap::default(),
             scrub: ArcSwap::default(),
+            contents: ArcSwap::default(),
+            comparison: ArcSwap::default(),
+            lease_until: AtomicU64::new(0),
         }
     }
 }
@@ -96,6 +145,17 @@ impl Published {
         }
     }
 
+    /// Says until when this node holds a lease, before anything leaves that ends it.
+    pub fn set_lease(&self, until: Option<Monotonic>) {
+        let micros = until.map_or(0, |until| u64::try_from(until.as_micros()).unwrap_or(u64::MAX));
+        self.lease_until.store(micros, Ordering::SeqCst);
+    }
+
+    /// True where no other node leads at `now`, by what raft has said last.
+    pub fn holds_lease(&self, now: Monotonic) -> bool {
+        now.as_micros() < u128::from(self.lease_until.load(Ordering::SeqCst))
+    }
+
     /// How storage is.
     pub fn storage(&self) -> Arc<StorageStatus> {
         self.storage.load_full()
@@ -116,6 +176,26 @@ impl Published {
         self.scrub.store(Arc::new(report));
     }
 
+    /// What this copy hashes to at the positions at which copies are compared; the newest last.
+    pub fn contents(&self) -> Arc<Vec<Content>> {
+        self.contents.load_full()
+    }
+
+    /// Publishes the same.
+    pub fn set_contents(&self, contents: Vec<Content>) {
+        self.contents.store(Arc::new(contents));
+    }
+
+    /// What comparing copies has found.
+    pub fn comparison(&self) -> Arc<Comparison> {
+        self.comparison.load_full()
+    }
+
+    /// Publishes what comparing copies has found.
+    pub fn set_comparison(&self, report: Comparison) {
+        self.comparison.store(Arc::new(report));
+    }
+
     /// How far the sync target is behind.
     pub fn sync(&self) -> Arc<SyncReport> {
         self.sync.load_full()
@@ -124,5 +204,68 @@ impl Published {
     /// Publishes how far the sync target is behind.
     pub fn set_sync(&self, report: SyncReport) {
         self.sync.store(Arc::new(report));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos::raft::{Member, Membership};
+    use std::time::Duration;
+
+    #[test]
+    fn a_lease_holds_until_its_end_or_until_it_is_given_up() {
+        let (published, now) = (Published::default(), Duration::from_secs(5));
+        assert!(!published.holds_lease(Duration::ZERO));
+        published.set_lease(Some(now));
+        assert!(published.holds_lease(Duration::from_secs(4)) && !published.holds_lease(now));
+        published.set_lease(Some(Monotonic::MAX));
+        assert!(published.holds_lease(Duration::from_hours(1_000_000)), "who decides alone has no end");
+        published.set_lease(None);
+        assert!(!published.holds_lease(now));
+    }
+
+    fn report(role: Role, leader: Option<&str>) -> RaftReport {
+        let roles = [
+            ("a", MemberRole::Voter),
+            ("b", MemberRole::Voter),
+            ("c", MemberRole::Learner),
+            ("w", MemberRole::Witness),
+        ];
+        let members = roles.map(|(id, role)| (NodeId(id.into()), Member { role, ..Member::default() }));
+        let leader = leader.map(|leader| NodeId(leader.into()));
+        RaftReport {
+            status: Status { role, leader, membership: Membership::of(members), ..Status::default() },
+            serves: false,
+        }
+    }
+
+    #[test]
+    fn a_node_is_ready_where_it_or_a_leader_within_reach_can_answer() {
+        let reached = |report: &RaftReport| report.obstacle(|_| true);
+        let following = report(Role::Follower, Some("a"));
+        assert_eq!(reached(&following), None);
+        assert!(following.obstacle(|id| id.0 != "a").unwrap().contains("the leader a cannot be reached"));
+        assert!(reached(&report(Role::Candidate, None)).unwrap().contains("no leader"));
+        assert!(reached(&report(Role::Leader, Some("b"))).unwrap().contains("does not know yet"));
+        let serving = RaftReport { serves: true, ..report(Role::Leader, Some("b")) };
+        assert_eq!(serving.obstacle(|_| false), None);
+        let mut damaged = following.clone();
+        damaged.status.quarantined_until = Some(LogIndex(7));
+        assert!(reached(&damaged).unwrap().contains("fetched again up to entry 7"));
+        let mut outcast = following;
+        outcast.status.outcast = Some(Outcast::NewDisk);
+        assert!(reached(&outcast).unwrap().contains("new disk"));
+    }
+
+    #[test]
+    fn a_role_is_that_in_the_group_before_that_in_the_term() {
+        let following = report(Role::Follower, Some("a"));
+        assert_eq!(
+            ["a", "b", "c", "w", "x"].map(|id| following.role_of(id)),
+            ["Follower", "Follower", "Learner", "Witness", "Follower"]
+        );
+        assert_eq!(report(Role::Candidate, None).role_of("b"), "Candidate");
+        assert_eq!(report(Role::Leader, Some("w")).role_of("w"), "Leader");
     }
 }

@@ -21,32 +21,36 @@
 //! Restart: the node is recovered from what storage knows to be in the log.
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::messages::{ChangeGroup, Propose, ReadIndex, TransferLead};
+use crate::actors::messages::{ChangeGroup, Propose, ReadIndex, Staleness, TransferLead};
 use crate::actors::metrics::Metrics;
 use crate::actors::peers::transfer::{Ended, Order, Transfers};
-use crate::actors::peers::{Identity, Peers};
+use crate::actors::peers::{Identity, Peers, described};
 use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::{Ask, Reply};
 use crate::actors::storage::{Parts, Ticket};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
-use chronos::clock::Clock;
+use chronos::clock::{Clock, Monotonic, random_u64};
 use chronos::error::{Error, Result};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Config, Entry, Envelope, Load, Node, NodeId, Now, ReadAnswer, Role};
+use chronos::raft::{Config, Entry, Envelope, Load, Member, Membership, Node, NodeId, Now, Position, ReadAnswer, Role};
 use chronos::storage::engine::{Event, Keep, Waiting};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-/// How often the core is told the time: twice a heartbeat, so that none is late by more than half of itself.
-const TICK: Duration = Duration::from_millis(50);
+/// How often the core is told the time at least: others look at what it then publishes.
+const TICK_MAX: Duration = Duration::from_millis(50);
 
 /// Ticks between two looks at what the log must be kept for.
 const KEEP_TICKS: u32 = 20;
+
+/// How often a group that cannot begin says whom it waits for.
+const AWAITED_LINE: Duration = Duration::from_secs(10);
 
 /// Proposals taken from the mailbox before what they make is sent on. Under a flood the mailbox never empties, and
 /// without this nothing would be appended.
@@ -69,6 +73,54 @@ pub struct Seed {
     pub counters: Arc<Metrics>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The members that the operator has named, where that is more than this node.
+    pub configured: Option<Membership>,
+    /// That they are not the group's was said already.
+    pub has_compared: AtomicBool,
+}
+
+impl Seed {
+    /// Warns, once, where the operator names other members than the log: those of the log count.
+    fn compare(&self, membership: &Membership) {
+        if let Some(configured) = &self.configured
+            && differs(configured, membership, &self.config.id)
+            && !self.has_compared.swap(true, Ordering::AcqRel)
+        {
+            warn!(
+                named = described(configured),
+                members = described(membership),
+                "--peers differs from the members of the group, which count: it only begins a group, and admin add-node and \
+                 remove-node change one"
+            );
+        }
+    }
+}
+
+/// True where two lists name other members, or other places of others than this node, which may have moved.
+fn differs(configured: &Membership, membership: &Membership, own: &NodeId) -> bool {
+    let places = |list: &Membership| -> BTreeMap<NodeId, String> {
+        let place = |(id, member): (&NodeId, &Member)| {
+            (id.clone(), if id == own { String::new() } else { member.address.clone() })
+        };
+        list.members.iter().map(place).collect()
+    };
+    // Who joins, or has just begun, has nothing to compare with.
+    !membership.members.is_empty() && places(configured) != places(membership)
+}
+
+/// The doors that wait for these entries, in their order, and those whose entries are not among them any more.
+fn pair<W>(waiting: &mut VecDeque<(Position, W)>, entries: &[Entry]) -> (Vec<Option<W>>, Vec<W>) {
+    let mut taken_back = Vec::new();
+    let mut paired = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let this = Position { index: entry.index, term: entry.term };
+        while let Some((_, stale)) = waiting.pop_front_if(|(at, _)| at.index <= this.index && *at != this) {
+            taken_back.push(stale);
+        }
+        paired.push(waiting.pop_front_if(|(at, _)| *at == this).map(|(_, waiting)| waiting));
+    }
+    taken_back.extend(waiting.drain(..).map(|(_, stale)| stale));
+    (paired, taken_back)
 }
 
 /// Orders writes.
@@ -82,7 +134,7 @@ pub struct Raft {
     /// The right to append.
     ticket: Ticket,
     /// Doors that wait for entries of the `Ready` to come, by position.
-    waiting: VecDeque<(LogIndex, Waiting)>,
+    waiting: VecDeque<(Position, Waiting)>,
     /// Reads that wait for the leader's word.
     reads: BTreeMap<u64, Reply<LogIndex>>,
     next_read: u64,
@@ -95,6 +147,8 @@ pub struct Raft {
     /// Changes of the group that wait to be committed: position and term.
     changes: Vec<(LogIndex, Term, Reply<()>)>,
     proposals: usize,
+    /// Since when the group waits for members before it can begin.
+    begins: Option<Monotonic>,
     seed: Arc<Seed>,
     _lifeline: Lifeline,
 }
@@ -109,9 +163,12 @@ impl Raft {
     /// Builds the actor on what storage has recovered. Boot and restart both come here.
     pub fn recover(seed: Arc<Seed>, lifeline: Lifeline) -> Result<Raft> {
         let (log, events, ticket) = seed.parts.open_log()?;
-        let config = Config { disk: log.disk, ..seed.config.clone() };
-        seed.peers.set_identity(Identity { cluster: log.cluster, id: config.id.clone(), disk: log.disk });
+        // Chance begins anew in every life: reads are numbered from there.
+        let config = Config { disk: log.disk, seed: random_u64()?, ..seed.config.clone() };
+        let (id, address) = (config.id.clone(), config.address.clone());
+        seed.peers.set_identity(Identity { cluster: log.cluster, id, disk: log.disk, address });
         let node = Node::recover(config, log.recovered)?;
+        seed.compare(node.membership());
         let inbound = seed.peers.open_inbound();
         let (loaded, loads) = mpsc::unbounded_channel();
         let (transfers, endings) = Transfers::new();
@@ -131,6 +188,7 @@ impl Raft {
             until_kept: 0,
             changes: Vec::new(),
             proposals: 0,
+            begins: None,
             seed,
             _lifeline: lifeline,
         })
@@ -165,6 +223,18 @@ impl Raft {
             }
             Event::Applied(_) => self.take_applied(),
             Event::Trimmed(previous) => self.node.trimmed(previous),
+            Event::Stalled => {
+                if self.node.role() == Role::Leader {
+                    warn!("this node's disk stands still: another one is to lead");
+                }
+                let now = self.now();
+                self.node.step_aside(now);
+            }
+            // Told again as long as this node leads: where nobody can take over, it goes on.
+            Event::Damaged(_) => {
+                let now = self.now();
+                let _ = self.node.transfer(None, now);
+            }
             // Storage has told the supervisor, or ends itself and takes this actor with it.
             Event::Failed(_) | Event::Panicked { .. } | Event::Distrusted(_) => {}
         }
@@ -182,9 +252,16 @@ impl Raft {
         if before != Role::Candidate && self.node.role() == Role::Candidate {
             self.seed.counters.stood_for_election();
         }
-        if self.node.role() != Role::Leader {
+        if self.node.role() == Role::Leader {
+            let node = &mut self.node;
+            self.seed.peers.for_each_met(|id, disk, address| node.reached_at(id, disk, address));
+        } else {
             self.transfers.cancel();
         }
+        // A change whose entry was taken back is not committed, and neither is anything in its place for a while.
+        self.answer_changes();
+        self.seed.published.set_lease(self.node.lease_until());
+        self.tell_awaited();
         self.until_kept = self.until_kept.saturating_sub(1);
         if self.until_kept == 0 {
             self.keep_log();
@@ -235,17 +312,19 @@ impl Raft {
     fn flush(&mut self) {
         self.proposals = 0;
         let mut ready = self.node.take_ready();
+        // Before anything leaves by which another one may lead.
+        self.seed.published.set_lease(self.node.lease_until());
         let messages = std::mem::take(&mut ready.messages);
         let answers = std::mem::take(&mut ready.reads);
         let loads = std::mem::take(&mut ready.loads);
         let snapshots = std::mem::take(&mut ready.snapshots);
         let committed = ready.committed.take();
+        let (waiting, taken_back) = pair(&mut self.waiting, &ready.entries);
+        for waiting in taken_back {
+            // It has left for nowhere: another leader's entry came before this one's were handed to the log.
+            let _ = waiting.send(Err(Error::unavailable(format!("no leader (term {})", self.node.term()))));
+        }
         if ready.writes() {
-            let mut waiting = Vec::with_capacity(ready.entries.len());
-            for entry in &ready.entries {
-                let awaited = self.waiting.front().is_some_and(|(index, _)| *index == entry.index);
-                waiting.push(if awaited { self.waiting.pop_front().map(|(_, waiting)| waiting) } else { None });
-            }
             // Where storage has just gone, or a successor is there, the doors' channels go with the append, and this
             // actor goes next.
             let _ = self.seed.parts.append(self.ticket, ready, waiting);
@@ -336,9 +415,34 @@ impl Raft {
             }
         }
         if old.outcast != new.outcast
+            && new.outcast.is_some()
             && let Some(outcast) = report.outcast()
         {
             warn!("{outcast}");
+        }
+        if old.clock_off.is_none()
+            && let Some(ahead_ms) = new.clock_off
+        {
+            warn!(
+                ahead_ms,
+                "this node leads, and the others' clocks are far ahead of its own, or behind it: set its clock; another \
+                 one takes over where it can"
+            );
+        }
+    }
+
+    /// A group begins with all of its members, so whoever is missing is named.
+    fn tell_awaited(&mut self) {
+        let (awaited, now) = (self.node.awaited(), self.seed.clock.monotonic());
+        if self.node.leader().is_some() {
+            self.begins = None;
+        } else if !awaited.is_empty() {
+            let since = *self.begins.get_or_insert(now);
+            if now >= since + AWAITED_LINE {
+                self.begins = Some(now);
+                let awaited: Vec<&str> = awaited.iter().map(|id| id.0.as_str()).collect();
+                info!(missing = awaited.join(","), "the group begins once all of its members are there");
+            }
         }
     }
 
@@ -360,7 +464,9 @@ impl Actor for Raft {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.tick();
-        context.run_interval(TICK, |raft, _| raft.tick());
+        // Twice a heartbeat, so that none is late by more than half of itself.
+        let tick = (self.seed.config.heartbeat / 2).min(TICK_MAX);
+        context.run_interval(tick, |raft, _| raft.tick());
         context.spawn(Pump);
     }
 }
@@ -409,7 +515,10 @@ impl Handler<Ask<Propose>> for Raft {
         let (Propose { command }, reply) = ask.open();
         let now = self.now();
         match self.node.propose(&command, now) {
-            Ok(index) => self.waiting.push_back((index, reply.into_sender())),
+            Ok(index) => {
+                let position = Position { index, term: self.node.term() };
+                self.waiting.push_back((position, reply.into_sender()));
+            }
             Err(error) => reply.send(Err(error)),
         }
         self.proposals += 1;
@@ -431,6 +540,16 @@ impl Handler<Ask<ReadIndex>> for Raft {
         self.next_read += 1;
         self.reads.insert(self.next_read, reply);
         self.node.read(self.next_read, now);
+    }
+}
+
+impl Handler<Ask<Staleness>> for Raft {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Staleness>, _: &mut Self::Context) {
+        let (Staleness, reply) = ask.open();
+        let now = self.now();
+        reply.send(Ok(self.node.staleness(now.monotonic)));
     }
 }
 
@@ -458,65 +577,4 @@ impl Handler<Ask<TransferLead>> for Raft {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::actors::lifeline::{ChildId, Generation};
-    use crate::actors::route::{Deadline, Question};
-    use crate::actors::tests::node::{Running, ints, on_a_system};
-    use chronos::error::SqlState;
-    use chronos::hlc::Timestamp;
-    use chronos::ids::OriginUid;
-    use chronos::machine::{Body, Command};
-
-    /// Has another actor take over while this one is about to append, as when its thread was taken for dead.
-    struct TakeOver;
-
-    impl Question for TakeOver {
-        type Answer = ();
-    }
-
-    impl Handler<Ask<TakeOver>> for Raft {
-        type Result = ();
-
-        fn handle(&mut self, ask: Ask<TakeOver>, _: &mut Self::Context) {
-            let (TakeOver, reply) = ask.open();
-            let body = Body::EvictRequests { before: Timestamp::default() };
-            let command = Command { request: None, origin: OriginUid::default(), affected: 0, body }.encode();
-            let now = self.now();
-            self.node.propose(&command, now).unwrap();
-            let (news, _) = mpsc::unbounded_channel();
-            let lifeline = Lifeline::new(ChildId(0), Generation(0), news);
-            let mut successor = Raft::recover(self.seed.clone(), lifeline).unwrap();
-            while !successor.node.may_read() {
-                successor.take_events();
-                successor.tick();
-                successor.flush();
-            }
-            reply.send(Ok(()));
-        }
-    }
-
-    #[test]
-    fn an_actor_that_was_taken_for_dead_appends_nothing_and_ends() {
-        let directory = tempfile::tempdir().unwrap();
-        on_a_system(async {
-            let node = Running::start(directory.path()).await;
-            node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
-            node.execute("INSERT INTO t VALUES (1)").await.unwrap();
-            for id in 2..5 {
-                let restarts = node.router.routes().counters.restarts_of("raft");
-                node.router.routes().raft.ask(TakeOver, Deadline::after(Duration::from_secs(30))).await.unwrap();
-                while node.router.routes().counters.restarts_of("raft") == restarts {
-                    assert_eq!(node.router.routes().counters.restarts_of("storage"), 0, "the log refused its append");
-                    tokio::task::yield_now().await;
-                }
-                // Until the next one leads; where its predecessor left the outcome in doubt, the row may be there.
-                let insert = format!("INSERT INTO t VALUES ({id})");
-                while node.execute(&insert).await.is_err_and(|error| error.sqlstate() != SqlState::UNIQUE_VIOLATION) {}
-            }
-            assert_eq!(ints(&node.execute("SELECT id FROM t ORDER BY id").await.unwrap()), [1, 2, 3, 4]);
-            assert_eq!(node.router.routes().counters.restarts_of("storage"), 0);
-            node.stop().await;
-        });
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@
 //! * Requests do not pass through the supervisor, so no flood keeps it from restarting anything.
 
 use crate::actors::executor::Executor;
-use crate::actors::forward::{Elsewhere, Leaders};
+use crate::actors::forward::{Elsewhere, Leaders, Leadership};
 use crate::actors::front::Front;
 use crate::actors::janitor::Janitor;
 use crate::actors::messages::{
@@ -29,8 +29,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// How long a statement waits for a leader: as long as a healthy group takes to elect one.
-pub const LEADER_WAIT: Duration = Duration::from_millis(2500);
+/// How many election timeouts a statement waits for a leader: as long as a healthy group takes to elect one, in a second
+/// round where the first was split.
+pub const LEADER_WAIT_TIMEOUTS: u32 = 5;
 
 /// How long to wait for news of a leader before the last one is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -47,6 +48,39 @@ const VERDICT_WAIT: Duration = Duration::from_millis(5);
 pub struct Router {
     routes: Arc<Routes>,
     front: Arc<Front>,
+}
+
+/// Where statements have their answers from.
+enum Handed {
+    /// Another node.
+    Answered(Result<Vec<Output>, BatchFailure>),
+    /// This one, which is to run them.
+    Here {
+        /// Another node may have run them already: what is not begun here is no news of that.
+        in_doubt: Option<Error>,
+    },
+}
+
+/// An error of statements that another node may have begun before: where they were not begun here, that is not known
+/// either.
+fn in_doubt_since(error: Error, before: Option<&Error>) -> Error {
+    match (before, error.kind()) {
+        (Some(before), Kind::Unavailable | Kind::Overloaded) => {
+            Error::in_doubt(format!("{}; and then: {}", before.message(), error.message()))
+        }
+        (
+            None | Some(_),
+            Kind::Invalid
+            | Kind::Conflict
+            | Kind::Limit
+            | Kind::Unavailable
+            | Kind::Overloaded
+            | Kind::InDoubt
+            | Kind::Damaged
+            | Kind::Io
+            | Kind::Internal,
+        ) => error,
+    }
 }
 
 /// One route to each actor.
@@ -73,6 +107,8 @@ pub struct Routes {
     pub leaders: Leaders,
     /// Bytes of a statement that is handed on, or of its answer.
     pub forward_bytes_max: usize,
+    /// How long a statement waits for a leader.
+    pub leader_wait: Duration,
     /// Room for requests and answers on their way.
     pub transit: Arc<Transit>,
     /// Measures them.
@@ -97,9 +133,11 @@ impl Router {
     pub async fn execute(&self, statement: Statement, terms: Terms) -> Result<Output> {
         let (began, work) = self.begin(statement.may_write());
         let result = match self.elsewhere(std::slice::from_ref(&statement), false, &terms).await {
-            Some(Ok(mut outputs)) => Ok(outputs.pop().unwrap_or_default()),
-            Some(Err(failure)) => Err(failure.error),
-            None => self.run(statement, terms).await,
+            Handed::Answered(Ok(mut outputs)) => Ok(outputs.pop().unwrap_or_default()),
+            Handed::Answered(Err(failure)) => Err(failure.error),
+            Handed::Here { in_doubt } => {
+                self.run(statement, terms).await.map_err(|error| in_doubt_since(error, in_doubt.as_ref()))
+            }
         };
         self.note(work, began, result.as_ref().err());
         result
@@ -136,43 +174,48 @@ impl Router {
         if raft.serves { Ok(()) } else { Err(Error::unavailable(format!("no leader (term {})", raft.status.term))) }
     }
 
-    /// Runs statements that may write where the leader is; none where that is here.
-    async fn elsewhere(
-        &self,
-        statements: &[Statement],
-        is_batch: bool,
-        terms: &Terms,
-    ) -> Option<Result<Vec<Output>, BatchFailure>> {
+    /// Runs statements that may write where the leader is.
+    async fn elsewhere(&self, statements: &[Statement], is_batch: bool, terms: &Terms) -> Handed {
         let routes = &self.routes;
         let raft = routes.published.raft();
         if raft.serves || raft.status.membership.members.len() <= 1 || !statements.iter().any(Statement::may_write) {
-            return None;
+            return Handed::Here { in_doubt: None };
         }
-        let until = Deadline::after(terms.deadline.left().min(LEADER_WAIT));
+        let mut in_doubt = None;
+        let mut until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
         let mut reports = routes.published.watch_raft();
         let mut last = Error::unavailable(format!("no leader (term {})", raft.status.term));
         loop {
             let report = reports.borrow_and_update().clone();
             if report.serves {
-                return None;
+                return Handed::Here { in_doubt };
             }
             let status = &report.status;
-            let leader = status.leader.as_ref().and_then(|leader| status.membership.get(leader));
-            if let Some(leader) = leader.filter(|leader| !leader.address.is_empty()) {
+            let leader = status.leader.as_ref().and_then(|id| Some((id, status.membership.get(id)?)));
+            if let Some((id, leader)) = leader.filter(|(_, leader)| !leader.address.is_empty()) {
+                let leadership = Leadership::new(&reports, id, status.term);
                 let ran = routes.leaders.run(
                     &leader.address,
                     statements,
                     is_batch,
                     terms,
+                    &leadership,
                     (&routes.peers, routes.forward_bytes_max),
                 );
                 match ran.await {
-                    Elsewhere::Answered(answer) => return Some(answer),
+                    Elsewhere::Answered(answer) => return Handed::Answered(answer),
                     Elsewhere::NotBegun(error) => last = error,
+                    Elsewhere::Unknown(error) => {
+                        // What was waited for until now was an answer, and no leader.
+                        until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
+                        last = error.clone();
+                        in_doubt = Some(error);
+                    }
                 }
             }
             if until.left().is_zero() {
-                return Some(Err(BatchFailure { statement: 0, error: last }));
+                let error = in_doubt_since(last, in_doubt.as_ref());
+                return Handed::Answered(Err(BatchFailure { statement: 0, error }));
             }
             let pause = Deadline::after(until.left().min(RETRY_PAUSE));
             let _ = tokio::time::timeout_at(pause.instant(), reports.changed()).await;
@@ -203,8 +246,14 @@ impl Router {
     /// Runs statements as one.
     pub async fn batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
         match self.elsewhere(&statements, true, &terms).await {
-            Some(answer) => answer,
-            None => self.run_batch(statements, terms).await,
+            Handed::Answered(answer) => answer,
+            Handed::Here { in_doubt } => {
+                let ran = self.run_batch(statements, terms).await;
+                ran.map_err(|BatchFailure { statement, error }| BatchFailure {
+                    statement,
+                    error: in_doubt_since(error, in_doubt.as_ref()),
+                })
+            }
         }
     }
 

@@ -10,9 +10,11 @@
 //!   while the backup of a client that has gone away is still being made.
 //! * A client that takes nothing for [`STALL_MAX`] is given up, for the same reason.
 //! * A stream without an end is an error: see `rows.rs`.
+//! * What is damaged is not sent as if it were whole: the stream breaks off and names it, unless it is wanted all the same.
 //! * The thread waits for nothing but its channel, which closes with the door: it needs no runtime, and outlives none.
 
 use crate::actors::admin::Admin;
+use crate::actors::audit::audit_admin;
 use crate::actors::grpc;
 use crate::actors::http::json_of;
 use crate::actors::messages::BackupDirectory;
@@ -20,13 +22,14 @@ use crate::actors::proto::wire;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use crate::actors::rows::STALL_MAX;
-use crate::cli::archive::{ENTRIES, pack_into};
-use chronos::error::Error;
+use crate::cli::archive::{Checksums, pack_into};
+use chronos::error::{Error, SqlState};
 use futures_util::stream::{self, BoxStream, Stream, StreamExt};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use wire::admin_service_server::{AdminService, AdminServiceServer};
 
@@ -62,14 +65,16 @@ impl AdminService for Door {
         &self,
         request: Request<wire::ChangeMembersRequest>,
     ) -> Result<Response<wire::MembersResponse>, Status> {
-        self.admin.change(request).await.map(Response::new)
+        let caller = grpc::caller_of(&request)?.clone();
+        self.admin.change(request, &caller).await.map(Response::new)
     }
 
     async fn transfer_leader(
         &self,
         request: Request<wire::TransferLeaderRequest>,
     ) -> Result<Response<wire::TransferLeaderResponse>, Status> {
-        self.admin.transfer(request).await.map(Response::new)
+        let caller = grpc::caller_of(&request)?.clone();
+        self.admin.transfer(request, &caller).await.map(Response::new)
     }
 
     async fn report(&self, request: Request<wire::ReportRequest>) -> Result<Response<wire::ReportResponse>, Status> {
@@ -86,8 +91,10 @@ impl AdminService for Door {
 
     async fn create_snapshot(
         &self,
-        _: Request<wire::SnapshotRequest>,
+        request: Request<wire::SnapshotRequest>,
     ) -> Result<Response<Self::CreateSnapshotStream>, Status> {
+        audit_admin(grpc::caller_of(&request)?, "snapshot");
+        let checksums = Checksums::unless(request.into_inner().no_verify_checksums);
         let permit = self.permit.clone().try_acquire_owned();
         let permit = permit.map_err(|_| Status::resource_exhausted("another snapshot is being made: try later"))?;
         let backup = self.router.backup(permit, Deadline::after(BACKUP_WAIT)).await;
@@ -95,7 +102,7 @@ impl AdminService for Door {
         let (chunks, packed) = mpsc::channel(CHUNKS_AHEAD);
         let (end, ended) = oneshot::channel();
         let send = move || {
-            let outcome = pack(&backup, Chunks { sender: chunks, buffer: Vec::new() });
+            let outcome = pack(&backup, checksums, Chunks { sender: chunks, buffer: Vec::new() });
             if let Err(error) = &outcome {
                 tracing::warn!(%error, "a snapshot was not sent to its end");
             }
@@ -126,27 +133,37 @@ fn paced(
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
-                    let _ = tell.send(Err(format!("nothing of it was taken for {stall_max:?}")));
+                    let reason = format!("nothing of it was taken for {stall_max:?}");
+                    let _ = tell.send(Err(broken_off(&reason, false)));
                     return;
                 }
             }
         }
         let lost = || Err(io::Error::other("its thread ended"));
         let end = ended.await.unwrap_or_else(|_| lost());
-        let _ = tell.send(end.map_err(|error| error.to_string()));
+        let is_damaged = |error: &io::Error| error.kind() == io::ErrorKind::InvalidData;
+        let _ = tell.send(end.map_err(|error| broken_off(&error.to_string(), is_damaged(&error))));
     });
     stream::unfold((taken, Some(told)), |(mut taken, told)| async {
         if let Some(chunk) = taken.recv().await {
             return Some((Ok(chunk), (taken, told)));
         }
-        let end = told?.await.unwrap_or_else(|_| Err("the node is stopping".to_string()));
-        let error = end.err()?;
-        Some((Err(Status::data_loss(format!("the snapshot broke off: {error}"))), (taken, None)))
+        let end = told?.await.unwrap_or_else(|_| Err(broken_off("the node is stopping", false)));
+        Some((Err(end.err()?), (taken, None)))
     })
 }
 
-fn pack(backup: &BackupDirectory, out: Chunks) -> io::Result<()> {
-    pack_into(&backup.path, &backup.id, &ENTRIES, out).map(drop)
+fn pack(backup: &BackupDirectory, checksums: Checksums, out: Chunks) -> io::Result<()> {
+    pack_into(&backup.path, &backup.id, checksums, out).map(drop)
+}
+
+/// Why a stream ends before its end. That of a damaged database says so, for there is another way to have it.
+fn broken_off(reason: &str, is_damaged: bool) -> Status {
+    let mut status = Status::data_loss(format!("the snapshot broke off: {reason}"));
+    if is_damaged && let Ok(state) = MetadataValue::try_from(SqlState::DATA_CORRUPTED.as_str()) {
+        status.metadata_mut().insert("x-chronos-sqlstate", state);
+    }
+    status
 }
 
 /// What is written becomes messages.

@@ -10,7 +10,12 @@
 //! * A snapshot of the leader takes the place of the state while no engine runs: this life ends with it, and the next
 //!   one goes on from there.
 //!
+//! * A state that is damaged on disk, or is not the group's, is given up where others have it (`condemned`): the next life
+//!   begins without one, in quarantine, and is brought a snapshot.
+//!
 //! Restart: the engine is opened again, as at boot.
+
+pub mod condemned;
 
 use crate::actors::figures::{StorageStatus, Totals};
 use crate::actors::lifeline::{Lifeline, News};
@@ -24,8 +29,11 @@ use chronos::embedded::{self, open_directory};
 use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::ids::{ClusterId, DiskId, LogIndex, OriginUid, Term};
 use chronos::raft::{Entry, NodeId, Position, Ready, Recovered};
-use chronos::storage::engine::{Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Keep, Options, Stop, Waiting};
+use chronos::storage::engine::{
+    Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Keep, Options, Stop, Waiting, has_others,
+};
 use chronos::storage::snapshot::Staged;
+use condemned::{Condemned, Step};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -74,6 +82,8 @@ pub struct Lent {
     pub origin: OriginUid,
     /// Ends the life of storage that owns it.
     reopen: Arc<Notify>,
+    /// Why its state is to be given up.
+    condemned: Arc<Condemned>,
     /// Told when entries have been applied.
     applied: Arc<Notify>,
 }
@@ -97,6 +107,11 @@ impl Lent {
     /// then made anew from the log. One that is gone has a successor, which has done so already.
     pub fn reopen(&self) {
         self.reopen.notify_one();
+    }
+
+    /// Has the state given up, once the group can do without it, and brought anew by another member.
+    pub fn condemn(&self, why: Error) {
+        self.condemned.condemn(why);
     }
 }
 
@@ -299,6 +314,7 @@ pub struct Storage {
     ending: Arc<AtomicBool>,
     /// Told when this life is to end: a thread of the engine panicked, or a block is to be made anew.
     reopen: Arc<Notify>,
+    condemned: Arc<Condemned>,
     /// Backups so far, for their names.
     backups: u64,
     seed: Arc<Seed>,
@@ -315,21 +331,34 @@ impl Storage {
         let ending = Arc::new(AtomicBool::new(false));
         let reopen = Arc::new(Notify::new());
         let applied = Arc::new(Notify::new());
-        let events = watch(&seed, ending.clone(), reopen.clone(), applied.clone());
+        let condemned = Arc::new(Condemned::default());
+        let told = Told {
+            ending: ending.clone(),
+            reopen: reopen.clone(),
+            applied: applied.clone(),
+            condemned: condemned.clone(),
+        };
+        let events = watch(&seed, told);
         let (engine, recovered) = Engine::recover(directory, options, events)?;
         let handle = engine.handle();
         let log = recovered.to_raft();
         seed.parts.set(Some(Present {
             disk,
             cluster,
-            lent: Lent { handle: handle.clone(), origin, reopen: reopen.clone(), applied },
+            lent: Lent {
+                handle: handle.clone(),
+                origin,
+                reopen: reopen.clone(),
+                condemned: condemned.clone(),
+                applied,
+            },
             directory: path,
             committed: log.applied,
             log,
             raft: None,
             events: None,
         }));
-        Ok(Storage { engine: Some(engine), handle, ending, reopen, backups: 0, seed, _lifeline: lifeline })
+        Ok(Storage { engine: Some(engine), handle, ending, reopen, condemned, backups: 0, seed, _lifeline: lifeline })
     }
 
     fn publish(&self) {
@@ -361,6 +390,33 @@ impl Storage {
     }
 }
 
+impl Storage {
+    /// Gives up a state that is condemned, as soon as the group can do without this node.
+    fn mend(&mut self, context: &mut Context<Storage>) {
+        let Some(why) = self.condemned.why() else { return };
+        match condemned::step(&self.seed.published.raft().status, &self.seed.id.0) {
+            Step::Wait => {}
+            Step::HandOver => self.seed.parts.tell(Event::Damaged(why)),
+            Step::GiveUp => {
+                self.give_up_state(&why);
+                context.terminate();
+            }
+        }
+    }
+
+    /// Ends this life without its state.
+    fn give_up_state(&mut self, why: &Error) {
+        self.ending.store(true, Ordering::Release);
+        self.seed.parts.set(None);
+        let Some(engine) = self.engine.take() else { return };
+        if let Err(error) = engine.rebuild(&self.seed.options, why) {
+            error!(%error, "the state could not be given up");
+        }
+        let mut past = self.seed.past();
+        *past = past.plus(&Totals::of(&self.handle));
+    }
+}
+
 impl Seed {
     /// No code panics while it holds this lock, so a poisoned one still guards whole values.
     fn past(&self) -> MutexGuard<'_, Totals> {
@@ -368,9 +424,18 @@ impl Seed {
     }
 }
 
+/// What the engine's news change.
+struct Told {
+    ending: Arc<AtomicBool>,
+    reopen: Arc<Notify>,
+    applied: Arc<Notify>,
+    condemned: Arc<Condemned>,
+}
+
 /// What is done with the engine's news, on its threads.
-fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>, applied: Arc<Notify>) -> Events {
-    let (parts, news) = (seed.parts.clone(), seed.news.clone());
+fn watch(seed: &Arc<Seed>, told: Told) -> Events {
+    let Told { ending, reopen, applied, condemned } = told;
+    let (parts, news, published) = (seed.parts.clone(), seed.news.clone(), seed.published.clone());
     let (peers, id) = (seed.peers.clone(), seed.id.clone());
     Arc::new(move |mut event| {
         if let Event::Persisted { messages, .. } = &mut event {
@@ -383,7 +448,15 @@ fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>, applied
                 // That the engine is ending is what its threads find then, and no failure of the disk.
                 let is_consequence =
                     ending.load(Ordering::Acquire) && matches!(error.kind(), Kind::Unavailable | Kind::Damaged);
-                if !is_consequence {
+                let is_damage = error.kind() == Kind::Damaged || condemned.why().is_some();
+                if is_consequence {
+                    // Told already.
+                } else if is_damage && has_others(&published.raft().status.membership, &id.0) {
+                    error!(%error, "storage cannot go on with what is damaged");
+                    condemned.end(error.clone());
+                    ending.store(true, Ordering::Release);
+                    reopen.notify_one();
+                } else {
                     let _ = news.send(News::Fatal(error.clone()));
                 }
             }
@@ -397,9 +470,13 @@ fn watch(seed: &Arc<Seed>, ending: Arc<AtomicBool>, reopen: Arc<Notify>, applied
                 ending.store(true, Ordering::Release);
                 reopen.notify_one();
             }
+            Event::Damaged(error) => {
+                error!(%error, "a block of a sealed file is damaged");
+                condemned.condemn(error.clone());
+            }
             Event::Trimmed(previous) => parts.trimmed(*previous),
             Event::Applied(_) => applied.notify_waiters(),
-            Event::Persisted { .. } => {}
+            Event::Persisted { .. } | Event::Stalled => {}
         }
         parts.tell(event);
     })
@@ -419,11 +496,19 @@ impl Actor for Storage {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.publish();
-        context.run_interval(PUBLISH, |storage, _| storage.publish());
+        context.run_interval(PUBLISH, |storage, context| {
+            storage.publish();
+            storage.mend(context);
+        });
         let reopen = self.reopen.clone();
         let told = async move { reopen.notified().await }.into_actor(self);
         // Its drop joins what is left of the engine; the supervisor then makes the next one.
-        context.spawn(told.map(|(), _, context| context.terminate()));
+        context.spawn(told.map(|(), storage, context| {
+            if let Some(why) = storage.condemned.fatal() {
+                storage.give_up_state(&why);
+            }
+            context.terminate();
+        }));
     }
 }
 

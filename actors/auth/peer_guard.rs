@@ -5,9 +5,14 @@
 //!   in:  handshake (gRPC asks for a certificate) ── Guard::admit, Need::Peer ── the token, where one is set
 //! ```
 //!
-//! * A token that is set must be shown, also over TLS: clients have certificates of the same authority.
-//! * Without a token a certificate does; with neither, whoever comes is a peer. That a group is like this is refused when
-//!   the settings are read, except on loopback.
+//! | `auth.cluster_token` | tokens of clients | TLS | who is a peer |
+//! |---|---|---|---|
+//! | set | any | any | who shows it: clients have certificates of the same authority |
+//! | not set | set | any | nobody |
+//! | not set | not set | on | who has a certificate, as for everything else |
+//! | not set | not set | off | everybody, as for everything else; but a group refuses to start so, except on loopback |
+//!
+//! * A node that names no others and is the whole of its group has no peers, whatever they show (grpc/guarded.rs).
 //! * A reload counts for streams and connections that begin after it.
 
 use super::Guard;
@@ -19,6 +24,15 @@ use tonic::transport::Endpoint;
 
 /// Metadata: what the nodes of a group show each other.
 pub(super) const CLUSTER_TOKEN: &str = "x-chronos-cluster-token";
+
+/// Metadata of a request that another node has handed on.
+pub const HANDED_ON: &str = "x-chronos-handed-on";
+
+/// What a caller is told where tokens are set, and none of the group.
+pub(super) fn no_token() -> Error {
+    let message = "no node is taken for a peer here: tokens are set, and auth.cluster_token is not";
+    Error::invalid(SqlState::INVALID_AUTHORIZATION, message).hint("set auth.cluster_token to the same on all nodes")
+}
 
 /// What a caller is told that shows no token of the group.
 pub(super) fn no_member() -> Error {
@@ -50,6 +64,21 @@ impl PeerGuard {
         Ok(())
     }
 
+    /// Refuses to expect another node where none would be taken for a peer.
+    ///
+    /// # Errors
+    ///
+    /// F0000 where clients have tokens, and nodes have none.
+    pub fn check_expected(&self) -> Result<()> {
+        let knows_peers = self.guard.rules.load().tokens.shown_to_peers().is_some();
+        if knows_peers || !self.guard.asks_for_tokens() {
+            return Ok(());
+        }
+        let message =
+            "no other node would be taken for a member: clients have tokens here, and auth.cluster_token is not set";
+        Err(Error::invalid(SqlState::CONFIG_ERROR, message).hint("set auth.cluster_token to the same on all nodes"))
+    }
+
     /// Where and how to connect to a peer, `HOST:PORT`: the certificates are those of this moment.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint> {
         let wrong =
@@ -68,7 +97,8 @@ impl PeerGuard {
 mod tests {
     use super::super::tests::guard;
     use super::*;
-    use crate::actors::auth::Need;
+    use crate::actors::auth::{Need, Role};
+    use chronos::sql::execute::Access;
     use tonic::metadata::MetadataMap;
 
     fn signed_by(settings: &[(&'static str, &str)]) -> MetadataMap {
@@ -92,11 +122,28 @@ mod tests {
         let mut bearer = MetadataMap::new();
         bearer.insert("authorization", "Bearer ours".parse().unwrap());
         assert!(admit(&ours, &bearer, Need::Peer).is_err());
-        admit(&guard(&[]), &MetadataMap::new(), Need::Peer).unwrap();
+        let peer = admit(&guard(&[]), &MetadataMap::new(), Need::Peer).unwrap();
+        assert_eq!((peer.role, peer.access()), (Role::Peer, Access::ReadOnly), "a peer is no admin by itself");
         // What a peer hands on is an admin's.
         let both = guard(&[("cluster_token", "ours"), ("token_admin", "secret")]);
-        admit(&both, &signed_by(&[("cluster_token", "ours")]), Need::Admin).unwrap();
+        let mut handed_on = signed_by(&[("cluster_token", "ours")]);
+        assert!(admit(&both, &handed_on, Need::Admin).is_err(), "only what was handed on");
+        handed_on.insert(HANDED_ON, "1".parse().unwrap());
+        admit(&both, &handed_on, Need::Admin).unwrap();
+        assert!(admit(&both, &handed_on, Need::AnyRole).is_err());
         assert!(admit(&both, &MetadataMap::new(), Need::Admin).is_err());
+    }
+
+    #[test]
+    fn where_roles_count_nobody_is_a_peer_without_the_groups_token() {
+        for settings in [vec![("token_admin", "adm")], vec![("token_readonly", "ro")]] {
+            let guard = guard(&settings);
+            for bearer in [None, Some("Bearer adm"), Some("Bearer ro")] {
+                let header = |name: &str| if name == "authorization" { bearer } else { None };
+                let refused = guard.admit(header, Need::Peer).unwrap_err();
+                assert!(refused.to_string().contains("auth.cluster_token"), "{refused}");
+            }
+        }
     }
 
     #[test]

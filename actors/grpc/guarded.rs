@@ -2,10 +2,12 @@
 
 use super::status;
 use crate::actors::auth::{Guard, Need};
+use crate::actors::published::Published;
 use futures_util::future::{Either, Ready, ready};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
@@ -17,12 +19,31 @@ pub struct Guarded<S> {
     inner: S,
     guard: Arc<Guard>,
     need: Need,
+    /// Its methods that need no more than any role, by their paths.
+    reading: &'static [&'static str],
+    /// Where the group is known that the service is for.
+    group: Option<Arc<Published>>,
 }
 
 impl<S> Guarded<S> {
     /// In front of a service.
     pub fn new(inner: S, guard: &Arc<Guard>, need: Need) -> Guarded<S> {
-        Guarded { inner, guard: guard.clone(), need }
+        Guarded { inner, guard: guard.clone(), need, reading: &[], group: None }
+    }
+
+    /// In front of a service for other nodes. There is none while this node is the whole of its group and expects nobody.
+    pub fn for_peers(inner: S, guard: &Arc<Guard>, published: Arc<Published>) -> Guarded<S> {
+        Guarded { group: Some(published), ..Guarded::new(inner, guard, Need::Peer) }
+    }
+
+    /// The same, and these methods for whoever has a role. The server goes by the same text, letter by letter.
+    pub fn but_for_reading(self, reading: &'static [&'static str]) -> Guarded<S> {
+        Guarded { reading, ..self }
+    }
+
+    fn has_callers(&self) -> bool {
+        let is_alone = |group: &Arc<Published>| group.raft().status.membership.members.len() == 1;
+        self.guard.names_peers() || !self.group.as_ref().is_some_and(is_alone)
     }
 }
 
@@ -43,9 +64,14 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if !self.has_callers() {
+            let message = "this node is the whole of its group: add the other one first, chronos admin add-node";
+            return Either::Left(ready(Ok(Status::failed_precondition(message).into_http())));
+        }
         let headers = request.headers();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        match self.guard.admit(header, self.need) {
+        let need = if self.reading.contains(&request.uri().path()) { Need::AnyRole } else { self.need };
+        match self.guard.admit(header, need) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Right(self.inner.call(request))

@@ -6,14 +6,14 @@
 //! | `POST /admin/members` | `{"add": {"id", "address", "role"}}` or `{"remove": id}` |
 //! | `POST /admin/transfer` | `{}` or `{"to": id}` |
 
-use super::Door;
+use super::{Door, guarded};
 use crate::actors::admin::Admin;
 use crate::actors::proto::wire::change_members_request::Change;
 use crate::actors::proto::wire::{
     AddMember, ChangeMembersRequest, MemberStatus, MembersResponse, TransferLeaderRequest,
 };
 use actix_web::http::StatusCode;
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tonic::{Code, Request, Status};
@@ -60,7 +60,11 @@ pub(super) async fn members(door: web::Data<Door>) -> HttpResponse {
     HttpResponse::Ok().json(members_json(&Admin::new(door.router.clone()).members()))
 }
 
-pub(super) async fn change(door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+pub(super) async fn change(asked: HttpRequest, door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+    let caller = match guarded::caller_of(&asked) {
+        Ok(caller) => caller,
+        Err(error) => return super::failed(&error, None),
+    };
     let change = match serde_json::from_slice(&body) {
         Ok(Changes { add: Some(add), remove: None }) => {
             Change::Add(AddMember { id: add.id, address: add.address, role: add.role })
@@ -70,19 +74,23 @@ pub(super) async fn change(door: web::Data<Door>, body: web::Bytes) -> HttpRespo
         Err(error) => return wrong(&format!("the body is not what is expected here: {error}")),
     };
     let request = Request::new(ChangeMembersRequest { change: Some(change) });
-    match Admin::new(door.router.clone()).change(request).await {
+    match Admin::new(door.router.clone()).change(request, &caller).await {
         Ok(group) => HttpResponse::Ok().json(members_json(&group)),
         Err(status) => failed(&status),
     }
 }
 
-pub(super) async fn transfer(door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+pub(super) async fn transfer(asked: HttpRequest, door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+    let caller = match guarded::caller_of(&asked) {
+        Ok(caller) => caller,
+        Err(error) => return super::failed(&error, None),
+    };
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     let to = match serde_json::from_slice(body) {
         Ok(Transfer { to }) => to,
         Err(error) => return wrong(&format!("the body is not what is expected here: {error}")),
     };
-    match Admin::new(door.router.clone()).transfer(Request::new(TransferLeaderRequest { to })).await {
+    match Admin::new(door.router.clone()).transfer(Request::new(TransferLeaderRequest { to }), &caller).await {
         Ok(done) => HttpResponse::Ok().json(json!({ "leader": done.to })),
         Err(status) => failed(&status),
     }

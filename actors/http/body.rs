@@ -5,7 +5,7 @@
 //! * Texts are read where they stand and copied once; a general JSON tree would hold the body twice, and a body of
 //!   short numbers thirty times. Parameters and statements are counted as they come.
 
-use crate::actors::messages::Consistency;
+use crate::actors::messages::Freshness;
 use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::BATCH_STATEMENTS_MAX;
 use chronos::sql::value::Value;
@@ -55,7 +55,7 @@ fn value_bytes(value: &Value) -> usize {
 }
 
 /// Reads a body. NaN is not JSON, and is refused by the parser, naming line and column.
-pub fn read(body: &[u8]) -> Result<(Asked, Consistency)> {
+pub fn read(body: &[u8]) -> Result<(Asked, Freshness)> {
     let malformed = |what: String| Error::invalid(SqlState::INVALID_PARAMETER, what);
     let whole: Whole = serde_json::from_slice(body).map_err(|error| {
         // What is JSON and not what is asked for is told in our own words; a value in them may be as long as the body.
@@ -73,19 +73,18 @@ pub fn read(body: &[u8]) -> Result<(Asked, Consistency)> {
         })
     })?;
     let fields = match whole {
-        Whole::Batch(texts) => return Ok((Asked::Batch(some(texts)?), Consistency::default())),
+        Whole::Batch(texts) => return Ok((Asked::Batch(some(texts)?), Freshness::default())),
         Whole::Object(fields) => fields,
     };
-    let consistency = match fields.consistency.and_then(|Level(name)| name) {
-        None => Consistency::default(),
-        Some(name) => Consistency::parse(&name)?,
-    };
+    let said = |word: Option<Word>| word.and_then(|Word(text)| text);
+    let (level, age) = (said(fields.consistency), said(fields.max_staleness));
+    let freshness = Freshness::parse(level.as_deref(), age.as_deref())?;
     let parameters = fields.params.map_or_else(Vec::new, |Parameters(read)| read);
     let parameters = parameters.into_iter().map(|parameter| parameter.0).collect::<Result<Vec<Value>>>()?;
     match (fields.sql, fields.statements) {
-        (Some(sql), None) => Ok((Asked::One(parameters, sql), consistency)),
+        (Some(sql), None) => Ok((Asked::One(parameters, sql), freshness)),
         (None, Some(_)) if !parameters.is_empty() => Err(Error::unsupported("\"params\" beside \"statements\" are")),
-        (None, Some(texts)) => Ok((Asked::Batch(some(texts)?), consistency)),
+        (None, Some(texts)) => Ok((Asked::Batch(some(texts)?), freshness)),
         (Some(_), Some(_)) | (None, None) => {
             Err(malformed("the body has either \"sql\", a string, or \"statements\", an array".to_string()))
         }
@@ -111,7 +110,8 @@ struct Fields {
     sql: Option<String>,
     statements: Option<Texts>,
     params: Option<Parameters>,
-    consistency: Option<Level>,
+    consistency: Option<Word>,
+    max_staleness: Option<Word>,
 }
 
 struct WholeVisitor;
@@ -141,6 +141,7 @@ impl<'de> Visitor<'de> for WholeVisitor {
                 "statements" => once(&mut fields.statements, &name, object.next_value()?)?,
                 "params" => once(&mut fields.params, &name, object.next_value()?)?,
                 "consistency" => once(&mut fields.consistency, &name, object.next_value()?)?,
+                "max_staleness" => once(&mut fields.max_staleness, &name, object.next_value()?)?,
                 _ => return Err(unknown(&name)),
             }
         }
@@ -223,9 +224,9 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// The name of a consistency; null is none.
+/// The name of a consistency, or an age; null is none.
 #[derive(Deserialize)]
-struct Level(Option<String>);
+struct Word(Option<String>);
 
 /// Values for `$1`, `$2`, ...; null is none.
 struct Parameters(Vec<Parameter>);
@@ -311,12 +312,14 @@ mod tests {
 
     #[test]
     fn an_object_is_one_statement_and_an_array_a_batch() {
-        let (asked, consistency) =
+        let (asked, freshness) =
             read(br#"{"sql": "SELECT $1", "params": [1, 0.5, "a", null], "consistency": "stale"}"#).unwrap();
         let parameters = vec![Value::Int(1), Value::Float(0.5), Value::Text("a".into()), Value::Null];
         assert_eq!(asked.bytes(), "SELECT $1".len() + 4 * size_of::<Value>() + 1);
         assert_eq!(asked, Asked::One(parameters, "SELECT $1".into()));
-        assert_eq!(consistency, Consistency::Stale);
+        assert_eq!(freshness.consistency.name(), "stale");
+        let (_, freshness) = read(br#"{"sql": "A", "max_staleness": "3s", "consistency": null}"#).unwrap();
+        assert_eq!((freshness.consistency.name(), freshness.max_staleness.unwrap().as_secs()), ("stale", 3));
         let batch = Asked::Batch(vec!["A".into(), "B".into()]);
         assert_eq!(read(br#"["A", {"sql": "B"}]"#).unwrap().0, batch);
         assert_eq!(read(br#"{"statements": ["A", "B"]}"#).unwrap().0, batch);
@@ -329,6 +332,7 @@ mod tests {
         assert!(told(br#"{"sql": "A", "sqll": 1}"#).contains("unknown field \"sqll\""));
         assert!(told(br#"{"sql": "A", "params": [18446744073709551615]}"#).contains("out of range for INT"));
         assert!(told(br#"{"sql": "A", "consistency": "eventual"}"#).contains("linearizable"));
+        assert!(told(br#"{"sql": "A", "consistency": "lease", "max_staleness": "3s"}"#).contains("stale reads"));
         assert!(told(b"[]").contains("at least one"));
         assert!(told(b"7").contains("object"));
         assert!(told(br#"{"sql": "A", "statements": ["B"]}"#).contains("either"));

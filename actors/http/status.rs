@@ -50,7 +50,7 @@ fn members(report: &StatusReport) -> Vec<Json> {
             "member": member.role.name(),
             "address": address,
             "leads": raft.leader.as_ref() == Some(id),
-            "role": is_self.then(|| role_name(raft.role)),
+            "role": is_self.then(|| report.raft.role_of(&report.id)),
             "applied": is_self.then_some(raft.applied.0),
             "matched": peer.map(|peer| peer.matched.0),
             "silent_ms": peer.map(|peer| peer.silent.as_millis() as u64),

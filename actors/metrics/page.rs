@@ -1,6 +1,7 @@
 //! The page that `/metrics` shows: every family, its name and its words, in one place.
 
 use crate::actors::figures::StorageStatus;
+use crate::actors::janitor::compare::Comparison;
 use crate::actors::messages::SyncReport;
 use crate::actors::metrics::text::{Kind, Text};
 use crate::actors::metrics::{Door, Metrics, Work};
@@ -21,6 +22,8 @@ pub struct Present<'a> {
     pub sync: &'a SyncReport,
     /// What the scrub knows of the disk.
     pub scrub: &'a ScrubReport,
+    /// What comparing copies has found.
+    pub comparison: &'a Comparison,
     /// Each actor with what waits for it.
     pub depths: Vec<(&'static str, usize)>,
     /// Bytes that queries hold.
@@ -72,10 +75,25 @@ fn raft(text: &mut Text, metrics: &Metrics, report: &RaftReport, commits: &Distr
     text.one(gauge, "chronos_raft_last_index", "Highest log index", status.last.0);
     let help = "Bytes proposed and not yet applied";
     text.one(gauge, "chronos_raft_proposals_pending_bytes", help, status.proposals_bytes);
+    peers(text, report);
     let help = "Elections that this node stood in";
     text.one(Kind::Counter, "chronos_raft_elections_total", help, metrics.elections());
     let help = "Time from an append's way to the log until it is durable, which in a group of one commits it";
     text.histogram("chronos_raft_commit_duration_seconds", help, "", &[("", commits.clone())]);
+}
+
+/// How far the others are, which only a leader knows. There are as many series as members.
+fn peers(text: &mut Text, report: &RaftReport) {
+    let status = &report.status;
+    if status.peers.is_empty() {
+        return;
+    }
+    let lag = status.peers.iter().map(|peer| (&*peer.id.0, status.last.0.saturating_sub(peer.matched.0)));
+    let help = "Entries of the leader's log that a member is not known to have";
+    text.labelled(Kind::Gauge, "chronos_raft_peer_lag_entries", help, "peer", lag);
+    let silent = status.peers.iter().map(|peer| (&*peer.id.0, peer.silent.as_secs_f64()));
+    let help = "Time since the leader has heard of a member";
+    text.labelled(Kind::Gauge, "chronos_raft_peer_silent_seconds", help, "peer", silent);
 }
 
 fn log(text: &mut Text, storage: &StorageStatus) {
@@ -128,6 +146,13 @@ fn storage(text: &mut Text, present: &Present) {
     text.one(counter, "chronos_scrub_read_bytes_total", "Bytes of blocks read to verify them", scrub.bytes);
     let help = "Damaged blocks that are known, at most 16";
     text.one(gauge, "chronos_scrub_damaged_blocks", help, scrub.damaged.len());
+    let copies = present.comparison;
+    let help = "Times that the copies of all members were compared";
+    text.one(counter, "chronos_copies_compared_total", help, copies.completed);
+    let help = "Times that copies were found to differ";
+    text.one(counter, "chronos_copies_mismatches_total", help, copies.mismatches);
+    let help = "Members whose copy is known to differ from this node's";
+    text.one(gauge, "chronos_copies_differing", help, copies.differ.len());
 }
 
 fn sync(text: &mut Text, present: &Present) {

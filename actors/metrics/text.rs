@@ -40,13 +40,13 @@ impl Text {
     }
 
     /// A family with a sample for each value of one label.
-    pub fn labelled<V: Display>(
+    pub fn labelled<'a, V: Display>(
         &mut self,
         kind: Kind,
         name: &str,
         help: &str,
         label: &str,
-        samples: impl IntoIterator<Item = (&'static str, V)>,
+        samples: impl IntoIterator<Item = (&'a str, V)>,
     ) {
         self.describe(kind, name, help);
         for (word, value) in samples {

@@ -39,10 +39,17 @@ const REMOVED_WAIT: Duration = Duration::from_secs(10);
 /// How often the links are looked at without news.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long this node waits to be dialled where the other one should dial, beside as much again by chance: longer than the
+/// other one pauses, so that the two dial at once only where something is wrong.
+const DIALLED_WAIT: Duration = Duration::from_secs(3);
+
+/// How often it is looked whether a link is there.
+const LOOK: Duration = Duration::from_millis(250);
+
 /// What a peer may send that is not read yet.
 const WINDOW_BYTES: u32 = 4 << 20;
 
-/// Keeps a link to every member that this node is to dial, for as long as it is polled.
+/// Keeps a link to every other member, for as long as it is polled.
 pub async fn keep_links(peers: Arc<Peers>, published: Arc<Published>) {
     let mut reports = published.watch_raft();
     let mut links = Links::default();
@@ -78,7 +85,7 @@ impl Links {
             let stays = match membership.get(id) {
                 Some(member) => {
                     kept.removed = None;
-                    // Whose turn it is to dial may change with what it has to say over this very link.
+                    // Where it has moved, the old link leads nowhere.
                     member.address == kept.address
                 }
                 // Its removal counts from the append on, and is committed with what is still said to it.
@@ -89,8 +96,8 @@ impl Links {
             }
             stays
         });
-        for (id, member) in membership.members.iter().filter(|(id, _)| dials(membership, &own.id, id)) {
-            if !self.kept.contains_key(id) {
+        for (id, member) in membership.members.iter().filter(|(id, _)| **id != own.id) {
+            if !self.kept.contains_key(id) && !member.address.is_empty() {
                 let task = keep(id.clone(), member.address.clone(), own.clone(), peers.clone(), published.clone());
                 let task = tokio::spawn(task).abort_handle();
                 self.kept.insert(id.clone(), Kept { address: member.address.clone(), task, removed: None });
@@ -99,7 +106,7 @@ impl Links {
     }
 }
 
-/// True where `own` is the one of the two that dials.
+/// True where `own` is the one of the two that dials first.
 fn dials(membership: &Membership, own: &NodeId, other: &NodeId) -> bool {
     match (membership.is_voter(own), membership.is_voter(other)) {
         (true, false) => true,
@@ -118,10 +125,7 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
     let mut pause = PAUSE_MIN;
     let mut said = None;
     loop {
-        // Once the other one dials, its link is the one that counts; until it does, this one may be all there is.
-        while peers.is_linked(&id) && !dials(&published.raft().status.membership, &own.id, &id) {
-            tokio::time::sleep(PAUSE_MAX).await;
-        }
+        turn(&id, &own, &peers, &published).await;
         match link(&id, &address, &own, &peers, &published).await {
             Ok(()) => {
                 info!(peer = %id, "the link has ended");
@@ -139,6 +143,21 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
         let drawn = random_u64().unwrap_or(0) % (pause.as_micros() as u64).max(1);
         tokio::time::sleep(pause / 2 + Duration::from_micros(drawn / 2)).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Waits until this node is to dial: at once where it is the one of the two that does, even beside a link that the other
+/// one has dialled, which may have died unseen; otherwise once there has been none for a while.
+async fn turn(id: &NodeId, own: &Identity, peers: &Peers, published: &Published) {
+    let drawn = Duration::from_micros(random_u64().unwrap_or(0) % DIALLED_WAIT.as_micros() as u64);
+    let mut unlinked: Option<Instant> = None;
+    while !dials(&published.raft().status.membership, &own.id, id) {
+        if peers.is_linked(id) {
+            unlinked = None;
+        } else if unlinked.get_or_insert_with(Instant::now).elapsed() >= DIALLED_WAIT + drawn {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
     }
 }
 
@@ -186,6 +205,7 @@ async fn link(
     if from.id != *id {
         return Err(unreachable(id, address, &format!("{} answers there", from.id)));
     }
+    peers.meet(&from);
     let linked = Linked::new(&outbox);
     info!(peer = %id, %address, "linked");
     let _ = open.send(linked.link);

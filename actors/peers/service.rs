@@ -4,8 +4,8 @@ use super::frames::{Arriving, outgoing};
 use super::install::Installs;
 use super::{Identity, Linked, Peers, described};
 use crate::actors::proto::wire::peer_service_server::{PeerService, PeerServiceServer};
+use crate::actors::proto::wire::{ContentRequest, ContentResponse, SnapshotPiece, SnapshotProgress};
 use crate::actors::proto::wire::{IdentifyRequest, IdentifyResponse, PeerFrame, PeerHello, peer_frame::Frame};
-use crate::actors::proto::wire::{SnapshotPiece, SnapshotProgress};
 use crate::actors::published::Published;
 use crate::actors::router::Router;
 use chronos::error::{Error, Result, SqlState};
@@ -48,6 +48,7 @@ pub(super) fn hello_to(identity: &Identity, to: &NodeId, published: &Published) 
         disk_id: identity.disk.0.to_be_bytes().to_vec(),
         to: to.0.clone(),
         members: described(&published.raft().status.membership),
+        address: identity.address.clone(),
     }
 }
 
@@ -85,7 +86,8 @@ pub(super) fn check_hello(hello: Option<PeerHello>, own: &Identity, published: &
     if hello.to != own.id.0 {
         return Err(refused(format!("{} looks for {} here, and this is {}", hello.node_id, hello.to, own.id)));
     }
-    Ok(Identity { cluster: ClusterId(cluster), id: NodeId(hello.node_id), disk: DiskId(disk) })
+    let (cluster, id, disk) = (ClusterId(cluster), NodeId(hello.node_id), DiskId(disk));
+    Ok(Identity { cluster, id, disk, address: hello.address })
 }
 
 #[tonic::async_trait]
@@ -97,6 +99,11 @@ impl PeerService for PeerDoor {
             node_id: own.id.0,
             members: described(&self.published.raft().status.membership),
         }))
+    }
+
+    async fn content(&self, request: Request<ContentRequest>) -> Result<Response<ContentResponse>, Status> {
+        let answer = super::compare::answer(&self.peers, &self.published, request.into_inner());
+        answer.map(Response::new).map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
     type InstallStream = ReceiverStream<Result<SnapshotProgress, Status>>;
@@ -132,6 +139,7 @@ impl PeerService for PeerDoor {
             warn!(%error, "a node was refused");
             Status::failed_precondition(error.to_string())
         })?;
+        self.peers.meet(&from);
         let outbox = self.peers.outbox(&from.id);
         let linked = Linked::new(&outbox);
         let (open, opened) = oneshot::channel();

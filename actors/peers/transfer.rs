@@ -72,6 +72,8 @@ pub struct Transfers {
     /// What went wrong last: the same trouble for hours is one line.
     said: BTreeMap<NodeId, String>,
     ended: mpsc::UnboundedSender<Ended>,
+    /// How a thread is begun.
+    spawn: fn(Box<dyn FnOnce() + Send>) -> std::io::Result<()>,
 }
 
 /// One that is under way.
@@ -119,7 +121,14 @@ impl Transfers {
     pub fn new() -> (Transfers, mpsc::UnboundedReceiver<Ended>) {
         // Bounded by the transfers that run.
         let (ended, endings) = mpsc::unbounded_channel();
-        (Transfers { running: BTreeMap::new(), landed: BTreeMap::new(), said: BTreeMap::new(), ended }, endings)
+        let transfers = Transfers {
+            running: BTreeMap::new(),
+            landed: BTreeMap::new(),
+            said: BTreeMap::new(),
+            ended,
+            spawn: |run| std::thread::Builder::new().name("snapshot-send".to_string()).spawn(run).map(|_| ()),
+        };
+        (transfers, endings)
     }
 
     /// Begins one. Where that cannot be, it ends as if it had failed.
@@ -130,14 +139,21 @@ impl Transfers {
         let busy = || Error::overloaded(format!("{TRANSFERS_MAX} others are being sent"));
         let outcome = if self.running.len() < TRANSFERS_MAX { Ok(LogIndex(0)) } else { Err(busy()) };
         let ended = Ended { peer: peer.clone(), outcome, is_wanted: is_wanted.clone() };
+        let unstarted = Ended { peer: peer.clone(), outcome: Ok(LogIndex(0)), is_wanted: is_wanted.clone() };
         if let Some(before) = self.running.insert(peer, Running { is_wanted: is_wanted.clone(), index: index.clone() })
         {
             before.is_wanted.store(false, Ordering::Release);
         }
         let told = self.ended.clone();
         let run = move || run(&order, &index, ended, &told);
-        if let Err(error) = std::thread::Builder::new().name("snapshot-send".to_string()).spawn(run) {
-            warn!(%error, "cannot start a thread for a snapshot");
+        if let Err(error) = (self.spawn)(Box::new(run)) {
+            let ended = Ended { outcome: Err(Error::io("start a thread for a snapshot", &error)), ..unstarted };
+            let told = self.ended.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(PAUSE).await;
+                // As of one that has run.
+                let _ = told.send(ended);
+            });
         }
     }
 
@@ -355,5 +371,31 @@ impl Out<'_> {
             Ok(Err(_)) => Err(Error::unavailable("the connection has ended")),
             Err(_) => Err(Error::unavailable(format!("nothing was taken for {PIECE_WAIT:?}"))),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_whose_thread_does_not_begin_has_failed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut transfers, mut endings) = Transfers::new();
+            transfers.spawn = |_| Err(std::io::Error::other("no more threads"));
+            let peer = NodeId("b".into());
+            transfers.begin(Order {
+                peer: peer.clone(),
+                member: Member::default(),
+                last: LogIndex(7),
+                term: Term(2),
+                parts: Arc::default(),
+                peers: Arc::default(),
+                published: Arc::default(),
+            });
+            let ended = tokio::time::timeout(Duration::from_secs(20), endings.recv()).await.unwrap().unwrap();
+            assert_eq!(transfers.end(ended, LogIndex(7)), Some((peer, None)), "so that raft asks again");
+        });
     }
 }

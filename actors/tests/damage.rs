@@ -1,9 +1,9 @@
 //! A damaged block of the hot store, met by whoever reads it: storage is opened again, and nothing else ends.
 
 use crate::actors::messages::Streamed;
-use crate::actors::tests::janitor::{files, flip, small, until, until_quiet};
-
+use crate::actors::tests::janitor::{files, flip, small, until_quiet};
 use crate::actors::tests::node::{Running, ints, on_a_system, statement, terms};
+use crate::actors::tests::patience::until;
 use chronos::clock::SystemClock;
 use chronos::embedded::engine_options;
 use chronos::error::Kind;

@@ -2,7 +2,8 @@
 
 use crate::actors::DaemonConfig;
 use crate::actors::tests::node::{Running, ints, on_a_system, statement, terms};
-use chronos::clock::{ManualClock, Wall};
+use crate::actors::tests::patience::until;
+use chronos::clock::{Clock, ManualClock, Wall};
 use chronos::embedded::engine_options;
 use chronos::storage::engine::Limits;
 use std::net::SocketAddr;
@@ -29,12 +30,6 @@ async fn start(directory: &Path, clock: &Arc<ManualClock>) -> Running {
 }
 
 const INTERVAL: Duration = Duration::from_millis(50);
-
-pub(super) async fn until(condition: impl AsyncFn() -> bool) {
-    while !condition().await {
-        tokio::task::yield_now().await;
-    }
-}
 
 /// Waits until nothing is flushed, sealed or merged any more.
 pub(super) async fn until_quiet(node: &Running) {
@@ -197,6 +192,7 @@ fn tombstones_stay_for_as_long_as_a_view_may_be_read() {
         let limits = Limits { view_age_max: hour, ..Limits::default() };
         let node = Running::start_with(config, engine_options(limits), clock.clone()).await;
         node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        node.execute("CREATE TABLE marker (id INT PRIMARY KEY) WITH (ttl = '1s')").await.unwrap();
         // Enough entries for a floor to be worth one of its own.
         let writers: Vec<_> = (0..100)
             .map(|writer| {
@@ -211,13 +207,16 @@ fn tombstones_stay_for_as_long_as_a_view_may_be_read() {
         for writer in writers {
             writer.await.unwrap();
         }
-        let floor = || node.parts.handle().unwrap().view().catalog.tables().next().unwrap().floor.0;
-        // Turns come every 10 ms; the position at the end of the writes is remembered within a few.
-        let turns = async || tokio::time::sleep(Duration::from_millis(200)).await;
-        clock.advance(Duration::from_mins(1));
-        turns().await;
-        clock.advance(Duration::from_mins(59));
-        turns().await;
+        let table = |name: &str| node.parts.handle().unwrap().view().catalog.table(name).unwrap().clone();
+        let floor = || table("t").floor.0;
+        // A turn moves the mark of the other table to the present second; the next one begins when all of it is done.
+        let turn_after = async |wait: Duration| {
+            clock.advance(wait);
+            until(async || table("marker").expired_below_ms + 1000 >= clock.wall().0).await;
+        };
+        turn_after(Duration::from_mins(1)).await;
+        turn_after(Duration::from_mins(59)).await;
+        turn_after(Duration::from_secs(1)).await;
         assert_eq!(floor(), 0, "a view of the beginning may still be read");
         clock.advance(Duration::from_mins(2));
         until(async || floor() > 10_000).await;

@@ -8,6 +8,7 @@ mod janitor;
 mod latency;
 mod metrics;
 pub mod node;
+pub mod patience;
 mod streams;
 mod supervision;
 

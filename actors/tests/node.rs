@@ -4,7 +4,7 @@ use crate::actors::DaemonConfig;
 use crate::actors::executor::Executor;
 use crate::actors::janitor::Janitor;
 use crate::actors::lifeline::News;
-use crate::actors::messages::{Close, Consistency, Output, Statement, Streamed, Terms};
+use crate::actors::messages::{Close, Freshness, Output, Statement, Streamed, Terms};
 use crate::actors::metrics::MetricsActor;
 use crate::actors::node::Node;
 use crate::actors::policy::Policy;
@@ -27,7 +27,7 @@ use chronos::storage::engine;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -57,7 +57,7 @@ poisoned!(Storage, Raft, Executor, Janitor, Sync, MetricsActor);
 
 pub fn terms() -> Terms {
     let deadline = Deadline::after(Duration::from_secs(30));
-    Terms { deadline, whole: None, consistency: Consistency::default(), request: None, access: Access::default() }
+    Terms { deadline, whole: None, freshness: Freshness::default(), request: None, access: Access::default() }
 }
 
 pub fn statement(sql: &str) -> Statement {
@@ -235,70 +235,147 @@ fn a_statement_that_panics_answers_xx000_and_costs_nobody_anything() {
     });
 }
 
-fn survives(poisons: usize, poison: &impl AsyncFn(&Router) -> Result<()>) {
-    survives_on(engine_options(engine::Limits::default()), poisons, poison);
+fn survives(poisons: usize, poison: &impl AsyncFn(&Router) -> Result<()>) -> Fates {
+    survives_on(engine_options(engine::Limits::default()), poisons, poison)
 }
 
-/// Poisons one actor again and again under writes; every acknowledged row must be there afterwards, and no other but
-/// those in doubt.
-pub fn survives_on(engine: engine::Options, poisons: usize, poison: &impl AsyncFn(&Router) -> Result<()>) {
+/// How a writer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writer {
+    /// Rows of literals: the door runs them by itself.
+    Literals,
+    /// Rows of expressions: an executor evaluates them.
+    Expressions,
+    /// A row that counts up: an executor reads it first.
+    Updates,
+}
+
+impl Writer {
+    fn statement(self, number: i64) -> Statement {
+        statement(&match self {
+            Writer::Literals => format!("INSERT INTO t VALUES ({number})"),
+            Writer::Expressions => format!("INSERT INTO t VALUES ({number} + 0)"),
+            Writer::Updates => format!("UPDATE counted SET n = {number} WHERE id = 1"),
+        })
+    }
+}
+
+/// What became of the writes of one writer, by their numbers.
+#[derive(Default)]
+struct Fate {
+    acknowledged: Vec<i64>,
+    in_doubt: Vec<i64>,
+    refused: usize,
+}
+
+impl Fate {
+    async fn of(writer: Writer, router: Router, stop: Arc<AtomicBool>, next: Arc<AtomicI64>) -> (Writer, Fate) {
+        let mut fate = Fate::default();
+        while !stop.load(Ordering::Relaxed) {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            match router.execute(writer.statement(number), terms()).await {
+                Ok(_) => fate.acknowledged.push(number),
+                Err(error) if error.kind() == Kind::InDoubt => fate.in_doubt.push(number),
+                Err(error) => {
+                    assert_eq!(error.kind(), Kind::Unavailable, "{writer:?}: {error:?}");
+                    fate.refused += 1;
+                }
+            }
+        }
+        (writer, fate)
+    }
+}
+
+/// What became of the writes.
+pub struct Fates {
+    by_writer: Vec<(Writer, Fate)>,
+}
+
+impl Fates {
+    /// Rows that are there: every acknowledged one, and no other but those in doubt; keys below 0 are not the writers'.
+    fn assert_rows(&self, there: &[i64]) {
+        let fates = || self.by_writer.iter().filter(|(writer, _)| *writer != Writer::Updates).map(|(_, fate)| fate);
+        let acknowledged: Vec<i64> = fates().flat_map(|fate| fate.acknowledged.clone()).chain([0]).collect();
+        let missing: Vec<_> = acknowledged.iter().filter(|id| there.binary_search(id).is_err()).collect();
+        assert!(missing.is_empty(), "acknowledged and gone: {missing:?}");
+        let known = |id: &i64| *id < 0 || acknowledged.contains(id) || fates().any(|fate| fate.in_doubt.contains(id));
+        let unknown: Vec<_> = there.iter().filter(|id| !known(id)).collect();
+        assert!(unknown.is_empty(), "told that nothing happened, and there: {unknown:?}");
+    }
+
+    /// The row that counts up holds the last acknowledged number, or a later one in doubt.
+    fn assert_count(&self, there: i64) {
+        for (_, fate) in self.by_writer.iter().filter(|(writer, _)| *writer == Writer::Updates) {
+            let last = fate.acknowledged.last().copied().unwrap_or(0);
+            let may_be = there == last || there > last && fate.in_doubt.contains(&there);
+            assert!(may_be, "{there} is there, {last} was acknowledged last, in doubt: {:?}", fate.in_doubt);
+        }
+    }
+
+    /// How many writes of those writers came to a bad end.
+    fn failed(&self, of: impl Fn(Writer) -> bool) -> usize {
+        let fates = self.by_writer.iter().filter(|(writer, _)| of(*writer));
+        fates.map(|(_, fate)| fate.in_doubt.len() + fate.refused).sum()
+    }
+}
+
+/// Poisons one actor again and again under writes, half of which take the way through an executor; every acknowledged one
+/// must be there afterwards, and no other but those in doubt.
+pub fn survives_on(engine: engine::Options, poisons: usize, poison: &impl AsyncFn(&Router) -> Result<()>) -> Fates {
     let directory = tempfile::tempdir().unwrap();
     on_a_system(async {
         let node = Running::start_on(directory.path(), engine, Arc::new(SystemClock)).await;
-        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
-        node.execute("INSERT INTO t VALUES (0)").await.unwrap();
+        for sql in [
+            "CREATE TABLE t (id INT PRIMARY KEY)",
+            "INSERT INTO t VALUES (0)",
+            "CREATE TABLE counted (id INT PRIMARY KEY, n INT)",
+            "INSERT INTO counted VALUES (1, 0)",
+        ] {
+            node.execute(sql).await.unwrap();
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let next = Arc::new(AtomicI64::new(1));
-        let writers: Vec<_> = (0..4)
-            .map(|_| {
-                let (router, stop, next) = (node.router.clone(), stop.clone(), next.clone());
-                actix::spawn(async move {
-                    let (mut acknowledged, mut in_doubt) = (Vec::new(), Vec::new());
-                    while !stop.load(Ordering::Relaxed) {
-                        let id = next.fetch_add(1, Ordering::Relaxed);
-                        match router.execute(statement(&format!("INSERT INTO t VALUES ({id})")), terms()).await {
-                            Ok(_) => acknowledged.push(id),
-                            Err(error) if error.kind() == Kind::InDoubt => in_doubt.push(id),
-                            Err(error) => assert_eq!(error.kind(), Kind::Unavailable, "{error:?}"),
-                        }
-                    }
-                    (acknowledged, in_doubt)
-                })
-            })
-            .collect();
+        let writers = [Writer::Literals, Writer::Literals, Writer::Expressions, Writer::Updates];
+        let writers =
+            writers.map(|writer| actix::spawn(Fate::of(writer, node.router.clone(), stop.clone(), next.clone())));
         for _ in 0..poisons {
             poison(&node.router).await.unwrap_err();
             node.until_served().await;
         }
         stop.store(true, Ordering::Relaxed);
-        let (mut acknowledged, mut in_doubt) = (vec![0], Vec::new());
+        let mut fates = Fates { by_writer: Vec::new() };
         for writer in writers {
-            let (one, other) = writer.await.unwrap();
-            acknowledged.extend(one);
-            in_doubt.extend(other);
+            fates.by_writer.push(writer.await.unwrap());
         }
-        // The last poison may still be on its way to the supervisor.
-        let there = loop {
-            if let Ok(output) = node.execute("SELECT id FROM t ORDER BY id").await {
-                break ints(&output);
-            }
-        };
-        let missing: Vec<_> = acknowledged.iter().filter(|id| there.binary_search(id).is_err()).collect();
-        assert!(missing.is_empty(), "acknowledged and gone: {missing:?}");
-        let known = |id: &i64| *id < 0 || acknowledged.contains(id) || in_doubt.contains(id);
-        let unknown: Vec<_> = there.iter().filter(|id| !known(id)).collect();
-        assert!(unknown.is_empty(), "told that nothing happened, and there: {unknown:?}");
-        assert!(acknowledged.len() > 1);
+        assert!(fates.by_writer.iter().any(|(_, fate)| !fate.acknowledged.is_empty()));
+        fates.assert_rows(&ints(&until_answered(&node, "SELECT id FROM t ORDER BY id").await));
+        fates.assert_count(ints(&until_answered(&node, "SELECT n FROM counted").await)[0]);
         node.stop().await;
-    });
+        fates
+    })
+}
+
+/// The answer, once there is one: the last poison may still be on its way to the supervisor.
+async fn until_answered(node: &Running, sql: &str) -> Output {
+    loop {
+        if let Ok(output) = node.execute(sql).await {
+            return output;
+        }
+    }
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_when_executors_panic() {
-    survives(100, &async |router| {
-        let poisoned = &router.routes().executors[0];
+    let turn = AtomicUsize::new(0);
+    let fates = survives(100, &async |router| {
+        let executors = &router.routes().executors;
+        let poisoned = &executors[turn.fetch_add(1, Ordering::Relaxed) % executors.len()];
         poisoned.ask(Poison, terms().deadline).await
     });
+    // Executors had statements at hand when they panicked, and what the door runs by itself needs none.
+    let runs_on_an_executor = |writer: Writer| writer != Writer::Literals;
+    assert!(fates.failed(runs_on_an_executor) > 10, "{}", fates.failed(runs_on_an_executor));
+    assert_eq!(fates.failed(|writer| !runs_on_an_executor(writer)), 0);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::actors::messages::{Streamed, Terms};
 use crate::actors::route::Deadline;
 use crate::actors::rows::{Parcel, Rows};
 use crate::actors::tests::node::{Poison, Running, on_a_system, statement, terms};
+use crate::actors::tests::patience::until;
 use crate::actors::transit::Side;
 use chronos::clock::SystemClock;
 use chronos::embedded::engine_options;
@@ -95,9 +96,7 @@ async fn whole(rows: &mut Rows) -> usize {
 
 /// Waits until no statement runs.
 async fn until_idle(node: &Running) {
-    while node.router.routes().executors.iter().any(|executor| executor.depth() > 0) {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(async || node.router.routes().executors.iter().all(|executor| executor.depth() == 0)).await;
 }
 
 #[test]
@@ -143,9 +142,7 @@ fn only_a_deadline_of_the_clients_own_holds_for_a_whole_stream() {
         let mut limited = query(&node, Terms { deadline, whole: Some(deadline), ..terms() }).await;
         let first = rows_of(&unlimited.next().await.unwrap().unwrap());
         limited.next().await.unwrap().unwrap();
-        while !deadline.left().is_zero() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(async || deadline.left().is_zero()).await;
         let (seen, error) = rest(&mut unlimited).await;
         assert!(error.is_none(), "{error:?}");
         assert_eq!(first + seen, ROWS);
@@ -162,17 +159,13 @@ fn rows_of_megabytes_that_nobody_reads_stay_within_their_room_and_the_one_who_re
         let node = start_large(directory.path(), Duration::from_mins(1)).await;
         let transit = &node.router.routes().transit;
         let mut first = ask(&node, "SELECT id, v FROM t", terms()).await;
-        while transit.used() == 0 {
-            tokio::task::yield_now().await;
-        }
+        until(async || transit.used() > 0).await;
         let mut streams = Vec::new();
         for _ in 0..12 {
             streams.push(ask(&node, "SELECT id, v FROM t", terms()).await);
         }
         // Those that wait do so without a statement's memory, and others are answered.
-        while !transit.is_waited_for(Side::Answer) {
-            tokio::task::yield_now().await;
-        }
+        until(async || transit.is_waited_for(Side::Answer)).await;
         assert_eq!(rest(&mut query(&node, terms()).await).await.0, LARGE_ROWS);
         assert!(transit.used() <= transit.answer_bytes_max(), "{}", transit.used());
         assert_eq!(whole(&mut first).await, LARGE_ROWS);
@@ -243,9 +236,7 @@ fn a_reader_that_stops_at_small_rows_keeps_no_room_from_others() {
         let mut rows = ask(&node, sql, terms()).await;
         assert_eq!(rows_of(&rows.next().await.unwrap().unwrap()), 1);
         // Behind the large row come small ones, and nobody waits for room yet.
-        while !rows.is_full() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(async || rows.is_full()).await;
         assert!(transit.used() > MIB);
         let deadline = Deadline::after(Duration::from_secs(30));
         let all = transit.admit(Side::Answer, transit.answer_bytes_max(), deadline).await.unwrap();

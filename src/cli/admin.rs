@@ -13,6 +13,9 @@ use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use std::io::Write;
 use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,6 +61,8 @@ enum What {
         #[arg(long)]
         to: Option<String>,
     },
+    /// Whether a node can answer statements now, by its exit code; needs no token
+    Ready,
     /// Everything that a node knows of itself
     Status,
     /// The text of its metrics
@@ -72,6 +77,7 @@ pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop>
 
 async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
     let (_, channel) = target.channel(0).await?;
+    let health = HealthClient::new(channel.clone());
     let mut client = AdminServiceClient::new(channel);
     let failed = |status: tonic::Status| Stop::Failed(remote::from_status(&status));
     match &arguments.what {
@@ -97,6 +103,7 @@ async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
             };
             print(&line)
         }
+        What::Ready => ready(health, arguments.json).await,
         What::Status => {
             let text = report(&mut client, target, false).await?;
             let status: Json = serde_json::from_str(&text)
@@ -104,6 +111,23 @@ async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
             print(&if arguments.json { text } else { format!("{status:#}") })
         }
         What::Metrics => print(report(&mut client, target, true).await?.trim_end()),
+    }
+}
+
+/// Asks the standard health service, which is open to everybody.
+async fn ready(mut health: HealthClient<Channel>, as_json: bool) -> Result<(), Stop> {
+    let answer = health.check(HealthCheckRequest { service: String::new() }).await;
+    let answer = answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?.into_inner();
+    let is_ready = answer.status() == ServingStatus::Serving;
+    match (as_json, is_ready) {
+        (true, _) => print(&json!({ "ready": is_ready }).to_string())?,
+        (false, true) => print("ready")?,
+        (false, false) => {}
+    }
+    if is_ready {
+        Ok(())
+    } else {
+        Err(Stop::Message("the node cannot answer statements now: see its /ready".to_owned()))
     }
 }
 

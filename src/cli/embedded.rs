@@ -10,7 +10,7 @@ use chronos::sql::bind::OutputColumn;
 use chronos::sql::execute::{self, Access, Task};
 use chronos::sql::translate::ParseLimits;
 use chronos::storage::directory::Create;
-use chronos::storage::engine;
+use chronos::storage::{engine, scrub};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,6 +109,17 @@ impl Embedded {
         };
         let spawned = std::thread::Builder::new().name("interrupts".to_owned()).spawn(listen);
         spawned.map(drop).map_err(failed)
+    }
+
+    /// The database itself.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Reads every block of every level, those of indexes too; gives how many there are.
+    pub fn read_all_blocks(&self) -> Result<u64> {
+        let handle = self.database.group().handle().ok_or_else(|| Error::unavailable("the database is closed"))?;
+        scrub::read_all(&handle.lasting_view().levels.blocks)
     }
 
     fn task(&self) -> Task {

@@ -141,7 +141,7 @@ pub fn main() -> ExitCode {
         Command::Client(arguments) => client::run(&arguments, &environment),
         Command::SingleNode(arguments) => single_node::run(&arguments, environment),
         Command::Import(arguments) => import::run(&arguments, environment),
-        Command::Export(arguments) => export::run(&arguments, &environment),
+        Command::Export(arguments) => export::run(&arguments, environment),
         Command::Admin(arguments) => admin::run(&arguments, &environment),
         Command::Snapshot(arguments) => snapshot::run(&arguments, environment),
         Command::Config(arguments) => config::run(&arguments, environment),

@@ -6,10 +6,12 @@ use crate::actors::auth as access;
 use crate::actors::{self, DaemonConfig, TakeAccess};
 use chronos::config::{Address, Config, Flag, Loaded, Origin, Role, Sources, load};
 use chronos::embedded::{Begin, Options};
+use chronos::error::{Error, SqlState};
 use chronos::ids::ClusterId;
 use chronos::raft::{Member, MemberRole, Membership, Naming, NodeId};
 use chronos::storage::directory::{self, Create, Database};
 use chronos::storage::files::SystemFiles;
+use chronos::storage::wal::{Wal, WalOptions};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -148,11 +150,34 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     let levels = logging::start(&loaded.config.log)?;
     loaded.config.warnings().iter().for_each(|line| tracing::warn!("{line}"));
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
-    if arguments.clean && directory::clean(&SystemFiles, &path)? {
+    let may_go = |log: &Path| if arguments.force { Ok(()) } else { check_alone(log) };
+    if arguments.clean && directory::clean(&SystemFiles, &path, may_go)? {
         tracing::info!(directory = %path.display(), "removed the database");
     }
     let reload = move |take: TakeAccess| reload(&arguments.settings, environment.clone(), &levels, take);
     actors::run(config, &reload).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+}
+
+/// Refuses to remove a log that says that its node belongs to a group of several, or says nothing.
+fn check_alone(log: &Path) -> Result<(), Error> {
+    let refused = |message: String| Error::invalid(SqlState::NOT_IN_STATE, message);
+    let opened = Wal::open(Arc::new(SystemFiles), log, WalOptions::default()).map_err(|error| {
+        refused(format!("whether other nodes count on {} cannot be told: {error}", log.display()))
+            .hint("--clean --force removes it anyway")
+    })?;
+    let group = opened.hard_state.map_or_else(Vec::new, |state| state.membership);
+    // A node that was to join and has heard nothing yet belongs to nobody.
+    if group.is_empty() {
+        return Ok(());
+    }
+    let members = Membership::decode(&group)?.members;
+    if members.len() < 2 {
+        return Ok(());
+    }
+    let names = members.keys().map(|id| id.0.as_str()).collect::<Vec<&str>>().join(", ");
+    Err(refused(format!("--clean would remove a member of the group {names}, which counts on its disk")).hint(
+        "chronos admin remove-node it first, and add it again afterwards; --clean --force removes it all the same",
+    ))
 }
 
 /// Reads the settings again and takes what may change while the node runs: tokens, certificates and log levels.
@@ -217,7 +242,11 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.limits.connections = config.limits.connections as usize;
     daemon.mailbox_messages_max = config.limits.mailbox as usize;
     daemon.proposals_bytes_max = config.raft.proposals_bytes_max.0 as usize;
+    daemon.election_timeout = config.raft.election_timeout.0;
+    daemon.heartbeat = config.raft.heartbeat.0;
+    daemon.raft_memory_bytes_max = config.raft.memory_bytes_max.0 as usize;
     daemon.scrub_interval = config.storage.scrub_interval.0;
+    daemon.compare_interval = config.raft.compare_interval.0;
     daemon.advertise = config.node.advertise.as_ref().map(ToString::to_string);
     daemon.ceilings = config.ceilings();
     daemon.access = access::Settings::of(config);
@@ -240,8 +269,8 @@ mod tests {
     use chronos::config::SETTINGS;
 
     /// Values of every kind; for each setting one of them is valid and not its default.
-    const OTHERS: [&str; 10] =
-        ["true", "7", "77", "77ms", "77s", "7 MiB", "77 MiB", "127.0.0.1:7777", "other", "http://127.0.0.1:7777"];
+    const OTHERS: [&str; 11] =
+        ["true", "7", "77", "77ms", "7s", "77s", "7 MiB", "77 MiB", "127.0.0.1:7777", "other", "http://127.0.0.1:7777"];
 
     /// What the daemon is started with, without the list of ceilings, which shows everything anyway.
     fn started_with(config: &Config) -> String {

@@ -12,6 +12,7 @@
 
 mod answer;
 mod judge;
+mod setting;
 
 pub use answer::{data_type, failed};
 pub use judge::{broke, did_nothing, from_status, reason};
@@ -24,6 +25,7 @@ use answer::Answer;
 use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
 use judge::{Attempt, judge};
+use setting::Settings;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -160,6 +162,8 @@ pub struct Remote {
     interruptible: bool,
     /// True once a node has answered.
     is_answered: bool,
+    /// What is said with each statement.
+    settings: Settings,
 }
 
 impl Remote {
@@ -167,7 +171,15 @@ impl Remote {
     pub fn open(target: Target, interruptible: bool) -> Result<Remote> {
         let runtime = runtime()?;
         let (at, client) = runtime.block_on(target.connect(0))?;
-        Ok(Remote { runtime, target, connected: Some(client), at, interruptible, is_answered: false })
+        Ok(Remote {
+            runtime,
+            target,
+            connected: Some(client),
+            at,
+            interruptible,
+            is_answered: false,
+            settings: Settings::default(),
+        })
     }
 
     /// The node last connected to.
@@ -178,7 +190,10 @@ impl Remote {
 
 impl Session for Remote {
     fn run(&mut self, statement: &str, sink: &mut dyn Sink) -> Result<u64> {
-        let Remote { runtime, target, connected, at, interruptible, is_answered } = self;
+        let Remote { runtime, target, connected, at, interruptible, is_answered, settings } = self;
+        if let Some(taken) = settings.take(statement) {
+            return taken.map(|()| 0);
+        }
         let mut attempts = 0;
         runtime.block_on(async {
             loop {
@@ -189,7 +204,7 @@ impl Session for Remote {
                     *at = found;
                     connected.insert(client).clone()
                 };
-                let attempt = attempt(target, &mut client, statement, sink);
+                let attempt = attempt((target, settings), &mut client, statement, sink);
                 let outcome = tokio::select! {
                     outcome = attempt => outcome,
                     () = interrupted(*interruptible) => Err(Attempt::Final(interruption(statement))),
@@ -300,12 +315,13 @@ fn skip_comments(statement: &str) -> &str {
 }
 
 async fn attempt(
-    target: &Target,
+    (target, settings): (&Target, &Settings),
     client: &mut SqlServiceClient<Channel>,
     statement: &str,
     sink: &mut dyn Sink,
 ) -> Result<u64, Attempt> {
-    let request = target.request(SqlRequest { sql: statement.to_owned() }).map_err(Attempt::Final)?;
+    let mut request = target.request(SqlRequest { sql: statement.to_owned() }).map_err(Attempt::Final)?;
+    settings.sign(&mut request);
     let mut answer = Answer::default();
     if !reads(statement) {
         let response = client.execute_sql(request).await.map_err(|status| judge(&status, false))?;

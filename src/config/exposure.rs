@@ -19,9 +19,14 @@ impl Config {
         self.tls.cert.is_some()
     }
 
-    /// True where the nodes of a group know each other.
+    fn has_cluster_token(&self) -> bool {
+        self.auth.cluster_token.is_some() || self.auth.cluster_token_file.is_some()
+    }
+
+    /// True where the nodes of a group know each other. Where tokens tell clients apart a certificate is not enough: clients
+    /// have one too.
     fn knows_peers(&self) -> bool {
-        self.auth.cluster_token.is_some() || self.auth.cluster_token_file.is_some() || self.is_encrypted()
+        self.has_cluster_token() || (self.is_encrypted() && !self.asks_for_tokens())
     }
 
     fn has_peers(&self) -> bool {
@@ -77,7 +82,13 @@ impl Config {
         if !missing.is_empty() && missing.len() < tls.len() {
             wrong.push(format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", ")));
         }
-        if self.has_peers() && !self.knows_peers() && !self.node.address.is_loopback() {
+        if self.has_peers() && self.asks_for_tokens() && !self.has_cluster_token() {
+            wrong.push(
+                "auth.cluster_token must be set on all nodes of a group where clients have tokens: without it nobody is \
+                 taken for a peer"
+                    .to_owned(),
+            );
+        } else if self.has_peers() && !self.knows_peers() && !self.node.address.is_loopback() {
             wrong.push(format!(
                 "whoever reaches {} could pretend to be a member of the group: set auth.cluster_token on all nodes, or \
                  tls.cert, tls.key and tls.ca_cert",

@@ -43,6 +43,9 @@ pub use unit::{Raw, Setting};
 /// The HTTP port is this far above the gRPC port.
 pub const HTTP_PORT_OFFSET: u16 = 1000;
 
+/// Heartbeats in an election timeout at least, so that losing two of them in a row elects nobody.
+const HEARTBEATS_MIN: u32 = 5;
+
 /// Share of the memory budget that queries get where `limits.query_memory_bytes` is unset, in percent.
 const QUERY_MEMORY_PERCENT: u64 = 30;
 
@@ -106,6 +109,13 @@ impl Config {
             wrong.push(format!(
                 "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",
                 self.storage.segment_bytes, self.storage.seal_wal_bytes
+            ));
+        }
+        let (timeout, heartbeat) = (self.raft.election_timeout, self.raft.heartbeat);
+        if heartbeat.0 * HEARTBEATS_MIN > timeout.0 {
+            wrong.push(format!(
+                "raft.heartbeat ({heartbeat}) is more than a fifth of raft.election_timeout ({timeout}): a few that are \
+                 late would be taken for a leader that is gone"
             ));
         }
         if self.in_flight().0 < self.in_flight_min() {

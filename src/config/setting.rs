@@ -159,10 +159,20 @@ settings! {
 
     /// The order of writes.
     raft: Raft {
+        /// A member that hears no leader for this long, and up to twice as long by chance, stands for election. Longer
+        /// where links are slow; about the same on all members.
+        election_timeout: Span = "500ms" in "500ms" ..= "1min";
+        /// How often a leader says that it is there: at least five times in an election timeout.
+        heartbeat: Span = "100ms" in "20ms" ..= "10s";
+        /// The newest entries of the log that are kept in memory for other members; older ones are read from disk.
+        memory_bytes_max: Bytes = "4 MiB" in "1 MiB" ..= "1 GiB";
         /// Writes proposed and not yet applied; above it new ones are told "overloaded". One is always let through.
         proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
         /// Log kept for members that lag, beside what a restart needs. One that lags further gets a snapshot.
         log_keep_bytes_max: Bytes = "256 MiB" in "0 B" ..= "1 TB";
+        /// Time between comparisons of all copies by a hash of their content. Copies that differ are an alarm; one that
+        /// more than half contradict is brought anew.
+        compare_interval: Span = "1d" in "1s" ..= "365d";
     }
 
     /// Memory, log and files.
@@ -225,7 +235,8 @@ settings! {
         token_readonly: Option<Secret> = "" like "another long random text";
         /// File that holds it instead.
         token_readonly_file: Option<PathBuf> = "" like "/etc/chronos/readonly.token";
-        /// What the nodes of a group show each other, the same on all of them. Certificates (see below) do as well.
+        /// What the nodes of a group show each other, the same on all of them. Certificates (see below) do as well, unless
+        /// clients have tokens: then a group needs this one too.
         cluster_token: Option<Secret> = "" like "a third long random text";
         /// File that holds it instead.
         cluster_token_file: Option<PathBuf> = "" like "/etc/chronos/cluster.token";

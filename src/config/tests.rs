@@ -172,6 +172,11 @@ fn contradictions_are_found() {
         ("[storage]\nsegment_bytes = \"128 MiB\"\n", "is more than storage.seal_wal_bytes"),
         ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
         (
+            "[raft]\nheartbeat = \"101ms\"\n",
+            "raft.heartbeat (101ms) is more than a fifth of raft.election_timeout (500ms)",
+        ),
+        ("[raft]\nelection_timeout = \"499ms\"\n", "is not between 500ms and 1min"),
+        (
             "[limits]\nin_flight_bytes_max = \"32 MiB\"\n",
             "limits.in_flight_bytes_max (32 MiB) has no room for one request and one answer: it is at least \
              limits.statement_bytes_max (16 MiB) + limits.response_bytes_max (16 MiB) + 64 KiB",
@@ -195,6 +200,17 @@ fn a_group_on_a_network_knows_its_members_or_does_not_start() {
     group("10.0.0.1:8000", "[auth]\ncluster_token = \"s\"\n").expect("a shared secret");
     group("10.0.0.1:8000", "[auth]\ncluster_token_file = \"f\"\n").expect("a shared secret");
     group("10.0.0.1:8000", "[tls]\ncert = \"c\"\nkey = \"k\"\nca_cert = \"a\"\n").expect("certificates");
+    // Clients have certificates too: where tokens tell what they may, one of them would make a peer of a reader.
+    let certified = "[tls]\ncert = \"c\"\nkey = \"k\"\nca_cert = \"a\"\n";
+    for (address, tokens, more) in [
+        ("10.0.0.1:8000", "token_admin = \"t\"\n", certified),
+        ("127.0.0.1:8000", "token_readonly = \"t\"\n", ""),
+        ("127.0.0.1:8000", "token_admin_file = \"f\"\n", ""),
+    ] {
+        let error = group(address, &format!("[auth]\n{tokens}{more}")).expect_err("anybody is a peer");
+        assert!(error.contains("auth.cluster_token must be set"), "{error}");
+        group(address, &format!("[auth]\ncluster_token = \"s\"\n{tokens}{more}")).expect("nodes have a token too");
+    }
     let loopback = group("127.0.0.1:8000", "").expect("a laptop").config;
     assert!(loopback.warnings().iter().any(|line| line.contains("auth.cluster_token")), "{:?}", loopback.warnings());
 }

@@ -176,6 +176,8 @@ impl Inner {
             }),
             Event::Applied(index) => self.step(|node, _| node.applied(index)),
             Event::Trimmed(previous) => self.step(|node, _| node.trimmed(previous)),
+            // Nobody else can lead, and nobody else has what is damaged: whoever asks for it is told.
+            Event::Stalled | Event::Damaged(_) => {}
             Event::Failed(error) => {
                 tracing::error!(%error, "storage failed");
                 self.fail(error);

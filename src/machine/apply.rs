@@ -76,13 +76,17 @@ impl Machine {
             | Body::Expire { .. }
             | Body::RaiseFloor { .. }
             | Body::Backfill { .. }
-            | Body::EvictRequests { .. } => entry.index.previous(),
+            | Body::EvictRequests { .. }
+            | Body::HashAt => entry.index.previous(),
         };
         let writer = Writer { index: entry.index, hlc: entry.hlc, origin: command.origin, read_index };
         let outcome = self.answer(command, entry, view, writer, out)?;
         // However its commit is answered, nobody asks for a stage again.
         if let Body::Commit { stage, .. } = &command.body {
             stage::end(*stage, view, writer, out)?;
+        }
+        if let Body::HashAt = &command.body {
+            out.mark();
         }
         Ok(outcome)
     }
@@ -171,6 +175,7 @@ impl Machine {
             }
             Body::RaiseFloor { table, floor } => self.raise(*table, |table| table.floor = table.floor.max(*floor)),
             Body::Backfill { index, from, rows_max } => self.backfill(*index, from, *rows_max, view, writer),
+            Body::HashAt => Ok(Effects::default()),
             Body::EvictRequests { before } => {
                 let mut staged = Staged::default();
                 let requests = request::evict(*before, view, writer, &mut staged)?;

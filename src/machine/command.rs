@@ -19,8 +19,14 @@ use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// Version of the encoding that this program writes; it reads this one and older ones.
-pub const COMMAND_VERSION: u8 = 1;
+/// The newest version of commands that this program knows; it reads this one and older ones, and writes each command in
+/// the oldest that has it.
+///
+/// | version | adds |
+/// |---|---|
+/// | 1 | statements, stages, what the janitor proposes |
+/// | 2 | [`Body::HashAt`] |
+pub const COMMAND_VERSION: u8 = 2;
 
 /// One command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +120,8 @@ pub enum Body {
         /// Stamps below this are forgotten.
         before: Timestamp,
     },
+    /// Changes nothing: each replica hashes all that it shows at this position, so that copies can be compared.
+    HashAt,
 }
 
 /// Statements as effects.
@@ -222,9 +230,24 @@ pub enum Effect {
 }
 
 impl Command {
+    /// The version that has this command: a group in which not everybody understands it must not be proposed it.
+    pub fn version(&self) -> u8 {
+        match &self.body {
+            Body::Transaction(_)
+            | Body::Stage { .. }
+            | Body::Commit { .. }
+            | Body::Abandon { .. }
+            | Body::Expire { .. }
+            | Body::RaiseFloor { .. }
+            | Body::Backfill { .. }
+            | Body::EvictRequests { .. } => 1,
+            Body::HashAt => 2,
+        }
+    }
+
     /// The bytes for the log.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_extend(self, vec![COMMAND_VERSION]).expect("commands have a plain encoding")
+        postcard::to_extend(self, vec![self.version()]).expect("commands have a plain encoding")
     }
 
     /// True where it does nothing but insert rows, and no request is remembered.
@@ -237,7 +260,7 @@ impl Command {
     /// Reads what `encode` wrote.
     pub fn decode(bytes: &[u8]) -> Result<Command> {
         match bytes.split_first() {
-            Some((&COMMAND_VERSION, body)) => postcard::from_bytes(body)
+            Some((1..=COMMAND_VERSION, body)) => postcard::from_bytes(body)
                 .map_err(|error| Error::damaged(format!("a command in the log does not decode: {error}"))),
             Some((version, _)) => Err(Error::damaged(format!(
                 "a command in the log has version {version}, this program knows {COMMAND_VERSION}: run a newer chronos"

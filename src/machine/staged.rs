@@ -19,6 +19,8 @@ pub trait Writes {
     fn begin_large(&self, before: &Machine) -> Result<()>;
     /// Writes what passed its checks.
     fn write(&self, staged: &Staged) -> Result<()>;
+    /// What there is after the present command is to be hashed. Whoever compares no copies has no use for it.
+    fn mark(&self) {}
 }
 
 /// A memtable by itself takes in whatever comes: for tests, and for a transaction's own view.

@@ -7,11 +7,24 @@
 //! * A later term is followed, but for those of candidates while a leader is heard: no lease ends because of them.
 //! * An earlier term counts for nothing; who believes to lead or to stand in it is told of the present one.
 //! * What a member says whose disk is another one than the group knows is answered, and not counted.
+//! * A leader whose disk is another one than what is committed here says of its name is followed once it shows a log that
+//!   has all of that: it may have been removed and added again behind the end of this log. Until then it is told what it
+//!   looks like, an empty disk that leads others.
 
 use crate::ids::LogIndex;
 use crate::raft::node::State;
-use crate::raft::{Envelope, Message, Node, Now, Outcast, Verdict};
+use crate::raft::{Entry, Envelope, Message, Node, Now, Outcast, Verdict};
 use crate::storage::wal::Position;
+
+/// What a leader's entries show of its log.
+enum Shown {
+    /// It has all that is committed here.
+    All,
+    /// The two logs differ further ahead.
+    Nothing,
+    /// It lacks something, as far as can be seen.
+    Other,
+}
 
 impl Node {
     /// A message arrived, from a peer or from this node's own disk.
@@ -29,6 +42,9 @@ impl Node {
         }
         self.note_disk(&envelope.from, envelope.disk);
         let own = self.hard_state.term;
+        if envelope.term >= own && self.doubts(&envelope) {
+            return;
+        }
         if envelope.term > own {
             match &envelope.message {
                 // A pre-vote changes nobody's term, and a granted one carries the term that this node would stand in.
@@ -83,8 +99,9 @@ impl Node {
             | Message::HeartbeatReply { .. }
             | Message::ReadIndexReply { .. }
             | Message::TimeoutNow
-            | Message::NewDisk
             | Message::Removed => {}
+            // Whoever has the group's log may still be in a term before this one.
+            Message::NewDisk => self.refused(),
         }
     }
 
@@ -93,18 +110,19 @@ impl Node {
         match message {
             Message::PreVote { last } => self.answer_pre_vote(&from, disk, term, last),
             Message::Vote { last, transfer } => self.answer_vote(&from, disk, last, transfer),
-            Message::PreVoteReply { granted } => self.count_pre_vote(from, term, granted),
-            Message::VoteReply { granted } => self.count_vote(from, granted),
+            Message::PreVoteReply { granted } => self.count_pre_vote(from, disk, term, granted),
+            Message::VoteReply { granted } => self.count_vote(from, disk, granted),
             Message::Append { previous, entries, commit } => self.take_entries(&from, previous, entries, commit),
             Message::Heartbeat { commit, round, confirmed } => self.hear(&from, commit, round, confirmed),
             Message::AppendReply(verdict) => self.take_verdict(&from, verdict),
-            Message::HeartbeatReply { round, command_version, quarantined_until } => {
+            Message::HeartbeatReply { round, command_version, quarantined_until, wall } => {
+                self.note_clock(&from, round, wall);
                 self.take_heartbeat_reply(&from, round, command_version, quarantined_until.is_some());
             }
             Message::ReadIndex { id } => self.read_for(from, id),
-            Message::ReadIndexReply { id, index, commit } => self.take_read_index(id, index, commit),
+            Message::ReadIndexReply { id, index, commit } => self.take_read_index(&from, id, index, commit),
             Message::TimeoutNow => self.take_over(&from),
-            Message::NewDisk => self.outcast = Some(Outcast::NewDisk),
+            Message::NewDisk => self.refused(),
             Message::Removed => self.outcast = Some(Outcast::Removed),
         }
     }
@@ -132,7 +150,8 @@ impl Node {
             Some(_) | None => return true,
         };
         match envelope.message {
-            // A leader was elected by a quorum, which knows its disk, whatever this node's log still says of it.
+            // A leader was elected by a quorum, which knows its disk, whatever the end of this node's log says of it.
+            // What is committed here, its own log must have.
             Message::Append { .. }
             | Message::Heartbeat { .. }
             | Message::TimeoutNow
@@ -149,6 +168,58 @@ impl Node {
             | Message::ReadIndex { .. } => self.send(&envelope.from, answer),
         }
         false
+    }
+
+    /// True for what a leader says that has not shown yet that it has what is committed here, and whose disk is not the
+    /// one that was its name's by then. It is answered here.
+    fn doubts(&mut self, envelope: &Envelope) -> bool {
+        let known = self.memberships.settled().get(&envelope.from).and_then(|member| member.disk);
+        let is_known = known.is_none_or(|disk| disk == envelope.disk);
+        if is_known || self.believed == Some((envelope.term, envelope.disk)) || envelope.from == self.config.id {
+            return false;
+        }
+        match &envelope.message {
+            Message::Append { previous, entries, .. } => match self.shown(*previous, entries) {
+                Shown::All => {
+                    self.believed = Some((envelope.term, envelope.disk));
+                    return false;
+                }
+                // It is asked on, from further back; that is not yet to follow it.
+                Shown::Nothing => {
+                    if envelope.term > self.hard_state.term {
+                        self.follow(envelope.term, None);
+                    }
+                    self.reject(&envelope.from, *previous);
+                }
+                Shown::Other => self.send(&envelope.from, Message::NewDisk),
+            },
+            Message::Heartbeat { .. } => self.send(&envelope.from, Message::NewDisk),
+            Message::TimeoutNow | Message::ReadIndexReply { .. } => {}
+            Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply(_)
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::NewDisk
+            | Message::Removed => return false,
+        }
+        true
+    }
+
+    /// What the entries of a leader say of its log, beside what is committed here.
+    fn shown(&self, previous: Position, entries: &[Entry]) -> Shown {
+        let reaches = entries.last().map_or(previous.index, |entry| entry.index) >= self.committed;
+        if self.is_contradicted_by(previous, entries) {
+            Shown::Other
+        } else if !self.log.has(previous) && previous.index > self.log.previous().index {
+            Shown::Nothing
+        } else if reaches {
+            Shown::All
+        } else {
+            Shown::Other
+        }
     }
 
     /// True for a candidate that has more of the log than this node.

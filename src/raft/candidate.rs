@@ -10,11 +10,15 @@
 //!   log that the votes were given for.
 //! * After a start a node grants nothing for an election timeout: it may have heard a leader just before, which counts on
 //!   it for its lease.
+//! * A group is founded with the votes of all: a candidate in whose log no disks are written down needs every voter, for
+//!   those that are there may be empty disks, and the one that is not there the group.
+//! * Who is told that its disk is a new one promises nothing any more, and remembers that: it is in quarantine, like a
+//!   node that joins, until it has from a leader what the group has.
 
 use crate::clock::Monotonic;
-use crate::ids::{DiskId, Term};
+use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::node::State;
-use crate::raft::{Envelope, Message, Node, NodeId};
+use crate::raft::{Envelope, Message, Node, NodeId, Outcast};
 use crate::storage::wal::Position;
 use std::collections::BTreeMap;
 
@@ -23,7 +27,22 @@ use std::collections::BTreeMap;
 pub(super) struct Candidacy {
     /// It only asks whether it would be elected.
     is_pre: bool,
-    votes: BTreeMap<NodeId, bool>,
+    votes: BTreeMap<NodeId, Ballot>,
+}
+
+/// What a voter said, and on which disk it has written that down.
+#[derive(Clone, Copy, Debug)]
+struct Ballot {
+    granted: bool,
+    disk: DiskId,
+}
+
+impl Candidacy {
+    /// The disks of those who gave their vote.
+    pub(super) fn disks(&self) -> Vec<(NodeId, DiskId)> {
+        let granted = self.votes.iter().filter(|(_, ballot)| ballot.granted);
+        granted.map(|(id, ballot)| (id.clone(), ballot.disk)).collect()
+    }
 }
 
 /// What a tally says.
@@ -56,11 +75,34 @@ impl Node {
     }
 
     /// True where this node's name belongs to another disk, by its own log, or by a member's word where its log does not
-    /// say: an empty disk knows no more than the first entry, and would found the group again with another such one.
+    /// say.
     fn is_replaced(&self) -> bool {
         match self.this().and_then(|this| this.disk) {
             Some(disk) => disk != self.config.disk,
             None => self.outcast.is_some(),
+        }
+    }
+
+    /// A member says that the name has another disk. It may be behind, so what this node's own log says counts more; and
+    /// what is believed wrongly ends with a leader's word, as for every node that joins.
+    pub(super) fn refused(&mut self) {
+        let is_named = self.this().is_some_and(|this| this.disk == Some(self.config.disk));
+        // A group of one is known by its directory: there is nobody who could know better.
+        let is_single = self.this().is_some() && self.membership().members.len() == 1;
+        if is_named || is_single {
+            return;
+        }
+        self.outcast = Some(Outcast::NewDisk);
+        if self.hard_state.quarantined_until.is_none() {
+            // Durable: after a restart it would not be told again by those who have forgotten, or are gone.
+            let until = self.log.last().index.max(LogIndex(1));
+            self.hard_state.quarantined_until = Some(until);
+            self.shown_quarantine = Some(until);
+            self.contacted = false;
+            self.save();
+        }
+        if !matches!(self.state, State::Follower) {
+            self.follow(self.hard_state.term, None);
         }
     }
 
@@ -81,7 +123,7 @@ impl Node {
             let envelope = Envelope { term, ..self.envelope(&peer, message.clone()) };
             self.ready.messages.push(envelope);
         }
-        self.count_pre_vote(self.config.id.clone(), term, true);
+        self.count_pre_vote(self.config.id.clone(), self.config.disk, term, true);
     }
 
     /// Stands for election.
@@ -154,37 +196,37 @@ impl Node {
         }
     }
 
-    pub(super) fn count_pre_vote(&mut self, from: NodeId, term: Term, granted: bool) {
+    pub(super) fn count_pre_vote(&mut self, from: NodeId, disk: DiskId, term: Term, granted: bool) {
         if granted && term.0 != self.hard_state.term.0 + 1 {
             return;
         }
-        match self.tally(from, granted, true) {
+        match self.tally(from, Ballot { granted, disk }, true) {
             Outcome::Won => self.stand(false),
             Outcome::Lost => self.follow(self.hard_state.term, None),
             Outcome::Open => {}
         }
     }
 
-    pub(super) fn count_vote(&mut self, from: NodeId, granted: bool) {
-        match self.tally(from, granted, false) {
+    pub(super) fn count_vote(&mut self, from: NodeId, disk: DiskId, granted: bool) {
+        match self.tally(from, Ballot { granted, disk }, false) {
             Outcome::Won => self.lead(),
             Outcome::Lost => self.follow(self.hard_state.term, None),
             Outcome::Open => {}
         }
     }
 
-    fn tally(&mut self, from: NodeId, granted: bool, is_pre: bool) -> Outcome {
-        let (quorum, counts) = (self.membership().quorum(), self.membership().counts(&from));
+    fn tally(&mut self, from: NodeId, ballot: Ballot, is_pre: bool) -> Outcome {
+        let (needed, counts) = (self.membership().votes_to_lead(), self.membership().is_voter(&from));
         let voters = self.membership().voters().count();
         let State::Candidate(candidacy) = &mut self.state else { return Outcome::Open };
         if candidacy.is_pre != is_pre || !counts {
             return Outcome::Open;
         }
-        candidacy.votes.insert(from, granted);
-        let granted = candidacy.votes.values().filter(|granted| **granted).count();
-        if granted >= quorum {
+        candidacy.votes.insert(from, ballot);
+        let granted = candidacy.votes.values().filter(|ballot| ballot.granted).count();
+        if granted >= needed {
             Outcome::Won
-        } else if candidacy.votes.len() - granted > voters - quorum {
+        } else if candidacy.votes.len() - granted > voters - needed {
             Outcome::Lost
         } else {
             Outcome::Open

@@ -12,7 +12,7 @@ use crate::raft::{Entry, Envelope, Message};
 use crate::{Error, Result};
 
 /// The version of this form. A node refuses another one by name when the connection begins, and not message by message.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 impl Envelope {
     /// The bytes that travel.

@@ -2,7 +2,7 @@
 
 use crate::ids::LogIndex;
 use crate::raft::node::State;
-use crate::raft::{Entry, Message, Node, NodeId, Verdict};
+use crate::raft::{Entry, Message, Node, NodeId, Outcast, Verdict};
 use crate::storage::wal::Position;
 
 impl Node {
@@ -17,7 +17,11 @@ impl Node {
             self.follow(self.hard_state.term, Some(from.clone()));
         }
         self.heard = Some(self.now.monotonic);
-        self.outcast = None;
+        let is_named = self.this().is_none_or(|this| this.disk.is_none_or(|disk| disk == self.config.disk));
+        self.outcast = self.outcast.filter(|outcast| match outcast {
+            Outcast::NewDisk => !is_named,
+            Outcast::Removed | Outcast::Contradicted => false,
+        });
         self.wait_for_leader();
     }
 
@@ -37,15 +41,19 @@ impl Node {
 
     /// Entries from the leader (thesis 3.5).
     pub(super) fn take_entries(&mut self, from: &NodeId, previous: Position, entries: Vec<Entry>, commit: LogIndex) {
+        if self.is_contradicted_by(previous, &entries) {
+            // Disks were put back to what they were at some earlier time, more of them than a group survives. What is here
+            // may be all that is left, so it is kept, and an operator is told.
+            self.outcast = Some(Outcast::Contradicted);
+            self.follow(self.hard_state.term, None);
+            return;
+        }
         self.heed(from);
         self.contact(commit);
         // What was trimmed here was applied, so every leader has the same.
         let is_trimmed = previous.index < self.log.previous().index;
         if !is_trimmed && !self.log.has(previous) {
-            let hint = self.log.agreeable(previous.index, previous.term);
-            let quarantined = self.hard_state.quarantined_until.is_some();
-            let verdict = Verdict::Rejected { previous: previous.index, hint, quarantined };
-            self.promise(from, Message::AppendReply(verdict));
+            self.reject(from, previous);
             return;
         }
         let verified = entries.last().map_or(previous.index, |entry| entry.index);
@@ -63,6 +71,22 @@ impl Node {
         self.promise(from, Message::AppendReply(Verdict::Accepted { matched }));
         self.commit(commit.min(matched));
         self.leave_quarantine();
+    }
+
+    /// The logs do not agree at `previous`.
+    pub(super) fn reject(&mut self, from: &NodeId, previous: Position) {
+        let hint = self.log.agreeable(previous.index, previous.term);
+        let quarantined = self.hard_state.quarantined_until.is_some();
+        let verdict = Verdict::Rejected { previous: previous.index, hint, quarantined };
+        self.promise(from, Message::AppendReply(verdict));
+    }
+
+    /// True where these entries, or the one before them, are other ones than what is committed here. No leader that a
+    /// quorum has elected sends such.
+    pub(super) fn is_contradicted_by(&self, previous: Position, entries: &[Entry]) -> bool {
+        let positions = entries.iter().map(|entry| Position { index: entry.index, term: entry.term });
+        let is_other = |at: &Position| self.log.term(at.index).is_some_and(|term| term != at.term);
+        std::iter::once(previous).chain(positions).take_while(|at| at.index <= self.committed).any(|at| is_other(&at))
     }
 
     /// The log is whole again once it holds all that was committed before this leader, which an entry of the leader's own
@@ -101,6 +125,10 @@ impl Node {
 
     /// The leader is there.
     pub(super) fn hear(&mut self, from: &NodeId, commit: LogIndex, round: u64, confirmed: Option<u64>) {
+        if self.outcast == Some(Outcast::Contradicted) {
+            // Until one shows a log that has what is committed here.
+            return;
+        }
         self.heed(from);
         self.commit(commit);
         self.leave_quarantine();
@@ -117,6 +145,7 @@ impl Node {
             round,
             command_version: crate::machine::COMMAND_VERSION,
             quarantined_until: self.shown_quarantine,
+            wall: self.now.wall,
         }
     }
 }

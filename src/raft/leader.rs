@@ -6,18 +6,16 @@
 //! * A leader that has not heard a quorum within an election timeout steps down (check-quorum): it could not commit, and
 //!   nobody would learn from it that it cannot.
 //! * One change of the group at a time, and only once an entry of the present term is committed (the erratum of 2015).
-//! * The disk of every member is written down before the first write of a client. Until then a member that lost its disk
-//!   could not be told from one that did not.
+//! * The disk of every voter is written down before the first write of a client (`changes`). Until then a member that lost
+//!   its disk could not be told from one that did not.
 
 use crate::clock::Monotonic;
 use crate::ids::{DiskId, LogIndex};
 use crate::raft::log::Found;
-use crate::raft::node::{Now, Peer, State};
+use crate::raft::node::{Now, State};
 use crate::raft::progress::{Flow, Progress};
 use crate::raft::read::{Mark, Waiting};
-use crate::raft::{
-    Change, Entry, Load, Member, MemberRole, Membership, Message, Node, NodeId, Payload, Verdict, quorum,
-};
+use crate::raft::{Entry, Load, MemberRole, Message, Node, NodeId, Payload, Peer, Verdict, quorum};
 use crate::storage::wal::Position;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, VecDeque};
@@ -42,7 +40,9 @@ pub(super) struct Leadership {
     pub(super) next_heartbeat: Monotonic,
     /// Reads that wait for a round.
     pub(super) reads: VecDeque<Waiting>,
-    transfer: Option<Transfer>,
+    pub(super) transfer: Option<Transfer>,
+    /// No earlier than then it hands over by itself because of its clock.
+    pub(super) steps_aside_after: Monotonic,
     /// Somebody was told to stand. However late it does, its voters do not wait for this leader any more: no lease holds
     /// in the rest of the term.
     pub(super) has_stepped_aside: bool,
@@ -50,11 +50,13 @@ pub(super) struct Leadership {
 
 /// Leadership is being handed over.
 #[derive(Debug)]
-struct Transfer {
+pub(super) struct Transfer {
     to: NodeId,
     /// It is given up then.
     until: Monotonic,
     has_told: bool,
+    /// This node does not go on leading where it is given up.
+    steps_down: bool,
 }
 
 /// Rounds of heartbeats that may wait for an answer: with one every 100 ms, those of a minute.
@@ -64,6 +66,10 @@ impl Node {
     /// Begins to lead.
     pub(super) fn lead(&mut self) {
         let last = self.log.last().index;
+        let voters = match &self.state {
+            State::Candidate(candidacy) => candidacy.disks(),
+            State::Follower | State::Leader(_) => Vec::new(),
+        };
         self.leader = Some(self.config.id.clone());
         self.state = State::Leader(Box::new(Leadership {
             since: last.next(),
@@ -78,6 +84,7 @@ impl Node {
             reads: VecDeque::new(),
             transfer: None,
             has_stepped_aside: false,
+            steps_aside_after: self.now.monotonic,
         }));
         self.append(&Payload::Noop);
         if let Some(membership) = self.renamed.take() {
@@ -87,11 +94,13 @@ impl Node {
             }
         }
         self.follow_members();
+        voters.into_iter().for_each(|(id, disk)| self.note_disk(&id, disk));
+        self.found();
         self.begin_round();
     }
 
     /// Tracks those who are members now, and nobody else.
-    fn follow_members(&mut self) {
+    pub(super) fn follow_members(&mut self) {
         let membership = self.memberships.newest();
         let (now, last) = (self.now.monotonic, self.log.last().index);
         let State::Leader(lead) = &mut self.state else { return };
@@ -111,14 +120,18 @@ impl Node {
             return;
         }
         let State::Leader(lead) = &mut self.state else { return };
-        if lead.transfer.as_ref().is_some_and(|transfer| now >= transfer.until) {
-            lead.transfer = None;
+        if let Some(over) = lead.transfer.take_if(|transfer| now >= transfer.until)
+            && over.steps_down
+        {
+            self.follow(self.hard_state.term, None);
+            return;
         }
         lead.progress.values_mut().for_each(|progress| progress.retry(patience, now));
         if now >= lead.next_heartbeat {
             self.begin_round();
         }
         self.hand_over_to_full_voter();
+        self.hand_over_to_a_right_clock();
         self.amend();
     }
 
@@ -280,6 +293,10 @@ impl Node {
         let Some(progress) = self.peer(from) else { return };
         progress.round = progress.round.max(round);
         progress.command_version = Some(command_version);
+        if quarantined && !progress.quarantined && progress.flow == Flow::Replicate {
+            // It has lost what it had: asked where it stands, or it would wait for the next write to find out.
+            progress.probe();
+        }
         progress.quarantined = quarantined;
         self.confirm_rounds();
     }
@@ -289,7 +306,7 @@ impl Node {
         let State::Leader(lead) = &self.state else { return };
         let (membership, since) = (self.membership(), lead.since);
         let has = |id: &NodeId| {
-            if !membership.counts(id) {
+            if !membership.is_voter(id) {
                 LogIndex(0)
             } else if *id == self.config.id {
                 self.log.persisted()
@@ -310,27 +327,21 @@ impl Node {
         }
     }
 
-    /// A leader that is no member any more has done its last work.
-    fn leave_where_removed(&mut self) {
-        if self.memberships.unsettled().is_some() || self.this().is_some() {
-            return;
-        }
-        // The others learn that it is committed, and one of them stands at once.
-        self.begin_round();
-        if let Some(next) = self.best_voter() {
-            self.send(&next, Message::TimeoutNow);
-        }
-        self.follow(self.hard_state.term, None);
+    /// The full voter that has most of the log.
+    pub(super) fn best_voter(&self) -> Option<NodeId> {
+        self.best_of(|_| true)
     }
 
-    /// The full voter that has most of the log.
-    fn best_voter(&self) -> Option<NodeId> {
+    /// The same among those that are fit for something.
+    pub(super) fn best_of(&self, is_fit: impl Fn(&Progress) -> bool) -> Option<NodeId> {
         let State::Leader(lead) = &self.state else { return None };
         let is_full = |id: &&NodeId| self.membership().get(id).is_some_and(|member| member.role == MemberRole::Voter);
         let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
         lead.progress
             .iter()
-            .filter(|(id, progress)| is_full(id) && progress.heard >= since && !progress.quarantined)
+            .filter(|(id, progress)| {
+                is_full(id) && progress.heard >= since && !progress.quarantined && is_fit(progress)
+            })
             .max_by_key(|(_, progress)| progress.matched)
             .map(|(id, _)| id.clone())
     }
@@ -355,92 +366,6 @@ impl Node {
         Ok(())
     }
 
-    /// Writes down what has been learned of the members: their disks, the version of commands that all understand, and
-    /// that a learner has caught up. One voter at a time.
-    fn amend(&mut self) {
-        let (now, last) = (self.now.monotonic, self.log.last().index);
-        let timeout = self.config.election_timeout;
-        let State::Leader(lead) = &mut self.state else { return };
-        let current = self.memberships.newest();
-        if self.committed < lead.since || self.memberships.unsettled().is_some() || current.members.len() <= 1 {
-            return;
-        }
-        let mut next = current.clone();
-        let mut version = crate::machine::COMMAND_VERSION;
-        let mut promoted = false;
-        for (id, member) in &mut next.members {
-            let Some(progress) = lead.progress.get_mut(id) else {
-                member.disk = member.disk.or(Some(self.config.disk));
-                if !self.config.address.is_empty() {
-                    member.address.clone_from(&self.config.address);
-                }
-                continue;
-            };
-            member.disk = member.disk.or(progress.disk);
-            version = version.min(progress.command_version.unwrap_or(current.command_version));
-            if let Some(role) = member.role.promoted()
-                && progress.matched >= progress.goal.0
-            {
-                let is_quick = now.saturating_sub(progress.goal.1) <= timeout && progress.heard + timeout >= now;
-                progress.goal = (last, now);
-                if is_quick && !promoted && !progress.quarantined {
-                    member.role = role;
-                    promoted = true;
-                }
-            }
-        }
-        next.command_version = current.command_version.max(version);
-        if next != *current {
-            self.change_to(next);
-        }
-    }
-
-    fn change_to(&mut self, membership: Membership) -> LogIndex {
-        let index = self.append(&Payload::Membership(membership));
-        self.follow_members();
-        // The new group decides from here on, and a smaller one may have decided already.
-        self.count_copies();
-        index
-    }
-
-    /// Changes the group. The change is done once its entry is committed.
-    pub fn change(&mut self, change: &Change, now: Now) -> Result<LogIndex> {
-        self.advance(now);
-        self.check_leading()?;
-        let State::Leader(lead) = &self.state else {
-            return Err(Error::unavailable(format!("no leader (term {})", self.hard_state.term)));
-        };
-        if self.committed < lead.since || self.memberships.unsettled().is_some() {
-            return Err(Error::unavailable("another change of the group is under way, retry"));
-        }
-        let mut next = self.membership().changed(change)?;
-        if let Change::Remove { id } = change {
-            if !self.keeps_data_without(id) {
-                return Err(Error::unavailable(format!(
-                    "{id} is the last voter that has the data and answers: retry once another one has caught up"
-                )));
-            }
-            self.heard_disk(id).into_iter().for_each(|disk| next.forget(disk));
-        }
-        Ok(self.change_to(next))
-    }
-
-    /// True where a full voter other than `id` answers and has what was there before this leader; the rest is in the logs
-    /// of those who stay.
-    fn keeps_data_without(&self, id: &NodeId) -> bool {
-        let State::Leader(lead) = &self.state else { return false };
-        let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
-        let has_it = |progress: &Progress| {
-            !progress.quarantined && progress.heard >= since && progress.matched.next() >= lead.since
-        };
-        let is_full = |member: &Member| member.role == MemberRole::Voter;
-        self.membership()
-            .members
-            .iter()
-            .filter(|(other, member)| *other != id && is_full(member))
-            .any(|(other, _)| *other == self.config.id || lead.progress.get(other).is_some_and(has_it))
-    }
-
     /// Hands leadership to another voter, or to the best one; says to whom.
     pub fn transfer(&mut self, to: Option<&NodeId>, now: Now) -> Result<NodeId> {
         self.advance(now);
@@ -455,12 +380,33 @@ impl Node {
             let voters: Vec<&str> = self.membership().voters().map(|id| id.0.as_str()).collect();
             return Err(refused(format!("{to} does not vote: those who do are {}", voters.join(", "))));
         }
+        self.begin_transfer(to.clone());
+        Ok(to)
+    }
+
+    /// From here on nothing is proposed, until the successor stands or its time is over.
+    pub(super) fn begin_transfer(&mut self, to: NodeId) {
         let until = self.now.monotonic + self.config.election_timeout;
         if let State::Leader(lead) = &mut self.state {
-            lead.transfer = Some(Transfer { to: to.clone(), until, has_told: false });
+            lead.transfer = Some(Transfer { to, until, has_told: false, steps_down: false });
         }
         self.hand_over();
-        Ok(to)
+    }
+
+    /// Leads no more, for its disk does not answer: the best voter is asked to take over, and where there is none, or it
+    /// does not in time, this node follows. Before its disk answers again it cannot even vote for itself.
+    pub fn step_aside(&mut self, now: Now) {
+        self.advance(now);
+        if self.is_alone() || !matches!(self.state, State::Leader(_)) {
+            return;
+        }
+        // Refused where one is under way already, which will do.
+        let _ = self.transfer(None, now);
+        let under_way = if let State::Leader(lead) = &mut self.state { lead.transfer.as_mut() } else { None };
+        match under_way {
+            Some(transfer) => transfer.steps_down = true,
+            None => self.follow(self.hard_state.term, None),
+        }
     }
 
     /// Tells the successor to stand, once it has the whole log.
@@ -485,7 +431,7 @@ impl Node {
         if let Some(to) = self.best_voter() {
             let until = self.now.monotonic + self.config.election_timeout * 4;
             if let State::Leader(lead) = &mut self.state {
-                lead.transfer = Some(Transfer { to, until, has_told: false });
+                lead.transfer = Some(Transfer { to, until, has_told: false, steps_down: false });
             }
             self.hand_over();
         }

@@ -5,9 +5,10 @@
 //! of its own term is committed (the erratum of 2015): until then a change of an earlier term may still be alive
 //! elsewhere.
 //!
-//! A node is known by its *disk*, a number drawn when its directory was formatted. The first leader writes down the
-//! disk of every member it has heard of, and those of the others when it first hears of them. From then on a node of that
-//! name with another disk has lost what it promised: it is refused until it is removed and added again.
+//! A node is known by its *disk*, a number drawn when its directory was formatted. A group is founded by all of its first
+//! voters: each gives the first leader its vote, and that leader writes all of their disks down before any client writes.
+//! From then on a node of that name with another disk has lost what it promised: it is refused until it is removed and
+//! added again. And empty disks cannot found the group anew while one disk of it is left, however many they are.
 //!
 //! Invariants:
 //!
@@ -179,28 +180,35 @@ impl Membership {
         self.members.get(id)
     }
 
+    /// True where a member is reached there.
+    pub fn has_address(&self, address: &str) -> bool {
+        self.members.values().any(|member| member.address == address)
+    }
+
     /// True where `id` votes.
     pub fn is_voter(&self, id: &NodeId) -> bool {
         self.get(id).is_some_and(|member| member.role.votes())
     }
 
-    /// True where `id` decides with others: a voter whose disk is known. Before the first leader has written disks down,
-    /// nothing is at stake and all count. From then on a member that is not written down may be another one tomorrow,
-    /// and what it has promised would be gone.
-    pub fn counts(&self, id: &NodeId) -> bool {
-        let is_known = self.get(id).is_some_and(|member| member.disk.is_some());
-        self.is_voter(id) && (is_known || self.members.len() == 1 || !self.is_bound())
-    }
-
-    /// True where the disks of a quorum are written down. A group of one is known by its directory.
+    /// True where the disks of all voters are written down. One that decides alone is known by its directory.
     pub fn is_bound(&self) -> bool {
-        let bound = self.members.values().filter(|member| member.role.votes() && member.disk.is_some()).count();
-        self.members.len() == 1 || bound >= self.quorum()
+        let mut voters = self.members.values().filter(|member| member.role.votes());
+        match self.voters().count() {
+            0 => false,
+            1 => true,
+            _ => voters.all(|member| member.disk.is_some()),
+        }
     }
 
-    /// Votes that decide.
+    /// Copies that decide.
     pub fn quorum(&self) -> usize {
         self.voters().count() / 2 + 1
+    }
+
+    /// Votes that elect. Before the disks are written down all of them: a voter that is not asked may be the one whose disk
+    /// has the data, and those that are asked may have lost theirs.
+    pub fn votes_to_lead(&self) -> usize {
+        if self.is_bound() { self.quorum() } else { self.voters().count() }
     }
 
     /// The group after a change, or why there is none.

@@ -3,6 +3,7 @@
 //! Every message carries its sender's term and disk. One that promises durability (a vote, an acknowledgement) is sent
 //! only once what it promises is durable: it leaves in [`super::Ready::after_persist`].
 
+use crate::clock::Wall;
 use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::{Entry, NodeId};
 use crate::storage::wal::Position;
@@ -80,6 +81,8 @@ pub enum Message {
         command_version: u8,
         /// The sender holds its log for damaged until it has fetched it again up to here.
         quarantined_until: Option<LogIndex>,
+        /// What the sender's wall clock says.
+        wall: Wall,
     },
     /// Up to where must I have applied, to read what is committed now (6.4)?
     ReadIndex {

@@ -18,7 +18,7 @@
 //!   Node: transitions, time     ─── arrival    whether a message counts, and who takes it
 //!     │                         ─── follower   takes entries, answers
 //!     │                         ─── candidate  pre-vote, vote
-//!     ├── log: terms, tail      ─── leader ──> progress, one a peer; membership, one change at a time
+//!     ├── log: terms, tail      ─── leader ──> progress, one a peer; changes of the group, one at a time; clocks
 //!     └── membership history    ─── read       index reads, lease
 //! ```
 //!
@@ -35,6 +35,8 @@
 
 mod arrival;
 mod candidate;
+mod changes;
+mod clocks;
 mod codec;
 mod entry;
 mod follower;
@@ -47,15 +49,17 @@ mod progress;
 mod quorum;
 mod read;
 mod ready;
+mod status;
 
 pub use crate::storage::wal::{Entry, HardState, Position, Terms};
 pub use codec::WIRE_VERSION;
 pub use entry::{Payload, bootstrap};
 pub use membership::{Change, MEMBERS_MAX, Member, MemberRole, Membership};
 pub use message::{Envelope, Message, Verdict};
-pub use node::{Config, Naming, Node, Now, Outcast, Peer, Recovered, Role, Status};
+pub use node::{Config, Naming, Node, Now, Recovered};
 pub use progress::Flow;
 pub use ready::{Load, ReadAnswer, Ready};
+pub use status::{Outcast, Peer, Role, Status};
 
 use crate::ids::DiskId;
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use crate::raft::log::Log;
 use crate::raft::membership::History;
 use crate::raft::progress::Window;
 use crate::raft::read::{Answered, Asked, Freshness};
-use crate::raft::{Entry, Envelope, Flow, HardState, Member, Membership, Message, NodeId, Payload, Ready};
+use crate::raft::{Entry, Envelope, HardState, Member, Membership, Message, NodeId, Outcast, Payload, Ready, Role};
 use crate::storage::wal::{Position, Terms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -41,9 +41,14 @@ pub struct Config {
     pub window_bytes_max: usize,
     /// Bytes of entries that are kept in memory for peers.
     pub memory_bytes_max: usize,
-    /// Where chance begins. Two nodes of a group have different ones.
+    /// How far a leader's wall clock may be from those of the others before one of them takes over.
+    pub clock_drift_max: Duration,
+    /// Where chance begins. Two nodes of a group have different ones, and so have two lives of a node.
     pub seed: u64,
 }
+
+/// The shortest election timeout that a member of a group may have, whatever the others have.
+pub const ELECTION_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 
 /// Messages of entries on their way to one peer: enough for a link of a tenth of a second at a thousand messages a
 /// second.
@@ -66,6 +71,7 @@ impl Config {
             message_bytes_max: 1 << 20,
             window_bytes_max: 4 << 20,
             memory_bytes_max: 4 << 20,
+            clock_drift_max: Duration::from_mins(1),
             seed,
         }
     }
@@ -75,9 +81,10 @@ impl Config {
     }
 
     /// How long a lease lasts from when the round that confirmed it was sent. A tenth less than followers wait: their
-    /// clocks may run that much faster than the leader's.
+    /// clocks may run that much faster than the leader's. How long they wait is set at each of them, so what counts is the
+    /// least that any may.
     pub fn lease(&self) -> Duration {
-        self.election_timeout * 9 / 10
+        self.election_timeout.min(ELECTION_TIMEOUT_MIN) * 9 / 10
     }
 
     /// How long messages to a peer may stay unanswered before they are sent again.
@@ -138,69 +145,6 @@ pub struct Now {
     pub wall: Wall,
 }
 
-/// What a node is at the moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// Takes what the leader sends.
-    #[default]
-    Follower,
-    /// Asks for votes.
-    Candidate,
-    /// Orders the log.
-    Leader,
-}
-
-/// A peer, as its leader knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its name.
-    pub id: NodeId,
-    /// Its log is the leader's up to here.
-    pub matched: LogIndex,
-    /// What it is sent.
-    pub flow: Flow,
-    /// How long ago it said anything.
-    pub silent: Duration,
-}
-
-/// What an operator may ask about.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// This node's role.
-    pub role: Role,
-    /// Its term.
-    pub term: Term,
-    /// Who leads, as far as this node knows.
-    pub leader: Option<NodeId>,
-    /// Everything up to here is committed.
-    pub committed: LogIndex,
-    /// Everything up to here is in the state machine.
-    pub applied: LogIndex,
-    /// Beginning of the log: what is before it is only in the state.
-    pub first: LogIndex,
-    /// End of the log.
-    pub last: LogIndex,
-    /// Bytes proposed and not yet applied.
-    pub proposals_bytes: usize,
-    /// The group.
-    pub membership: Membership,
-    /// The others, where this node leads.
-    pub peers: Vec<Peer>,
-    /// Why the group does not count this node, where it does not.
-    pub outcast: Option<Outcast>,
-    /// The log was damaged, and is fetched again up to here.
-    pub quarantined_until: Option<LogIndex>,
-}
-
-/// Why a group does not count a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcast {
-    /// Its disk is another one than the one that its name had.
-    NewDisk,
-    /// It was removed.
-    Removed,
-}
-
 /// What a node does in its role, and knows for it.
 #[derive(Debug)]
 pub(super) enum State {
@@ -240,8 +184,13 @@ pub struct Node {
     /// What the leader is told of the quarantine: over once that is durable, or it would promote a node that wakes up in it.
     pub(super) shown_quarantine: Option<LogIndex>,
     pub(super) outcast: Option<Outcast>,
-    /// Reads that wait for the leader's word.
+    /// (term, disk) of a leader that has shown a log with all that is committed here, although its name was another disk's
+    /// by then.
+    pub(super) believed: Option<(Term, DiskId)>,
+    /// Reads that wait for the leader's word, and the number of the last one. The first is drawn: an answer to a read of an
+    /// earlier life of this node must not pass for one to a read of this life.
     pub(super) asked: VecDeque<Asked>,
+    pub(super) last_asked: u64,
     /// (index, bytes) of entries proposed here and not yet applied.
     pub(super) in_flight: VecDeque<(LogIndex, usize)>,
     pub(super) in_flight_bytes: usize,
@@ -257,7 +206,7 @@ impl Node {
         if let Some(renamed) = &renamed {
             memberships = History::new(renamed.clone(), vec![]);
         }
-        let random = config.seed;
+        let (random, last_asked) = (config.seed, mixed(config.seed));
         let bytes_max = config.memory_bytes_max;
         let mut hard_state = recovered.hard_state;
         if recovered.terms.last().index == LogIndex(0) && memberships.newest().members.is_empty() {
@@ -287,7 +236,9 @@ impl Node {
             contacted: false,
             shown_quarantine,
             outcast: None,
+            believed: None,
             asked: VecDeque::new(),
+            last_asked,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             ready: Ready::default(),
@@ -428,24 +379,6 @@ impl Node {
         self.log.last()
     }
 
-    /// Role, term and positions.
-    pub fn status(&self) -> Status {
-        Status {
-            role: self.role(),
-            term: self.hard_state.term,
-            leader: self.leader.clone(),
-            committed: self.committed,
-            applied: self.applied,
-            first: self.log.previous().index.next(),
-            last: self.log.last().index,
-            proposals_bytes: self.in_flight_bytes,
-            membership: self.membership().clone(),
-            peers: self.peers(),
-            outcast: self.outcast,
-            quarantined_until: self.hard_state.quarantined_until,
-        }
-    }
-
     /// True where no other node votes. One that is fetching its log may read there of a group of one that is long gone.
     pub(super) fn is_alone(&self) -> bool {
         self.membership().is_only(&self.config.id) && self.hard_state.quarantined_until.is_none()
@@ -459,13 +392,10 @@ impl Node {
         self.membership().get(&self.config.id)
     }
 
-    /// Chance: splitmix64, so that the same seed gives the same node.
+    /// Chance: the same seed gives the same node.
     pub(super) fn draw(&mut self, below: u64) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % below.max(1)
+        mixed(self.random) % below.max(1)
     }
 
     pub(super) fn envelope(&self, to: &NodeId, message: Message) -> Envelope {
@@ -547,6 +477,14 @@ impl Node {
         }
         self.ready.entries.push(entry);
     }
+}
+
+/// A number's bits, stirred, by splitmix64.
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// The group under this node's new name, where the operator has given it one.

@@ -63,6 +63,10 @@ pub(super) struct Progress {
     pub(super) command_version: Option<u8>,
     /// Its disk, once it has said anything.
     pub(super) disk: Option<DiskId>,
+    /// Where it says that it is reached.
+    pub(super) address: Option<String>,
+    /// Milliseconds that its wall clock was ahead of this node's, and when that was seen.
+    pub(super) clock: Option<(i64, Monotonic)>,
     /// Where a learner must arrive, and since when it tries: once it takes no longer than an election, it has caught up.
     pub(super) goal: (LogIndex, Monotonic),
 }
@@ -85,6 +89,8 @@ impl Progress {
             loading: false,
             command_version: None,
             disk: None,
+            address: None,
+            clock: None,
             goal: (last, now),
         }
     }

@@ -35,6 +35,8 @@ pub(super) struct Waiting {
 #[derive(Debug)]
 pub(super) struct Asked {
     id: u64,
+    /// What it is called on the wire.
+    number: u64,
     at: Monotonic,
 }
 
@@ -118,8 +120,10 @@ impl Node {
             (State::Leader(_), _) => self.wait_for_round(id, None),
             (State::Follower, Some(leader)) if self.asked.len() < READS_MAX => {
                 let leader = leader.clone();
-                self.asked.push_back(Asked { id, at: self.now.monotonic });
-                self.send(&leader, Message::ReadIndex { id });
+                self.last_asked = self.last_asked.wrapping_add(1);
+                let number = self.last_asked;
+                self.asked.push_back(Asked { id, number, at: self.now.monotonic });
+                self.send(&leader, Message::ReadIndex { id: number });
             }
             (State::Follower | State::Candidate(_), _) => self.ready.reads.push(ReadAnswer { id, index: None }),
         }
@@ -254,9 +258,13 @@ impl Node {
     }
 
     /// The leader's word arrived.
-    pub(super) fn take_read_index(&mut self, id: u64, index: Option<LogIndex>, commit: LogIndex) {
-        let Some(at) = self.asked.iter().position(|asked| asked.id == id) else { return };
-        self.asked.remove(at);
+    pub(super) fn take_read_index(&mut self, from: &NodeId, number: u64, index: Option<LogIndex>, commit: LogIndex) {
+        // Reads are given up when the leader goes, so what is asked was asked of the present one.
+        if self.leader.as_ref() != Some(from) {
+            return;
+        }
+        let Some(at) = self.asked.iter().position(|asked| asked.number == number) else { return };
+        let Some(Asked { id, .. }) = self.asked.remove(at) else { return };
         self.commit(commit);
         self.ready.reads.push(ReadAnswer { id, index });
     }
@@ -293,9 +301,19 @@ impl Node {
     /// True where no other node can lead at `now`, if clocks run at about the same speed. To be asked again once the view
     /// is taken.
     pub fn holds_lease(&self, now: Monotonic) -> bool {
-        let State::Leader(lead) = &self.state else { return false };
-        let is_held = lead.confirmed.is_some_and(|at| now < at + self.config.lease());
-        self.may_read() && (self.is_alone() || (is_held && !lead.has_stepped_aside))
+        self.lease_until().is_some_and(|until| now < until)
+    }
+
+    /// When the lease that this node holds ends; none where it holds none.
+    pub fn lease_until(&self) -> Option<Monotonic> {
+        let State::Leader(lead) = &self.state else { return None };
+        if !self.may_read() {
+            None
+        } else if self.is_alone() {
+            Some(Monotonic::MAX)
+        } else {
+            lead.confirmed.map(|at| at + self.config.lease()).filter(|_| !lead.has_stepped_aside)
+        }
     }
 
     /// How old, at `now`, what this node has applied is at most: it held everything that was committed then. None where

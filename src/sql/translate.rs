@@ -41,7 +41,7 @@ use sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Tokenizer};
 use std::sync::Arc;
 
 pub use rewrite::parse_duration;
-pub use scan::{Split, split};
+pub use scan::{Split, first_word, split};
 pub(in crate::sql) use scan::{lexeme, unended};
 
 /// Bytes a name has at most, as in PostgreSQL: file names, metrics and tables on a terminal rest on it.

@@ -105,6 +105,11 @@ pub fn hot_path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("hot-{number:06}"))
 }
 
+/// True where a name in the state directory is that of a hot directory.
+pub fn is_hot(name: &str) -> bool {
+    name.starts_with("hot-")
+}
+
 impl Current {
     /// An empty state: no sealed file, hot directory 1, the log from its first entry.
     pub fn new() -> Current {
@@ -220,7 +225,7 @@ pub fn clean(files: &dyn Files, directory: &Path, current: &Current) -> Result<V
     for path in files.list(directory)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-        if name.starts_with("hot-") && path != hot {
+        if is_hot(name) && path != hot {
             files.remove_dir(&path)?;
         } else if (extension == "blk" && !named.contains(&path)) || extension == "tmp" {
             files.remove(&path)?;

@@ -207,13 +207,17 @@ pub fn databases(files: &dyn Files, dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes a database directory, once its LOCK is held. Anything else that somebody put into it stays, and so does
-/// the directory then. True where there was something to remove.
-pub fn clean(files: &dyn Files, path: &Path) -> Result<bool> {
+/// Removes a database directory, once its LOCK is held and `may_go` has looked at its log. Anything else that somebody put
+/// into it stays, and so does the directory then. True where there was something to remove.
+pub fn clean(files: &dyn Files, path: &Path, may_go: impl FnOnce(&Path) -> Result<()>) -> Result<bool> {
     if !is_database(files, path) && !files.exists(&path.join(FORMATTING)) {
         return Ok(false);
     }
     let lock = take_lock(files, path)?;
+    // What is half formatted or half removed was nobody's, or is no more.
+    if is_database(files, path) {
+        may_go(&path.join(DATA[0]))?;
+    }
     // From here on a crash leaves something that the next format or clean may throw away.
     files::replace(files, &path.join(FORMATTING), b"")?;
     if is_database(files, path) {
@@ -344,13 +348,13 @@ mod tests {
             let disk = Disk::new();
             drop(Database::format(Arc::new(disk.clone()), path, identity("node1"), prepare(&disk)).unwrap());
             disk.stop_at(disk.operations() + stop);
-            let done = clean(&disk, path).is_ok();
+            let done = clean(&disk, path, |_| Ok(())).is_ok();
             for mode in Crash::ALL {
                 let after = disk.crash(stop, mode);
                 if is_database(&after, path) {
                     assert_eq!(files::read(&after, &path.join("raft/log")).unwrap(), b"entries");
                 }
-                clean(&after, path).unwrap();
+                clean(&after, path, |_| Ok(())).unwrap();
                 Database::format(Arc::new(after.clone()), path, identity("node1"), prepare(&after)).unwrap();
             }
             if done {
@@ -367,7 +371,7 @@ mod tests {
         disk.remove(&path.join(CLUSTER)).unwrap();
         let error = Database::format(Arc::new(disk.clone()), path, identity("node1"), prepare(&disk)).err().unwrap();
         assert_eq!(error.message(), "/data/node1/raft holds data and CLUSTER is missing");
-        assert!(!clean(&disk, path).unwrap());
+        assert!(!clean(&disk, path, |_| Ok(())).unwrap());
         assert!(disk.exists(&path.join("raft/log")));
     }
 
@@ -379,7 +383,7 @@ mod tests {
         let database = Database::format(files.clone(), &path, identity("node1"), |_| Ok(())).unwrap();
         let error = Database::open(files.clone(), &path).err().unwrap();
         assert!(error.message().ends_with(&format!("is in use by process {}", std::process::id())), "{error}");
-        assert!(clean(&*files, &path).is_err());
+        assert!(clean(&*files, &path, |_| Ok(())).is_err());
         drop(database);
         let mut database = Database::open(files.clone(), &path).unwrap();
         assert!(database.expect_node("node2").is_err());
@@ -387,7 +391,7 @@ mod tests {
         drop(database);
         Database::open(files.clone(), &path).unwrap().expect_node("node2").unwrap();
         assert!(files.open(&path.join("mine"), Open::Create).is_ok());
-        assert!(clean(&*files, &path).unwrap());
+        assert!(clean(&*files, &path, |_| Ok(())).unwrap());
         assert_eq!(files.list(&path).unwrap(), [path.join("mine")], "what is not ours stays");
     }
 }

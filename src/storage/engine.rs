@@ -25,13 +25,16 @@
 //! * a panic in one of them ends all, and is told: who owns the engine opens it again, from what is durable
 
 mod background;
+mod backlog;
 mod backup;
 mod counters;
 mod histogram;
 mod limits;
 mod log;
+mod memory;
 mod open;
 mod pending;
+mod rebuild;
 mod shared;
 mod sink;
 mod space;
@@ -44,14 +47,17 @@ pub use counters::Counters;
 pub use histogram::{Distribution, Histogram};
 pub use limits::Limits;
 pub use open::{Recovered, format};
+pub use rebuild::has_others;
+
+/// The name, in the state directory, of what is put by for a full disk.
+pub const RESERVE: &str = space::RESERVE;
 
 use crate::Result;
 use crate::clock::{Clock, Monotonic};
 use crate::error::{Error, Kind, SqlState};
-use crate::hlc::Timestamp;
 use crate::ids::LogIndex;
 use crate::machine::Outcome;
-use crate::raft::{Entry, Envelope, HardState, Membership, Payload, Position, Ready};
+use crate::raft::{Entry, Envelope, HardState, Position, Ready};
 use crate::storage::directory::{Database, Identity};
 use crate::storage::files::Files;
 use crate::storage::snapshot::{self, Snapshot, Staged};
@@ -62,7 +68,6 @@ use background::Job;
 use log::{Control, LogRequest};
 use shared::{Phase, Shared};
 use state::{Next, StateDesk, StateRequest};
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -95,6 +100,10 @@ pub enum Event {
     Applied(LogIndex),
     /// The log has let go of everything up to here.
     Trimmed(Position),
+    /// A block of a sealed file is damaged. What does not need it is served as ever.
+    Damaged(Error),
+    /// The disk does not answer, or has no room for the log. It may come back; meanwhile others lead better.
+    Stalled,
     /// A thread has failed; nothing more will be written or applied. The process must end.
     Failed(Error),
     /// A thread has panicked; nothing more will be written or applied. Opening the directory again goes on from what is
@@ -228,6 +237,8 @@ pub struct Status {
     pub cache_hits: u64,
     /// Reads that it did not.
     pub cache_misses: u64,
+    /// Bytes of committed entries that wait in memory to be applied; more of them wait in the log.
+    pub apply_queue_bytes: usize,
 }
 
 impl Append {
@@ -283,6 +294,11 @@ impl Handle {
         self.shared.view()
     }
 
+    /// What there was at the newest `HashAt` that was applied, once; read it for as long as it takes.
+    pub fn take_marked(&self) -> Option<View> {
+        self.shared.take_marked()
+    }
+
     /// The counters.
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
@@ -301,6 +317,7 @@ impl Handle {
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
+            apply_queue_bytes: self.state.queued_bytes(),
         }
     }
 
@@ -355,7 +372,8 @@ impl Engine {
         let watch = Watch::new(options.clock.clone(), options.limits.disk_stall_max);
         let options = &Options { files: watch.over(options.files.clone()), ..options.clone() };
         let open::Opened { wal, machine, background, shared, hard_state, rebuilt } =
-            open::open(&database.path, options, &watch, salt).map_err(|error| advise(error, &database.path))?;
+            open::open(&database.path, options, &watch, salt, &database.identity.node_id)
+                .map_err(|error| advise(error, &database.path))?;
         let (log_sender, log_requests) = channel();
         let (state_sender, state_requests) = channel();
         let (job_sender, jobs) = channel();
@@ -373,18 +391,19 @@ impl Engine {
                 options.limits.memtable_bytes_max / 2,
                 options.limits.seal_wal_bytes,
             ),
+            memory: memory::InMemory::default(),
             shared: shared.clone(),
             background: job_sender.clone(),
             clock: options.clock.clone(),
             events: Arc::new(|_| {}),
         };
         let (mut later, mut hlc) = (Vec::new(), state.machine.hlc);
-        if decides_alone(&hard_state, &state.machine.membership, &database.identity.node_id)? {
+        if open::decides_alone(&hard_state, &state.machine.membership, &database.identity.node_id)? {
             // Its log is the majority's, so all of it is committed.
             state.replay(&wal).map_err(|error| advise(error, &database.path))?;
             hlc = state.machine.hlc;
         } else {
-            (later, hlc) = behind(&wal, state.machine.applied.0, hlc)?;
+            (later, hlc) = open::behind(&wal, state.machine.applied.0, hlc)?;
         }
         let recovered = Recovered {
             hard_state,
@@ -398,12 +417,12 @@ impl Engine {
         };
         state.events = events.clone();
         shared.set_phase(Phase::Serving);
-        let state = Arc::new(state::StateDesk::new(state, wal.last(), state_sender.clone()));
+        let state = Arc::new(state::StateDesk::new(state, wal.last(), state_sender.clone(), log_sender.clone()));
         let log = log::LogThread {
             wal,
             options: options.clone(),
             directory: state_directory(&database.path),
-            pending: VecDeque::new(),
+            pending: backlog::Backlog::default(),
             segments: 0,
             looked: Monotonic::default(),
             linger: options.limits.commit_linger,
@@ -457,6 +476,15 @@ impl Engine {
         // Whatever became of the threads: what counts is durable.
         watcher.end();
         snapshot::install(files, &database.state(), staged)
+    }
+
+    /// Ends the threads, gives up the state, and lets go of the directory: opening it begins without one, to be brought
+    /// one by the group. Refused, with the state as it was, where nobody else has it.
+    pub fn rebuild(self, options: &Options, why: &Error) -> Result<()> {
+        let Ended { database, watcher, .. } = self.end(Stop::Abandon)?;
+        watcher.end();
+        let identity = &database.identity;
+        rebuild::begin(&database.path, options, salt(identity), &identity.node_id, why)
     }
 
     /// Ends the threads, in the order in which work flows, and gives what they leave.
@@ -544,29 +572,6 @@ fn advise(error: Error, path: &Path) -> Error {
          restore)",
         path.display()
     ))
-}
-
-/// True where no other node votes, by the newest word of the log.
-fn decides_alone(hard_state: &HardState, applied: &Membership, id: &str) -> Result<bool> {
-    let newest = match hard_state.membership.as_slice() {
-        [] => applied.clone(),
-        bytes => Membership::decode(bytes)?,
-    };
-    let mut voters = newest.voters();
-    Ok(voters.next().is_some_and(|only| only.0 == id || newest.members.len() == 1) && voters.next().is_none())
-}
-
-/// What the log says of the group behind a position, and the highest stamp in it.
-fn behind(wal: &Wal, applied: LogIndex, mut hlc: Timestamp) -> Result<(Vec<(LogIndex, Membership)>, Timestamp)> {
-    let mut found = Vec::new();
-    wal.replay(applied.next(), wal.last().index, |entry| {
-        if let Payload::Membership(membership) = Payload::decode(&entry.payload)? {
-            found.push((entry.index, membership));
-        }
-        hlc = hlc.max(entry.hlc);
-        Ok(())
-    })?;
-    Ok((found, hlc))
 }
 
 /// Bound into the log's checksums: part of what only this disk has.

@@ -35,14 +35,18 @@
 //!
 //! [`wal`] the log and its recovery; [`memtable`], [`levels`], [`view`], [`scan`] what a read does; [`block`] and
 //! [`mod@column`] how rows are encoded; [`hot`], [`flush`], [`sealed`], [`seal`], [`merge`], [`current`] how levels come and
-//! go; [`lease`] how long a view may keep them; [`snapshot`] how they reach a member that lacks them; [`watch`] that the disk answers, [`scrub`] that
-//! it kept what it was given; [`engine`] the three threads that do it all; [`directory`] what a database directory is.
+//! go; [`lease`] how long a view may keep them; [`snapshot`] how they reach a member that lacks them; [`watch`] that the disk
+//! answers, [`scrub`] that it kept what it was given, [`comparison`] that copies are alike; [`check`] and [`rescue`] what a copy
+//! is worth, and what is left of a damaged table; [`engine`] the three threads that do it all; [`directory`] what a database
+//! directory is.
 
 pub mod block;
 pub mod block_store;
 pub mod cache;
+pub mod check;
 pub mod codec;
 pub mod column;
+pub mod comparison;
 pub mod content_hash;
 pub mod current;
 pub mod directory;
@@ -63,6 +67,7 @@ pub mod levels;
 pub mod memory;
 pub mod memtable;
 pub mod merge;
+pub mod rescue;
 pub mod rows;
 pub mod scan;
 pub mod scrub;

@@ -17,7 +17,7 @@
 //! * No block reaches over an end of its file's range.
 //! * Files leave with the last level that names them: [`SealedRun::doom`] marks them, the last handle removes them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::ids::KeyspaceId;
 use crate::storage::block::Block;
 use crate::storage::current::SealedName;
@@ -29,8 +29,8 @@ use crate::storage::state::StateRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 const HEADER: [u8; 8] = *b"CHRBLKS\x01";
@@ -156,7 +156,14 @@ pub struct SealedFile {
     entries: Vec<(KeyspaceId, Arc<BlockEntry>)>,
     range_deletes: Vec<RangeDelete>,
     is_doomed: AtomicBool,
+    /// Set with the first block that is found damaged.
+    is_damaged: AtomicBool,
+    /// Told of it.
+    on_damage: OnceLock<OnDamage>,
 }
+
+/// Told what is wrong with a block.
+pub type OnDamage = Box<dyn Fn(&Error) + Send + Sync>;
 
 impl SealedFile {
     /// Opens a file by reading its trailer and footer.
@@ -202,6 +209,8 @@ impl SealedFile {
             entries: footer.entries.into_iter().map(|entry| entry.into_entry(number)).collect(),
             range_deletes: footer.range_deletes.iter().map(RangeDelete::from).collect(),
             is_doomed: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
+            on_damage: OnceLock::new(),
             path,
         }))
     }
@@ -235,7 +244,23 @@ impl SealedFile {
         Err(Error::damaged(format!("{}: its content does not have the hash in its footer", self.path.display())))
     }
 
+    /// Has `then` called once, by whoever first finds a block of this file damaged. The first call of this counts.
+    pub fn on_damage(&self, then: OnDamage) {
+        let _ = self.on_damage.set(then);
+    }
+
     fn read(&self, entry: &BlockEntry) -> Result<Block> {
+        self.read_block(entry).inspect_err(|error| {
+            if matches!(error.kind(), Kind::Damaged | Kind::Io)
+                && !self.is_damaged.swap(true, Ordering::AcqRel)
+                && let Some(then) = self.on_damage.get()
+            {
+                then(error);
+            }
+        })
+    }
+
+    fn read_block(&self, entry: &BlockEntry) -> Result<Block> {
         let named = |error: Error| {
             error.context(format_args!(
                 "{} at {}, keys {} to {}",

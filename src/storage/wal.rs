@@ -127,6 +127,12 @@ const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// Largest segment that a clean stop leaves where all of it is below the given index.
 const CLOSED_BYTES_MAX: u64 = 1 << 20;
 
+/// Reads the log of a directory from its first segment to its end, and changes nothing: an error where it is damaged. A torn
+/// tail is none.
+pub fn check(files: &dyn Files, directory: &Path) -> Result<()> {
+    recovery::check(files, directory)
+}
+
 /// An opened log and what it holds.
 pub struct Recovered {
     /// The log, ready to be appended to.

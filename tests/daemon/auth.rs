@@ -88,7 +88,10 @@ async fn services(channel: &Channel, token: Option<&str>) -> Vec<Option<Code>> {
         code(HealthServiceClient::new(c()).get_connectivity(signed(wire::HealthRequest {}, token)).await),
         code(SyncStatusServiceClient::new(c()).get_sync_status(signed(wire::SyncStatusRequest {}, token)).await),
         code(SyncServiceClient::new(c()).sync(signed(wire::SyncRequest::default(), token)).await),
-        code(AdminServiceClient::new(c()).create_snapshot(signed(wire::SnapshotRequest {}, token)).await),
+        code(AdminServiceClient::new(c()).create_snapshot(signed(wire::SnapshotRequest::default(), token)).await),
+        code(AdminServiceClient::new(c()).change_members(signed(wire::ChangeMembersRequest::default(), token)).await),
+        code(AdminServiceClient::new(c()).members(signed(wire::MembersRequest {}, token)).await),
+        code(AdminServiceClient::new(c()).report(signed(wire::ReportRequest { metrics: true }, token)).await),
         code(reflected.await),
         code(
             tonic_health::pb::health_client::HealthClient::new(c())
@@ -106,14 +109,16 @@ fn each_service_asks_for_the_role_that_it_needs() {
         let channel = channel(&node).await;
         table(&channel).await;
         let no = Some(Code::Unauthenticated);
-        let unknown = vec![no, no, no, no, no, no, no, None];
+        let unknown = vec![no, no, no, no, no, no, no, no, no, no, None];
         assert_eq!(services(&channel, None).await, unknown);
         assert_eq!(services(&channel, Some("wrong")).await, unknown);
         assert_eq!(services(&channel, Some("admin-s3cre")).await, unknown);
         let denied = Some(Code::PermissionDenied);
-        assert_eq!(services(&channel, READER).await, [None, denied, None, None, denied, denied, None, None]);
-        let no_target = Some(Code::Unimplemented);
-        assert_eq!(services(&channel, ADMIN).await, [None, None, None, None, no_target, None, None, None]);
+        let read = services(&channel, READER).await;
+        assert_eq!(read, [None, denied, None, None, denied, denied, denied, None, None, None, None]);
+        let (no_target, says_nothing) = (Some(Code::Unimplemented), Some(Code::InvalidArgument));
+        let all = services(&channel, ADMIN).await;
+        assert_eq!(all, [None, None, None, None, no_target, None, says_nothing, None, None, None, None]);
     });
 }
 
@@ -254,6 +259,129 @@ fn http_answers_by_path_and_by_who_asks() {
     // A body that nobody may send is not read to its end.
     let (status, _) = http(&node, "POST", "/sql", None, &" ".repeat(8 << 20));
     assert_eq!(status, 401);
+}
+
+/// Ways to write `/admin/members` and `/admin/transfer`, and what is none of them.
+const ADMIN_PATHS: [&str; 12] = [
+    "/admin/members",
+    "/%61dmin/members",
+    "/admin/%6dembers",
+    "/%61%64%6D%69%6E/%6d%65%6d%62%65%72%73",
+    "//admin/members",
+    "/admin//members",
+    "/./admin/members",
+    "/admin%2fmembers",
+    "/ADMIN/members",
+    "/admin/members/",
+    "/admin/transfer",
+    "/%61dmin/transfer",
+];
+
+#[test]
+fn what_changes_the_group_is_the_admins_however_its_path_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start_with(directory.path(), &TOKENS);
+    node.until_ready();
+    let add = r#"{"add": {"id": "node2", "address": "127.0.0.1:1"}}"#;
+    for path in ADMIN_PATHS {
+        for method in ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+            for (token, expected) in [(None, 401), (Some("wrong"), 401), (READER, 403)] {
+                let (status, answer) = http(&node, method, path, token, add);
+                assert_eq!(status, expected, "{method} {path} by {token:?}: {answer}");
+            }
+        }
+        assert_eq!(http(&node, "GET", path, None, "").0, 401, "{path}");
+    }
+    for (token, expected) in [(READER, 200), (ADMIN, 200)] {
+        let (status, members) = http(&node, "GET", "/%61dmin/members", token, "");
+        assert_eq!(status, expected, "{members}");
+        assert!(!members.contains("node2"), "{members}");
+    }
+    for path in ["/admin/members", "/%61dmin/members"] {
+        // It reaches the handler, which wants to know what to do.
+        assert_eq!(http(&node, "POST", path, ADMIN, "{}").0, 400, "{path}");
+    }
+    // A node that could never be heard is not waited for.
+    let (status, answer) = http(&node, "POST", "/admin/members", ADMIN, add);
+    assert!(status == 400 && answer.contains("auth.cluster_token is not set"), "{status} {answer}");
+    // Statements say themselves what they do, however the path to them is written.
+    assert_eq!(http(&node, "POST", "/%73ql", READER, r#"{"sql": "SELECT 1"}"#).0, 200);
+    assert_eq!(http(&node, "POST", "/%73ql", READER, r#"{"sql": "DROP TABLE t"}"#).0, 403);
+}
+
+#[test]
+fn operators_have_their_audit_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    let (node, log) = logging(directory.path(), &TOKENS);
+    node.until_ready();
+    let add = r#"{"add": {"id": "x\ny", "address": "127.0.0.1:1"}}"#;
+    let named = ["authorization: Bearer admin-s3cret", "x-chronos-user: carla"];
+    assert_eq!(node.http("POST", "/admin/members", &named, add.as_bytes()).0, 400);
+    assert_eq!(http(&node, "POST", "/admin/members", ADMIN, r#"{"remove": "node9"}"#).0, 400);
+    wait(async {
+        let mut admin = AdminServiceClient::new(channel(&node).await);
+        let transfer = wire::TransferLeaderRequest { to: "node9".into() };
+        admin.transfer_leader(signed(transfer, ADMIN)).await.unwrap_err();
+        admin.create_snapshot(signed(wire::SnapshotRequest::default(), ADMIN)).await.unwrap();
+    });
+    let said = until_said(&log, "action=snapshot");
+    for line in [
+        r#"audit_admin user=carla role=Admin action=add-node id="x\ny" address="127.0.0.1:1" role="""#,
+        r#"audit_admin user=- role=Admin action=remove-node id="node9""#,
+        r#"audit_admin user=- role=Admin action=transfer to="node9""#,
+    ] {
+        assert!(said.contains(line), "{line} is missing in\n{said}");
+    }
+}
+
+/// What the peers' services say to a caller with this token.
+async fn as_a_peer(channel: &Channel, token: Option<&str>) -> Vec<Option<Code>> {
+    fn code<T>(answer: Result<T, Status>) -> Option<Code> {
+        answer.err().map(|status| status.code())
+    }
+    let mut forward = wire::forward_service_client::ForwardServiceClient::new(channel.clone());
+    let mut peers = wire::peer_service_client::PeerServiceClient::new(channel.clone());
+    let request = wire::ForwardRequest {
+        sql: vec!["CREATE TABLE forged (id INT)".into()],
+        deadline_ms: 1000,
+        consistency: "linearizable".into(),
+        may_write: true,
+        ..Default::default()
+    };
+    let frames = || tokio_stream::once(wire::PeerFrame::default());
+    vec![
+        code(forward.forward(signed(request, token)).await),
+        code(peers.identify(signed(wire::IdentifyRequest {}, token)).await),
+        code(peers.link(signed(frames(), token)).await),
+        code(peers.install(signed(tokio_stream::once(wire::SnapshotPiece::default()), token)).await),
+    ]
+}
+
+#[test]
+fn a_node_on_its_own_has_no_peers() {
+    for settings in [&TOKENS[..], &[]] {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::start_with(directory.path(), settings);
+        node.until_ready();
+        wait(async {
+            let channel = channel(&node).await;
+            for token in [None, Some("wrong"), READER, ADMIN] {
+                assert_eq!(as_a_peer(&channel, token).await, [Some(Code::FailedPrecondition); 4], "{token:?}");
+            }
+        });
+        let tables = http(&node, "POST", "/sql", ADMIN, r#"{"sql": "SHOW TABLES"}"#).1;
+        assert!(!tables.contains("forged"), "{tables}");
+    }
+}
+
+#[test]
+fn a_group_with_tokens_does_not_start_without_one_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = command(directory.path(), FREE);
+    command.envs(TOKENS).args(["--peers", "node2=127.0.0.1:1"]);
+    let output = command.output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && told.contains("auth.cluster_token must be set"), "{told}");
 }
 
 #[test]

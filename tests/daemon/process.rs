@@ -43,6 +43,14 @@ impl Node {
         Node::start_with(directory, &[])
     }
 
+    /// The same on the database that a program without a daemon has left in a directory.
+    pub fn start_local(directory: &Path) -> Node {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+        command.args(["node", "--id", "local", "--address", FREE, "--data-dir"]).arg(directory);
+        command.env("RUST_LOG", "error").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Node::spawn_as(command, directory, "local")
+    }
+
     /// The same with settings from the environment.
     pub fn start_with(directory: &Path, settings: &[(&str, &str)]) -> Node {
         let mut command = command(directory, FREE);

@@ -138,14 +138,14 @@ fn one_snapshot_is_made_at_a_time_and_a_client_that_goes_away_leaves_nothing() {
         let channel =
             tonic::transport::Endpoint::from_shared(format!("http://{}", node.grpc)).unwrap().connect().await.unwrap();
         let mut client = wire::admin_service_client::AdminServiceClient::new(channel);
-        let mut first = client.create_snapshot(wire::SnapshotRequest {}).await.unwrap().into_inner();
+        let mut first = client.create_snapshot(wire::SnapshotRequest::default()).await.unwrap().into_inner();
         assert!(first.message().await.unwrap().is_some());
-        let second = client.create_snapshot(wire::SnapshotRequest {}).await.expect_err("one at a time");
+        let second = client.create_snapshot(wire::SnapshotRequest::default()).await.expect_err("one at a time");
         assert_eq!(second.code(), tonic::Code::ResourceExhausted, "{second}");
         drop(first);
         // The place is free once the node has noticed.
         let mut third = loop {
-            match client.create_snapshot(wire::SnapshotRequest {}).await {
+            match client.create_snapshot(wire::SnapshotRequest::default()).await {
                 Ok(stream) => break stream.into_inner(),
                 Err(status) => assert_eq!(status.code(), tonic::Code::ResourceExhausted, "{status}"),
             }

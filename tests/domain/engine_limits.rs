@@ -311,13 +311,16 @@ fn a_seal_that_begins_to_hang_while_it_is_joined_ends_the_stop_by_name() {
         _ => {}
     })));
     std::thread::scope(|scope| {
-        // Until the log is long enough for a seal.
-        let mut next = 100;
-        while creating.state.lock().unwrap().waiting == 0 {
-            let tuples: Vec<String> = (next..next + 500).map(|id| format!("({id}, 1)")).collect();
-            db.execute(&format!("INSERT INTO t VALUES {}", tuples.join(", "))).unwrap();
-            next += 500;
-        }
+        // Until the log is long enough for a seal. The last one may wait for a flush, for which the seal would make way.
+        scope.spawn(|| {
+            let mut next = 100;
+            while creating.state.lock().unwrap().waiting == 0 {
+                let tuples: Vec<String> = (next..next + 500).map(|id| format!("({id}, 1)")).collect();
+                drop(db.execute(&format!("INSERT INTO t VALUES {}", tuples.join(", "))));
+                next += 500;
+            }
+        });
+        creating.wait_for_call();
         let stopping = scope.spawn(|| db.group().stop(Stop::Clean));
         // The log's thread has ended, so the background thread is being joined, or is about to be.
         until(|| db.execute("SELECT 1").is_err());

@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "a test picks the case it is about")]
 
+mod checks;
 mod embedded;
 mod engine_failures;
+mod engine_group;
 mod engine_limits;
+mod engine_rebuild;
 mod engine_refusals;
 mod engine_threads;
 mod flipped_bits;
@@ -16,6 +19,7 @@ mod point_queries;
 mod postgres;
 mod power_cut;
 mod raft_rules;
+mod rescue;
 mod simulation;
 mod snapshots;
 mod sql_exec;

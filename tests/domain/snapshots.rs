@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// Bytes of a piece: small, so that files have several.
 const PIECE: usize = 900;
 
-fn engine(disk: &Disk) -> engine::Options {
+pub(super) fn engine(disk: &Disk) -> engine::Options {
     engine::Options {
         files: Arc::new(disk.clone()),
         clock: Arc::new(SystemClock),
@@ -35,17 +35,17 @@ fn engine(disk: &Disk) -> engine::Options {
     }
 }
 
-fn group() -> Membership {
+pub(super) fn group() -> Membership {
     let member = |name: &str| (NodeId(name.into()), Member { address: format!("{name}:1"), ..Member::default() });
     Membership::of(["a", "b", "c"].map(member))
 }
 
-fn files(disk: &Disk) -> Arc<dyn Files> {
+pub(super) fn files(disk: &Disk) -> Arc<dyn Files> {
     Arc::new(disk.clone())
 }
 
 /// Opens the member's directory, and makes it where there is none.
-fn open(disk: &Disk, id: &str) -> chronos::Result<(Engine, Recovered)> {
+pub(super) fn open(disk: &Disk, id: &str) -> chronos::Result<(Engine, Recovered)> {
     let options = embedded::Options {
         id: Some(id.into()),
         default_id: id.into(),
@@ -58,7 +58,7 @@ fn open(disk: &Disk, id: &str) -> chronos::Result<(Engine, Recovered)> {
 }
 
 /// The entries of a history: rows put in, changed and taken out.
-fn history() -> Vec<Entry> {
+pub(super) fn history() -> Vec<Entry> {
     let disk = Disk::new();
     let roomy = engine::Options {
         limits: Limits { seal_wal_bytes: 64 << 20, disk_reserve_bytes: 0, ..Limits::default() },
@@ -82,12 +82,12 @@ fn history() -> Vec<Entry> {
     entries
 }
 
-fn hard_state(term: u64) -> HardState {
+pub(super) fn hard_state(term: u64) -> HardState {
     HardState { term: Term(term), vote: Some(7), membership: group().encode(), quarantined_until: None }
 }
 
 /// Puts entries into a log, durably.
-fn append(engine: &Engine, entries: &[Entry], term: u64) {
+pub(super) fn append(engine: &Engine, entries: &[Entry], term: u64) {
     let append = Append { entries: entries.to_vec(), hard_state: Some(hard_state(term)), ..Append::default() };
     let handle = engine.handle();
     handle.append(append);
@@ -96,7 +96,7 @@ fn append(engine: &Engine, entries: &[Entry], term: u64) {
     done.recv().unwrap();
 }
 
-fn commit(engine: &Engine, last: &Entry) {
+pub(super) fn commit(engine: &Engine, last: &Entry) {
     let handle = engine.handle();
     handle.commit(Position { index: last.index, term: last.term });
     while handle.lasting_view().version < last.index {
@@ -105,19 +105,19 @@ fn commit(engine: &Engine, last: &Entry) {
     }
 }
 
-fn hash(engine: &Engine) -> u128 {
+pub(super) fn hash(engine: &Engine) -> u128 {
     content_hash(&engine.handle().lasting_view(), &|| Ok(())).unwrap()
 }
 
 /// A member that has applied the whole history, and its snapshot of it.
-struct Source {
-    engine: Engine,
-    snapshot: Snapshot,
-    entries: Vec<Entry>,
+pub(super) struct Source {
+    pub(super) engine: Engine,
+    pub(super) snapshot: Snapshot,
+    pub(super) entries: Vec<Entry>,
 }
 
 impl Source {
-    fn new() -> Source {
+    pub(super) fn new() -> Source {
         let entries = history();
         let (engine, _) = open(&Disk::new(), "a").unwrap();
         for part in entries[1..].chunks(5) {
@@ -130,7 +130,7 @@ impl Source {
         Source { engine, snapshot, entries }
     }
 
-    fn position(&self) -> Position {
+    pub(super) fn position(&self) -> Position {
         self.snapshot.manifest.position
     }
 }
@@ -155,14 +155,14 @@ fn bring(snapshot: &Snapshot, staging: &mut Staging, pieces: usize) -> chronos::
     Ok(true)
 }
 
-fn stage(disk: &Disk, snapshot: &Snapshot) -> chronos::Result<Staged> {
+pub(super) fn stage(disk: &Disk, snapshot: &Snapshot) -> chronos::Result<Staged> {
     let mut staging = Staging::open(files(disk), Path::new("/data/b/snapshots"), snapshot.manifest.clone())?;
     assert!(bring(snapshot, &mut staging, usize::MAX)?);
     staging.finish()
 }
 
 /// A member `b` whose log holds these entries, of which so many are applied.
-fn member(entries: &[Entry], applied: usize, term: u64) -> Disk {
+pub(super) fn member(entries: &[Entry], applied: usize, term: u64) -> Disk {
     let disk = Disk::new();
     let (engine, _) = open(&disk, "b").unwrap();
     append(&engine, &entries[1..], term);
@@ -172,7 +172,7 @@ fn member(entries: &[Entry], applied: usize, term: u64) -> Disk {
 }
 
 /// The whole way, up to an engine that runs on the snapshot.
-fn install(disk: &Disk, source: &Source) -> chronos::Result<(Engine, Recovered)> {
+pub(super) fn install(disk: &Disk, source: &Source) -> chronos::Result<(Engine, Recovered)> {
     let staged = stage(disk, &source.snapshot)?;
     let (engine, _) = open(disk, "b")?;
     engine.install(&files(disk), &staged)?;

@@ -101,6 +101,39 @@ fn no_file_is_longer_than_one_sitting() {
     none(&places);
 }
 
+/// Lines of a function that translates, plans or evaluates SQL: a match over all nodes grows by itself. Elsewhere clippy
+/// draws the line, at a hundred.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// First line and length of each function, found by what rustfmt makes of it: it ends with a brace below its own indent.
+fn functions(text: &str) -> Vec<(usize, usize)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = |line: &str| {
+        let words = line.trim_start().split(' ').take_while(|word| !word.starts_with("//"));
+        words.take(4).any(|word| word == "fn") && !line.ends_with(';') && !line.ends_with('}')
+    };
+    let first = lines.iter().enumerate().filter(|(_, line)| begins(line));
+    first
+        .filter_map(|(at, line)| {
+            let end = format!("{}}}", &line[..line.len() - line.trim_start().len()]);
+            Some((at + 1, lines[at..].iter().position(|line| *line == end)? + 1))
+        })
+        .collect()
+}
+
+#[test]
+fn no_function_over_sql_is_longer_than_a_screen() {
+    let sources = sources();
+    let of_sql: Vec<&Source> = sources.iter().filter(|source| source.path.starts_with("src/sql/")).collect();
+    let found: usize = of_sql.iter().map(|source| functions(&source.text).len()).sum();
+    assert!(found > 500, "only {found} functions found");
+    let places = of_sql.iter().flat_map(|source| {
+        let long = functions(&source.text).into_iter().filter(|(_, lines)| *lines > FUNCTION_LINES_MAX);
+        long.map(|(at, lines)| format!("{}:{at}: {lines} lines", source.path))
+    });
+    none(&places.collect::<Vec<String>>());
+}
+
 #[test]
 fn each_foreign_type_has_one_door() {
     let mut places =
@@ -120,6 +153,27 @@ fn the_library_does_not_wait() {
     let library = |path: &str| path.starts_with("src/") && !path.starts_with("src/cli/") && path != "src/main.rs";
     let words = ["actix", "tonic::", "tokio::net", "tokio::time", "tokio::fs", "clap::", "thread::sleep"];
     none(&lines_with(&words, library).into_iter().filter(|place| is_code(place)).collect::<Vec<_>>());
+}
+
+/// Where the tests of a file begin; none where it has none.
+fn tests_of(source: &Source) -> Option<&str> {
+    if source.path.starts_with("tests/") || source.path.starts_with("actors/tests/") {
+        return Some(&source.text);
+    }
+    source.text.find("#[cfg(test)]\nmod tests {").map(|at| &source.text[at..])
+}
+
+/// A test that sleeps is slow where the machine is quick and fails where it is slow. One function waits, with an end.
+#[test]
+fn tests_do_not_sleep() {
+    let sources = sources();
+    let sleepers: Vec<&str> = sources
+        .iter()
+        .filter(|source| !source.path.ends_with("/tidy.rs"))
+        .filter(|source| tests_of(source).is_some_and(|text| names(text, "time::sleep")))
+        .map(|source| source.path.as_str())
+        .collect();
+    assert_eq!(sleepers, ["actors/tests/patience.rs"], "use its `until`, or a notification");
 }
 
 #[test]

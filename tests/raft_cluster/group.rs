@@ -1,16 +1,13 @@
 //! Three nodes as processes of their own, and a client that looks for one that answers.
 
+use crate::patience::until;
 use crate::process::{Node, body};
 use serde_json::{Value as Json, json};
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// How long anything here may take before the test gives up: far above what it takes.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A group of nodes; those that run are killed when dropped.
 pub struct Group {
@@ -50,7 +47,7 @@ impl Group {
             _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
         };
         (0..3).for_each(|at| group.restart(at));
-        (0..3).for_each(|at| group.node(at).until_ready());
+        (0..3).for_each(|at| group.until_ready(at));
         group
     }
 
@@ -62,7 +59,31 @@ impl Group {
         self.nodes[at].as_ref().unwrap()
     }
 
-    fn address(&self, at: usize) -> String {
+    /// The directory of a node.
+    pub fn directory(&self, at: usize) -> PathBuf {
+        self.path().join(name(at))
+    }
+
+    /// Waits until a node serves.
+    pub fn until_ready(&self, at: usize) {
+        self.until_readiness(at, "200");
+    }
+
+    /// Waits until `/ready` of a node says so, in its status or its text.
+    pub fn until_readiness(&self, at: usize, says: &str) {
+        until(&format!("{} says {says}", name(at)), || {
+            let (status, answer) = self.node(at).http("GET", "/ready", &[], b"");
+            if status.to_string() == says || answer.contains(says) { Ok(()) } else { Err(answer) }
+        });
+    }
+
+    /// The node has another address when it is started again.
+    pub fn moves(&mut self, at: usize) -> String {
+        self.ports[at] = free_ports(1)[0];
+        self.address(at)
+    }
+
+    pub fn address(&self, at: usize) -> String {
         format!("127.0.0.1:{}", self.ports[at])
     }
 
@@ -73,8 +94,13 @@ impl Group {
     }
 
     pub fn command(&self, at: usize, more: &[&str]) -> Command {
+        self.command_with(at, &self.peers(at), more)
+    }
+
+    /// The same with others named as its peers.
+    pub fn command_with(&self, at: usize, peers: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
-        command.args(["node", "--id", &name(at), "--address", &self.address(at), "--peers", &self.peers(at)]);
+        command.args(["node", "--id", &name(at), "--address", &self.address(at), "--peers", peers]);
         command.arg("--data-dir").arg(self.path()).args(more);
         command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
         command.envs(self.settings.iter().copied());
@@ -89,14 +115,19 @@ impl Group {
 
     /// Adds a fourth node and waits until it serves.
     pub fn join(&mut self) -> usize {
+        self.join_as("voter")
+    }
+
+    /// The same with what it is to be.
+    pub fn join_as(&mut self, role: &str) -> usize {
         let at = self.nodes.len();
         self.ports.extend(free_ports(1));
         let leader = self.leader();
-        let add = json!({ "add": { "id": name(at), "address": self.address(at) } }).to_string();
+        let add = json!({ "add": { "id": name(at), "address": self.address(at), "role": role } }).to_string();
         let (status, answer) = self.node(leader).http("POST", "/admin/members", &[], add.as_bytes());
         assert_eq!(status, 200, "{answer}");
         self.nodes.push(Some(Node::spawn_as(self.command(at, &["--join"]), self.path(), &name(at))));
-        self.node(at).until_ready();
+        self.until_ready(at);
         at
     }
 
@@ -114,14 +145,10 @@ impl Group {
             let (_, answer) = node.http("GET", "/health", &[], b"");
             serde_json::from_str::<Json>(body(&answer)).is_ok_and(|health| health["role"] == json!("Leader"))
         };
-        let begin = Instant::now();
-        loop {
-            if let Some((at, _)) = self.running().find(|(_, node)| leads(node)) {
-                return at;
-            }
-            assert!(begin.elapsed() < PATIENCE, "nobody leads");
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        until("somebody leads", || {
+            let leader = self.running().find(|(_, node)| leads(node));
+            leader.map(|(at, _)| at).ok_or_else(|| "nobody does".to_owned())
+        })
     }
 
     /// Runs a statement on a node; its answer must be a success.
@@ -138,19 +165,17 @@ impl Group {
 
     /// Waits until all that run have the same content at the same position.
     pub fn agree(&self) -> String {
-        let begin = Instant::now();
-        loop {
+        until("the nodes come to one position", || {
             let contents: Vec<Json> = self
                 .running()
                 .map(|(_, node)| serde_json::from_str::<Json>(&node.get("/status")).unwrap()["content"].clone())
                 .collect();
             if contents.windows(2).all(|pair| pair[0] == pair[1]) && contents[0]["hash"].is_string() {
-                return contents[0]["hash"].as_str().unwrap().to_owned();
+                return Ok(contents[0]["hash"].as_str().unwrap().to_owned());
             }
             let at_one_place = contents.windows(2).all(|pair| pair[0]["index"] == pair[1]["index"]);
             assert!(!at_one_place, "the same position, and not the same content: {contents:?}");
-            assert!(begin.elapsed() < PATIENCE, "the nodes do not come to one position: {contents:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            Err(format!("{contents:?}"))
+        })
     }
 }

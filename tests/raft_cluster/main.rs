@@ -3,19 +3,27 @@
 //! `CHRONOS_LEADER_KILLS=20 cargo test --test raft_cluster killed -- --nocapture` kills the leader that often under load.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::disallowed_methods, reason = "other processes are waited for by looking again, with a limit")]
 
+mod access;
+mod clean;
+mod damage;
+mod freshness;
 mod group;
+mod patience;
 #[path = "../daemon/process.rs"]
 #[expect(dead_code, reason = "the daemon's tests use all of it")]
 mod process;
+mod stale;
+mod standing;
+mod succession;
 mod writers;
 
+use chronos::clock::{Clock, SystemClock};
 use group::{Group, free_ports, name};
+use patience::until;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 use writers::Writers;
 
 #[test]
@@ -49,14 +57,14 @@ fn killed_leaders_lose_nothing_that_was_acknowledged() {
     let mut gaps = Vec::new();
     for _ in 0..kills {
         let leader = group.leader();
-        let (before, begin) = (writers.acknowledged(), Instant::now());
+        let (before, begin) = (writers.acknowledged(), SystemClock.monotonic());
         group.kill(leader);
         // A write that was acknowledged before the kill may still be counted after it: one more is wanted than may be on
         // its way.
         writers.wait_for(before + 7);
-        gaps.push(begin.elapsed());
+        gaps.push(SystemClock.monotonic().saturating_sub(begin));
         group.restart(leader);
-        group.node(leader).until_ready();
+        group.until_ready(leader);
         writers.follow(&group);
     }
     let written = writers.stop();
@@ -93,7 +101,7 @@ fn a_minority_takes_no_writes_and_says_so() {
     let stale = group.node(0).post_sql(r#"{"sql": "SELECT COUNT(*) FROM t", "consistency": "stale"}"#);
     assert_eq!(stale.0, 200, "{}", stale.1);
     group.restart(1);
-    group.node(1).until_ready();
+    group.until_ready(1);
     group.sql(1, "INSERT INTO t VALUES (2)");
     assert_eq!(group.number(0, "SELECT COUNT(*) FROM t WHERE id = 2"), 1);
 }
@@ -106,10 +114,10 @@ fn a_leader_that_stood_still_serves_no_old_reads() {
     let other = (old + 1) % 3;
     group.node(old).signal(Signal::STOP);
     // The others elect a leader, which takes a write.
-    let begin = Instant::now();
-    while group.node(other).post_sql(r#"{"sql": "INSERT INTO t VALUES (1)"}"#).0 != 200 {
-        assert!(begin.elapsed() < Duration::from_secs(30), "nobody takes over");
-    }
+    until("somebody takes over", || match group.node(other).post_sql(r#"{"sql": "INSERT INTO t VALUES (1)"}"#) {
+        (200, _) => Ok(()),
+        (_, answer) => Err(answer.to_string()),
+    });
     group.node(old).signal(Signal::CONT);
     for consistency in ["lease", "linearizable"] {
         let asked = json!({ "sql": "SELECT COUNT(*) FROM t", "consistency": consistency }).to_string();
@@ -128,7 +136,7 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
     println!("stopped in {took:?}");
     group.sql((leader + 1) % 3, "INSERT INTO t VALUES (1)");
     group.restart(leader);
-    group.node(leader).until_ready();
+    group.until_ready(leader);
     assert_eq!(group.number(leader, "SELECT COUNT(*) FROM t"), 1);
 }
 
@@ -158,17 +166,9 @@ fn a_member_with_a_new_disk_counts_only_once_it_was_added_again() {
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
     let (leader, wiped) = (group.leader(), (group.leader() + 1) % 3);
     group.kill(wiped);
-    std::fs::remove_dir_all(group.path().join(name(wiped))).unwrap();
+    std::fs::remove_dir_all(group.directory(wiped)).unwrap();
     group.restart(wiped);
-    let begin = Instant::now();
-    loop {
-        let (status, answer) = group.node(wiped).http("GET", "/ready", &[], b"");
-        if status == 503 && answer.contains("new disk: remove and re-add it") {
-            break;
-        }
-        assert!(begin.elapsed() < Duration::from_secs(30), "{answer}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    group.until_readiness(wiped, "new disk: remove and re-add it");
     // The two others are a majority of three, and one of them alone is none: the wiped one does not count.
     group.sql(leader, "INSERT INTO t VALUES (1)");
     let third = (wiped + 1) % 3;
@@ -176,6 +176,81 @@ fn a_member_with_a_new_disk_counts_only_once_it_was_added_again() {
     group.kill(third);
     let (status, answer) = group.node(leader).post_sql(r#"{"sql": "INSERT INTO t VALUES (2)"}"#);
     assert_ne!(status, 200, "{answer}");
+}
+
+#[test]
+fn empty_disks_do_not_found_the_group_again_beside_the_one_that_has_the_data() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    group.sql(0, "INSERT INTO t VALUES (1)");
+    group.agree();
+    (0..3).for_each(|at| group.kill(at));
+    // Two mounts are missing, and the two nodes start on empty directories, before the third one is there.
+    let shelf = group.path().join("shelf");
+    std::fs::create_dir(&shelf).unwrap();
+    for at in [1, 2] {
+        std::fs::rename(group.directory(at), shelf.join(name(at))).unwrap();
+    }
+    [1, 2].into_iter().for_each(|at| group.restart(at));
+    group.until_readiness(1, "waiting for node1");
+    let write = r#"{"sql": "CREATE TABLE other (id INT PRIMARY KEY)"}"#;
+    let (status, answer) = group.node(1).post_sql(write);
+    assert_eq!(status, 503, "{answer}");
+    group.restart(0);
+    for at in [1, 2] {
+        group.until_readiness(at, "new disk: remove and re-add it");
+    }
+    // They know it for good, whoever they hear of.
+    group.kill(0);
+    group.kill(1);
+    [0, 1].into_iter().for_each(|at| group.restart(at));
+    group.until_readiness(1, "new disk: remove and re-add it");
+    for at in 0..3 {
+        let (status, answer) = group.node(at).post_sql(write);
+        assert_eq!(status, 503, "{answer}");
+    }
+    for at in [1, 2] {
+        group.kill(at);
+        std::fs::remove_dir_all(group.directory(at)).unwrap();
+        std::fs::rename(shelf.join(name(at)), group.directory(at)).unwrap();
+        group.restart(at);
+    }
+    (0..3).for_each(|at| group.until_ready(at));
+    group.sql(2, "INSERT INTO t VALUES (2)");
+    assert_eq!(group.number(1, "SELECT COUNT(*) FROM t"), 2);
+    group.agree();
+}
+
+#[test]
+fn a_follower_that_moves_is_found_again() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    // The others dial it, at the address that they know.
+    group.kill(2);
+    let address = group.moves(2);
+    group.restart(2);
+    group.until_ready(2);
+    group.sql(2, "INSERT INTO t VALUES (1)");
+    until("the others know where it is", || {
+        let members = group.node(0).get("/admin/members");
+        if members.contains(&address) { Ok(()) } else { Err(members) }
+    });
+    group.agree();
+}
+
+#[test]
+fn peers_that_differ_from_the_group_are_warned_about() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    group.kill(2);
+    let log = group.path().join("third.log");
+    let mut command = group.command_with(2, &format!("{}={}", name(0), group.address(0)), &[]);
+    command.env("CHRONOS_LOG_FILE", &log);
+    group.nodes[2] = Some(process::Node::spawn_as(command, group.path(), &name(2)));
+    group.until_ready(2);
+    group.sql(2, "INSERT INTO t VALUES (1)");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(said.matches("--peers differs from the members of the group").count(), 1, "{said}");
 }
 
 #[test]
@@ -194,14 +269,10 @@ fn nodes_that_were_started_as_different_groups_refuse_each_other() {
     let _first = start("node1", 0, format!("node2=127.0.0.1:{}", ports[1]));
     let _second = start("node2", 1, format!("node1=127.0.0.1:{},node3=127.0.0.1:{}", ports[0], ports[2]));
     for id in ["node1", "node2"] {
-        let begin = Instant::now();
-        loop {
+        until("it names the difference", || {
             let log = std::fs::read_to_string(directory.path().join(format!("{id}.log"))).unwrap_or_default();
-            if log.contains("were not started as one group") && log.contains("node3=127.0.0.1") {
-                break;
-            }
-            assert!(begin.elapsed() < Duration::from_secs(30), "{id}: {log}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            let is_named = log.contains("were not started as one group") && log.contains("node3=127.0.0.1");
+            if is_named { Ok(()) } else { Err(format!("{id}: {log}")) }
+        });
     }
 }

@@ -1,6 +1,7 @@
 //! Clients that write without pause, and remember what they were told.
 
 use crate::group::Group;
+use crate::patience::{pause, until};
 use crate::process::body;
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
@@ -9,7 +10,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 /// What became of the writes.
 #[derive(Default)]
@@ -59,11 +59,10 @@ impl Writers {
     }
 
     pub fn wait_for(&self, count: usize) {
-        let begin = Instant::now();
-        while self.acknowledged() < count {
-            assert!(begin.elapsed() < Duration::from_secs(60), "writes do not go on");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        until("writes go on", || match self.acknowledged() {
+            acknowledged if acknowledged >= count => Ok(()),
+            acknowledged => Err(format!("{acknowledged} of {count} are acknowledged")),
+        });
     }
 
     pub fn stop(self) -> Written {
@@ -108,7 +107,7 @@ fn write(shared: &Shared, writer: usize) -> Written {
 fn post(node: SocketAddr, content: &str) -> Option<(u16, Json)> {
     let Ok(mut stream) = TcpStream::connect(node) else {
         // Nothing was sent: as good as an answer that nothing happened.
-        std::thread::sleep(Duration::from_millis(5));
+        pause();
         return Some((503, Json::Null));
     };
     let head = format!(

@@ -170,7 +170,7 @@ fn run_here(arguments: &Arguments, input: &Input, directory: &Path, environment:
         Err(stop) => {
             session.close()?;
             if is_new {
-                clean(&SystemFiles, &path)?;
+                clean(&SystemFiles, &path, |_| Ok(()))?;
             }
             if makes_directory {
                 // Only where nothing else is in it.

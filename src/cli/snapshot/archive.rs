@@ -9,10 +9,16 @@
 //! * Numbers are little-endian; paths are relative, with `/`, and stay below the directory.
 //! * Each chunk has its own checksum, so damage is named by file; the last one proves that nothing is missing.
 //! * A reader checks every length before it allocates.
+//! * The checksums here say that a file is what was packed. Whether that was any good says [`check`]: each file is checked
+//!   right before it is packed, while its pages are at hand, so a damaged database makes no snapshot that looks whole.
+//! * What every start makes anew is not packed: the reserve for a full disk, and the hot store.
 
+use chronos::storage::check;
+use chronos::storage::files::{Files, SystemFiles};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 const MAGIC: &[u8; 8] = b"CHRONSNP";
 
@@ -38,6 +44,22 @@ pub struct Content {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+}
+
+/// Whether damage is looked for, or taken as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checksums {
+    /// The first damage is an error.
+    Verified,
+    /// Damaged bytes are bytes like others.
+    Ignored,
+}
+
+impl Checksums {
+    /// What the flag of the command line says.
+    pub fn unless(ignored: bool) -> Checksums {
+        if ignored { Checksums::Ignored } else { Checksums::Verified }
+    }
 }
 
 fn wrong(what: impl Into<String>) -> io::Error {
@@ -82,25 +104,47 @@ impl<R: Read> Summed<R> {
 }
 
 /// What of a database's directory is packed. CLUSTER comes last: without it the rest is no database.
-pub const ENTRIES: [&str; 3] = ["raft", "state", "CLUSTER"];
+const ENTRIES: [&str; 3] = ["raft", STATE, "CLUSTER"];
 
-/// Packs the named entries of `directory` and syncs the file.
-pub fn pack(directory: &Path, id: &str, entries: &[&str], output: &Path) -> io::Result<Content> {
+/// The entry in which there are files that no copy needs.
+const STATE: &str = "state";
+
+/// Packs a database's directory and syncs the file. Nobody may be writing to the directory.
+pub fn pack(directory: &Path, id: &str, checksums: Checksums, output: &Path) -> io::Result<Content> {
     let mut out = BufWriter::new(File::create(output)?);
-    let content = pack_into(directory, id, entries, &mut out)?;
+    let content = pack_into(directory, id, checksums, &mut out)?;
     out.get_ref().sync_all()?;
     Ok(content)
 }
 
-/// Packs the named entries of `directory` into whatever takes bytes.
-pub fn pack_into<W: Write>(directory: &Path, id: &str, entries: &[&str], output: W) -> io::Result<Content> {
+/// Packs a database's directory into whatever takes bytes. Damage is an error of kind `InvalidData`.
+pub fn pack_into<W: Write>(directory: &Path, id: &str, checksums: Checksums, output: W) -> io::Result<Content> {
+    if checksums == Checksums::Verified {
+        check::log(&SystemFiles, &directory.join("raft")).map_err(damaged)?;
+        check::current(&SystemFiles, &directory.join("state")).map_err(damaged)?;
+    }
+    pack_entries(directory, id, &ENTRIES, checksums, output)
+}
+
+/// An error of the library as one of a file.
+fn damaged(error: chronos::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+fn pack_entries<W: Write>(
+    directory: &Path,
+    id: &str,
+    entries: &[&str],
+    checksums: Checksums,
+    output: W,
+) -> io::Result<Content> {
     let mut out = Summed { inner: output, crc: 0 };
     out.put(MAGIC)?;
     out.put(&VERSION.to_le_bytes())?;
     put_text(&mut out, id)?;
     let mut content = Content { id: id.to_owned(), ..Content::default() };
     for entry in entries {
-        pack_entry(&mut out, &directory.join(entry), entry, 0, &mut content)?;
+        pack_entry(&mut out, &directory.join(entry), entry, checksums, &mut content)?;
     }
     out.put(&[END])?;
     out.put(&content.files.to_le_bytes())?;
@@ -121,12 +165,12 @@ fn pack_entry<W: Write>(
     out: &mut Summed<W>,
     path: &Path,
     name: &str,
-    depth: usize,
+    checksums: Checksums,
     content: &mut Content,
 ) -> io::Result<()> {
     let metadata = path.symlink_metadata()?;
     if metadata.is_dir() {
-        if depth >= DEPTH_MAX {
+        if name.matches('/').count() >= DEPTH_MAX {
             return Err(wrong(format!("{} is too deep", path.display())));
         }
         out.put(&[DIRECTORY])?;
@@ -138,12 +182,19 @@ fn pack_entry<W: Write>(
             let file_name = child.file_name();
             let file_name =
                 file_name.to_str().ok_or_else(|| wrong(format!("{} is not text", child.path().display())))?;
-            pack_entry(out, &child.path(), &format!("{name}/{file_name}"), depth + 1, content)?;
+            if name == STATE && check::is_made_anew(file_name) {
+                continue;
+            }
+            pack_entry(out, &child.path(), &format!("{name}/{file_name}"), checksums, content)?;
         }
         return Ok(());
     }
     if !metadata.is_file() {
         return Err(wrong(format!("{} is neither file nor directory", path.display())));
+    }
+    if checksums == Checksums::Verified && path.extension().is_some_and(|ending| ending == "blk") {
+        let files: Arc<dyn Files> = Arc::new(SystemFiles);
+        check::sealed_file(&files, path).map_err(damaged)?;
     }
     out.put(&[FILE])?;
     put_text(out, name)?;
@@ -162,8 +213,9 @@ fn pack_entry<W: Write>(
     }
 }
 
-/// Reads an archive, checks it, and writes it below `directory` where one is given; everything written is synced.
-pub fn unpack(input: &Path, directory: Option<&Path>) -> io::Result<Content> {
+/// Reads an archive, checks it, and writes it below `directory` where one is given; everything written is synced. Where
+/// checksums are ignored, it must still be an archive to its end.
+pub fn unpack(input: &Path, directory: Option<&Path>, checksums: Checksums) -> io::Result<Content> {
     let mut from = Summed { inner: BufReader::with_capacity(64 << 10, File::open(input)?), crc: 0 };
     if from.get::<8>()? != *MAGIC {
         return Err(wrong("this is not a snapshot of ChronosDB"));
@@ -181,7 +233,7 @@ pub fn unpack(input: &Path, directory: Option<&Path>) -> io::Result<Content> {
                 let name = from.text()?;
                 let path = directory.map(|directory| safe(directory, &name)).transpose()?;
                 if kind == FILE {
-                    unpack_file(&mut from, &name, path.as_deref(), &mut content)?;
+                    unpack_file(&mut from, &name, path.as_deref(), checksums, &mut content)?;
                 } else if let Some(path) = path {
                     std::fs::create_dir(&path)?;
                     made.push(path);
@@ -192,7 +244,8 @@ pub fn unpack(input: &Path, directory: Option<&Path>) -> io::Result<Content> {
     }
     let (files, bytes) = (u64::from_le_bytes(from.get()?), u64::from_le_bytes(from.get()?));
     let crc = from.crc;
-    if u32::from_le_bytes(from.get()?) != crc || (files, bytes) != (content.files, content.bytes) {
+    let is_intact = u32::from_le_bytes(from.get()?) == crc || checksums == Checksums::Ignored;
+    if !is_intact || (files, bytes) != (content.files, content.bytes) {
         return Err(wrong("the checksum of the whole does not fit"));
     }
     if from.inner.read(&mut [0])? != 0 {
@@ -217,6 +270,7 @@ fn unpack_file<R: Read>(
     from: &mut Summed<R>,
     name: &str,
     path: Option<&Path>,
+    checksums: Checksums,
     content: &mut Content,
 ) -> io::Result<()> {
     let mut file = path.map(|path| File::options().write(true).create_new(true).open(path)).transpose()?;
@@ -233,7 +287,7 @@ fn unpack_file<R: Read>(
         let crc = u32::from_le_bytes(from.get()?);
         chunk.resize(length, 0);
         from.fill(&mut chunk)?;
-        if crc32c::crc32c(&chunk) != crc {
+        if crc32c::crc32c(&chunk) != crc && checksums == Checksums::Verified {
             return Err(wrong(format!("{name}: damaged near byte {}", content.bytes)));
         }
         if let Some(file) = &mut file {
@@ -255,7 +309,11 @@ mod tests {
         std::fs::write(from.join("state/a"), vec![7; CHUNK_BYTES_MAX + 5]).expect("writes");
         std::fs::write(from.join("state/deep/empty"), "").expect("writes");
         let archive = directory.join("x.snap");
-        let packed = pack(&from, "node1", &["state", "CLUSTER"], &archive).expect("packs");
+        std::fs::write(from.join("state/reserve"), vec![0; 4 << 20]).expect("writes");
+        std::fs::create_dir(from.join("state/hot-000003")).expect("makes");
+        std::fs::write(from.join("state/hot-000003/db"), "blocks").expect("writes");
+        let file = File::create(&archive).expect("makes");
+        let packed = pack_entries(&from, "node1", &["state", "CLUSTER"], Checksums::Verified, file).expect("packs");
         assert_eq!((packed.files, packed.bytes), (3, CHUNK_BYTES_MAX as u64 + 8));
         archive
     }
@@ -266,12 +324,32 @@ mod tests {
         let archive = sample(directory.path());
         let to = directory.path().join("to");
         std::fs::create_dir(&to).expect("makes");
-        let content = unpack(&archive, Some(&to)).expect("unpacks");
+        let content = unpack(&archive, Some(&to), Checksums::Verified).expect("unpacks");
         assert_eq!(content.id, "node1");
         assert_eq!(std::fs::read(to.join("state/a")).expect("is there"), vec![7; CHUNK_BYTES_MAX + 5]);
         assert_eq!(std::fs::read(to.join("CLUSTER")).expect("is there"), b"who");
         assert!(to.join("state/deep/empty").exists());
-        assert_eq!(unpack(&archive, None).expect("checks"), content);
+        assert_eq!(unpack(&archive, None, Checksums::Verified).expect("checks"), content);
+        assert!(!to.join("state/reserve").exists() && !to.join("state/hot-000003").exists(), "a start makes them");
+    }
+
+    #[test]
+    fn damaged_bytes_are_taken_where_checksums_are_ignored_and_a_torn_archive_is_not() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let archive = sample(directory.path());
+        let mut bytes = std::fs::read(&archive).expect("reads");
+        let place = bytes.windows(16).position(|run| run == [7; 16]).expect("the content of a file") + 100;
+        bytes[place] ^= 4;
+        std::fs::write(&archive, &bytes).expect("writes");
+        let to = directory.path().join("to");
+        std::fs::create_dir(&to).expect("makes");
+        assert!(unpack(&archive, None, Checksums::Verified).is_err());
+        unpack(&archive, Some(&to), Checksums::Ignored).expect("unpacks");
+        let mut taken = vec![7; CHUNK_BYTES_MAX + 5];
+        taken[100] ^= 4;
+        assert!(std::fs::read(to.join("state/a")).expect("is there") == taken, "as it is, damage and all");
+        std::fs::write(&archive, &bytes[..bytes.len() - 40]).expect("writes");
+        assert!(unpack(&archive, None, Checksums::Ignored).is_err());
     }
 
     #[test]
@@ -285,9 +363,9 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[place] ^= 4;
             std::fs::write(&broken, &bytes).expect("writes");
-            assert!(unpack(&broken, None).is_err(), "a flip at {place} was not seen");
+            assert!(unpack(&broken, None, Checksums::Verified).is_err(), "a flip at {place} was not seen");
             std::fs::write(&broken, &whole[..place]).expect("writes");
-            assert!(unpack(&broken, None).is_err(), "an end at {place} was not seen");
+            assert!(unpack(&broken, None, Checksums::Verified).is_err(), "an end at {place} was not seen");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::arithmetic::{self, Operation};
 use super::logic::Connective;
-use super::{BinaryOperator, Budget, Expression, Function, Portions, Selection, UnaryOperator};
+use super::{BinaryOperator, Budget, Expression, Function, Portions, Selection, UnaryOperator, ValueSet};
 use super::{cast, compare, conditional, functions, like, logic};
 use crate::error::{Error, Result};
 use crate::sql::batch::{Batch, Column};
@@ -39,12 +39,11 @@ impl Expression {
             Expression::Column { index, name, .. } => input.columns.get(*index).cloned().ok_or_else(|| {
                 Error::internal(format!("column \"{name}\" is not in a batch of {}", input.columns.len()))
             }),
-            Expression::Unary { operator, input: operand } => {
-                let operand = operand.evaluate_within(input, budget)?;
-                match operator {
-                    UnaryOperator::Negate => arithmetic::negate(&operand, rows),
-                    UnaryOperator::Not => logic::not(&operand, rows),
-                }
+            Expression::Unary { operator: UnaryOperator::Negate, input: operand } => {
+                arithmetic::negate(&*operand.evaluate_within(input, budget)?, rows)
+            }
+            Expression::Unary { operator: UnaryOperator::Not, input: operand } => {
+                logic::not(&*operand.evaluate_within(input, budget)?, rows)
             }
             Expression::Binary { operator, left, right } => binary(*operator, left, right, input, budget),
             Expression::IsNull { input: operand, negated } => {
@@ -63,26 +62,11 @@ impl Expression {
             }
             Expression::InList { input: operand, list, negated } => {
                 let operand = operand.evaluate_within(input, budget)?;
-                let list = list
-                    .iter()
-                    .map(|item| item.evaluate_within(input, budget))
-                    .collect::<Result<Vec<Arc<Column>>>>()?;
-                compare::in_list(&operand, &list, *negated, rows)
+                compare::in_list(&operand, &all(list, input, budget)?, *negated, rows)
             }
             Expression::InSet { input: operand, sets, list, negated } => {
                 let operand = operand.evaluate_within(input, budget)?;
-                if let ([set], []) = (&sets[..], &list[..]) {
-                    return set.look_up(&operand, *negated, rows);
-                }
-                let list = list
-                    .iter()
-                    .map(|item| item.evaluate_within(input, budget))
-                    .collect::<Result<Vec<Arc<Column>>>>()?;
-                let mut found = compare::in_list(&operand, &list, false, rows)?;
-                for set in sets {
-                    found = logic::either(&found, &*set.look_up(&operand, false, rows)?, rows)?;
-                }
-                if *negated { logic::not(&found, rows) } else { Ok(found) }
+                in_set(&operand, sets, &all(list, input, budget)?, *negated, rows)
             }
             Expression::Case { branches, otherwise, data_type } => {
                 conditional::case(branches, otherwise, *data_type, (input, budget))
@@ -94,11 +78,7 @@ impl Expression {
                 conditional::coalesce(arguments, *data_type, (input, budget))
             }
             Expression::Call { function, arguments, data_type } => {
-                let arguments = arguments
-                    .iter()
-                    .map(|argument| argument.evaluate_within(input, budget))
-                    .collect::<Result<Vec<Arc<Column>>>>()?;
-                functions::call(*function, &arguments, *data_type, rows)
+                functions::call(*function, &all(arguments, input, budget)?, *data_type, rows)
             }
         }
     }
@@ -205,6 +185,29 @@ impl Expression {
             }
         }
     }
+}
+
+/// The values of several expressions over the same rows.
+fn all(expressions: &[Expression], input: &Batch, budget: &Budget) -> Result<Vec<Arc<Column>>> {
+    expressions.iter().map(|expression| expression.evaluate_within(input, budget)).collect()
+}
+
+/// Membership in sets of constants, which are looked up, and in a list, which is compared with.
+fn in_set(
+    operand: &Column,
+    sets: &[Arc<ValueSet>],
+    list: &[Arc<Column>],
+    negated: bool,
+    rows: usize,
+) -> Result<Arc<Column>> {
+    if let ([set], []) = (sets, list) {
+        return set.look_up(operand, negated, rows);
+    }
+    let mut found = compare::in_list(operand, list, false, rows)?;
+    for set in sets {
+        found = logic::either(&found, &*set.look_up(operand, false, rows)?, rows)?;
+    }
+    if negated { logic::not(&found, rows) } else { Ok(found) }
 }
 
 fn binary(

@@ -76,6 +76,15 @@ impl Translator {
             "" if tokens[0].token == Token::LParen => {
                 Err(self.refuse("queries in parentheses and set operations are", tokens[0].span))
             }
+            "SET" if matches!(word(&tokens, 1).as_str(), "CONSISTENCY" | "MAX_STALENESS") => {
+                let setting = word(&tokens, 1).to_ascii_lowercase();
+                let refused = self.refuse(format_args!("SET {setting} is"), tokens[0].span);
+                Err(refused.hint(format!(
+                    "there is no session here to keep it: send it with each request, as x-chronos-{} to gRPC or \
+                     \"{setting}\" to POST /sql; chronos client does so after SET {setting}",
+                    setting.replace('_', "-")
+                )))
+            }
             first if KNOWN_STATEMENTS.contains(&first) => {
                 Err(self.refuse(format_args!("{first} statements are"), tokens[0].span))
             }

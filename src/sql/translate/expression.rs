@@ -43,18 +43,7 @@ impl Translator {
             ast::Expr::TypedString(typed) => self.typed_string(typed),
             ast::Expr::Interval(interval) => self.interval(interval),
             ast::Expr::UnaryOp { op, expr } => self.unary(op, expr, depth),
-            ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
-                let operands = self.chain(&ast::BinaryOperator::And, *left, *right, depth)?;
-                Ok(Expr { position: operands[0].position, node: Node::And(operands) })
-            }
-            ast::Expr::BinaryOp { left, op: ast::BinaryOperator::Or, right } => {
-                let operands = self.chain(&ast::BinaryOperator::Or, *left, *right, depth)?;
-                Ok(Expr { position: operands[0].position, node: Node::Or(operands) })
-            }
-            ast::Expr::BinaryOp { left, op, right } => {
-                let operator = self.binary_operator(&op, &left)?;
-                self.binary(operator, left, right, depth)
-            }
+            ast::Expr::BinaryOp { left, op, right } => self.operation(&op, left, right, depth),
             ast::Expr::IsDistinctFrom(left, right) => self.binary(BinaryOperator::Distinct, *left, *right, depth),
             ast::Expr::IsNotDistinctFrom(left, right) => self.binary(BinaryOperator::NotDistinct, *left, *right, depth),
             ast::Expr::IsNull(input) => self.is(input, Test::Null, false, depth),
@@ -70,16 +59,7 @@ impl Translator {
                 let (low, high) = (self.boxed(low, depth)?, self.boxed(high, depth)?);
                 Ok(Expr { position: input.position, node: Node::Between { input, low, high, negated } })
             }
-            ast::Expr::InList { expr, list, negated } => {
-                let input = self.boxed(expr, depth)?;
-                let position = input.position;
-                let (sets, list) = self.lists_taken_out(list);
-                let list = self.nodes(list, depth)?;
-                if !sets.is_empty() {
-                    return Ok(Expr { position, node: Node::InSet { input, sets, list, negated } });
-                }
-                Ok(Expr { position, node: Node::InList { input, list, negated } })
-            }
+            ast::Expr::InList { expr, list, negated } => self.in_list(expr, list, negated, depth),
             ast::Expr::Like { negated, any: false, expr, pattern, escape_char } => {
                 self.like(*expr, *pattern, escape_char, (false, negated), depth)
             }
@@ -87,14 +67,8 @@ impl Translator {
                 self.like(*expr, *pattern, escape_char, (true, negated), depth)
             }
             ast::Expr::Case { case_token, end_token: _, operand, conditions, else_result } => {
-                let branches = conditions
-                    .into_iter()
-                    .map(|branch| Ok((self.node(branch.condition, depth)?, self.node(branch.result, depth)?)))
-                    .collect::<Result<Vec<(Expr, Expr)>>>()?;
-                let operand = operand.map(|operand| self.boxed(operand, depth)).transpose()?;
-                let otherwise = else_result.map(|otherwise| self.boxed(otherwise, depth)).transpose()?;
-                let position = self.position(case_token.0.span);
-                Ok(Expr { position, node: Node::Case { operand, branches, otherwise } })
+                let node = self.case(operand, conditions, else_result, depth)?;
+                Ok(Expr { position: self.position(case_token.0.span), node })
             }
             ast::Expr::Cast {
                 kind: ast::CastKind::Cast | ast::CastKind::DoubleColon,
@@ -111,6 +85,56 @@ impl Translator {
             ast::Expr::Ceil { expr, field } => self.rounding("ceil", *expr, &field, depth),
             other => Err(self.refused_expression(&other)),
         }
+    }
+
+    /// A connective, which takes in all of its kind below it, or one operator with its two operands.
+    fn operation(
+        &self,
+        operator: &ast::BinaryOperator,
+        left: Box<ast::Expr>,
+        right: Box<ast::Expr>,
+        depth: usize,
+    ) -> Result<Expr> {
+        let connective = match operator {
+            ast::BinaryOperator::And => Node::And,
+            ast::BinaryOperator::Or => Node::Or,
+            other => {
+                let operator = self.binary_operator(other, &left)?;
+                return self.binary(operator, left, right, depth);
+            }
+        };
+        let operands = self.chain(operator, *left, *right, depth)?;
+        Ok(Expr { position: operands[0].position, node: connective(operands) })
+    }
+
+    /// Membership in a list, of which some items may be whole lists of values.
+    fn in_list(&self, input: Box<ast::Expr>, list: Vec<ast::Expr>, negated: bool, depth: usize) -> Result<Expr> {
+        let input = self.boxed(input, depth)?;
+        let position = input.position;
+        let (sets, list) = self.lists_taken_out(list);
+        let list = self.nodes(list, depth)?;
+        let node = if sets.is_empty() {
+            Node::InList { input, list, negated }
+        } else {
+            Node::InSet { input, sets, list, negated }
+        };
+        Ok(Expr { node, position })
+    }
+
+    fn case(
+        &self,
+        operand: Option<Box<ast::Expr>>,
+        conditions: Vec<ast::CaseWhen>,
+        otherwise: Option<Box<ast::Expr>>,
+        depth: usize,
+    ) -> Result<Node> {
+        let branches = conditions
+            .into_iter()
+            .map(|branch| Ok((self.node(branch.condition, depth)?, self.node(branch.result, depth)?)))
+            .collect::<Result<Vec<(Expr, Expr)>>>()?;
+        let operand = operand.map(|operand| self.boxed(operand, depth)).transpose()?;
+        let otherwise = otherwise.map(|otherwise| self.boxed(otherwise, depth)).transpose()?;
+        Ok(Node::Case { operand, branches, otherwise })
     }
 
     /// The values whose names stand in a list, with their places, and what else stands there.

@@ -39,6 +39,21 @@ impl<'a> Split<'a> {
     }
 }
 
+/// The word that a statement begins with, behind space, comments and parentheses; empty where it begins with none.
+pub fn first_word(sql: &str) -> &str {
+    let (bytes, mut at) = (sql.as_bytes(), 0);
+    while at < bytes.len() {
+        let (lexeme, end) = next(bytes, at);
+        match lexeme {
+            Lexeme::Space => at = end,
+            Lexeme::Token if bytes[at] == b'(' => at = end,
+            Lexeme::Token if is_word(bytes[at]) => return &sql[at..end],
+            Lexeme::Token | Lexeme::Semicolon | Lexeme::Open => break,
+        }
+    }
+    ""
+}
+
 /// Cuts a text at the semicolons that end statements: not those in strings, quoted names and comments.
 pub fn split(sql: &str) -> Split<'_> {
     let bytes = sql.as_bytes();
@@ -206,6 +221,27 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_word_is_behind_what_says_nothing() {
+        for (sql, word) in [
+            ("select 1", "select"),
+            ("\t\n ( (SELECT 1))", "SELECT"),
+            ("/* app */ SELECT v FROM t", "SELECT"),
+            ("-- one\n--two\n/* three */INSERT INTO t", "INSERT"),
+            ("/* /* nested */ SELECT */ DROP TABLE t", "DROP"),
+            ("/*/ SELECT", ""),
+            ("/* SELECT 1", ""),
+            ("-- SELECT 1", ""),
+            ("; SELECT 1", ""),
+            ("'SELECT' 1", ""),
+            ("\"select\"", ""),
+            ("selected", "selected"),
+            ("", ""),
+        ] {
+            assert_eq!(first_word(sql), word, "{sql}");
+        }
+    }
 
     #[test]
     fn a_script_is_cut_at_semicolons_that_end_statements() {

@@ -7,17 +7,37 @@ use sqlparser::ast::{self, SetExpr};
 
 impl Translator {
     pub(super) fn insert(&self, insert: ast::Insert) -> Result<Statement> {
+        self.refuse_insert_clauses(&insert)?;
+        let ast::Insert { insert_token, table, columns, source, .. } = insert;
+        let span = insert_token.0.span;
+        let table = match table {
+            ast::TableObject::TableName(name) => self.object(name)?,
+            ast::TableObject::TableFunction(_) | ast::TableObject::TableQuery(_) => {
+                return Err(self.refuse("INSERT into anything but a table is", span));
+            }
+        };
+        let columns = columns.into_iter().map(|column| self.object(column)).collect::<Result<Vec<Name>>>()?;
+        let columns = (!columns.is_empty()).then_some(columns);
+        let source = match source {
+            Some(query) => self.insert_source(*query, table.position)?,
+            None => InsertSource::Defaults,
+        };
+        Ok(Statement::Insert(Insert { table, columns, source }))
+    }
+
+    /// Refuses the clauses that we do not have. All are named here, so that a new one of the parser's has to be decided.
+    fn refuse_insert_clauses(&self, insert: &ast::Insert) -> Result<()> {
         let ast::Insert {
             insert_token,
             optimizer_hints: _,
             or,
             ignore,
             into,
-            table,
+            table: _,
             table_alias,
-            columns,
+            columns: _,
             overwrite,
-            source,
+            source: _,
             assignments,
             partitioned,
             after_columns,
@@ -37,7 +57,7 @@ impl Translator {
         } = insert;
         let span = insert_token.0.span;
         let refuse = |what: &str| Err(self.refuse(what, span));
-        if !into {
+        if !*into {
             let message = "syntax error: INSERT without INTO";
             return Err(self.at(Error::invalid(SqlState::SYNTAX_ERROR, message), span.start));
         }
@@ -51,13 +71,13 @@ impl Translator {
             return refuse("an alias in INSERT is");
         }
         let foreign = or.is_some()
-            || ignore
-            || overwrite
+            || *ignore
+            || *overwrite
             || !assignments.is_empty()
             || partitioned.is_some()
             || !after_columns.is_empty()
-            || has_table_keyword
-            || replace_into
+            || *has_table_keyword
+            || *replace_into
             || priority.is_some()
             || settings.is_some()
             || format_clause.is_some()
@@ -68,19 +88,7 @@ impl Translator {
         if foreign {
             return refuse("a clause of this INSERT is");
         }
-        let table = match table {
-            ast::TableObject::TableName(name) => self.object(name)?,
-            ast::TableObject::TableFunction(_) | ast::TableObject::TableQuery(_) => {
-                return refuse("INSERT into anything but a table is");
-            }
-        };
-        let columns = columns.into_iter().map(|column| self.object(column)).collect::<Result<Vec<Name>>>()?;
-        let columns = (!columns.is_empty()).then_some(columns);
-        let source = match source {
-            Some(query) => self.insert_source(*query, table.position)?,
-            None => InsertSource::Defaults,
-        };
-        Ok(Statement::Insert(Insert { table, columns, source }))
+        Ok(())
     }
 
     fn insert_source(&self, query: ast::Query, position: u32) -> Result<InsertSource> {

@@ -59,7 +59,7 @@ impl Identity {
     }
 
     /// Reads it. Every format has magic and version in front and a crc32c of everything at the end.
-    pub(super) fn decode(content: &[u8], path: &Path) -> Result<Identity> {
+    pub(in crate::storage) fn decode(content: &[u8], path: &Path) -> Result<Identity> {
         let damaged = || {
             Error::damaged(format!("{} is damaged at offset 0: its checksum does not match", path.display()))
                 .hint("restore the file from a backup, or rebuild the member")

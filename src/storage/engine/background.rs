@@ -194,7 +194,21 @@ impl Background {
     pub fn with(self, log: Sender<LogRequest>, events: Events) -> Background {
         let background = Background { log: Some(log), events, ..self };
         background.watch_over(&background.hot);
+        background.watch_runs(&background.runs);
         background
+    }
+
+    /// Tells of the first damaged block of each file.
+    fn watch_runs(&self, runs: &[SealedRun]) {
+        for file in runs.iter().flat_map(SealedRun::files) {
+            // Weak: the levels that hold the file are held by what it tells.
+            let events = Arc::downgrade(&self.events);
+            file.on_damage(Box::new(move |error| {
+                if let Some(events) = events.upgrade() {
+                    events(Event::Damaged(error.clone()));
+                }
+            }));
+        }
     }
 
     /// Ends the engine once a block of this store is found damaged, by whoever reads it.
@@ -303,6 +317,7 @@ impl Background {
         done.map_err(|error| {
             let error = error.context(what);
             let told = Error::unavailable(format!("storage has failed: {error}"));
+            // First the reason: who finds the flag set says no more than that.
             (self.events)(Event::Failed(error));
             self.shared.fail();
             told

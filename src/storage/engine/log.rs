@@ -3,6 +3,7 @@
 //! Where the disk has no room for a batch, it waits until there is. It cannot be refused any more: raft counts on what it
 //! has handed over, and a leader never takes an entry back. New writes are refused in the meantime, before they come here.
 
+use super::backlog::Backlog;
 use super::counters::Counters;
 use super::shared::Shared;
 use super::state::{self, StateDesk};
@@ -12,7 +13,6 @@ use crate::ids::LogIndex;
 use crate::raft::{Entry, Envelope, HardState, Position};
 use crate::storage::wal::{Extent, Wal};
 use crate::{Error, Result};
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,8 +53,8 @@ pub(super) struct LogThread {
     pub options: Options,
     /// Of the state, for a look at the disk.
     pub directory: PathBuf,
-    /// What came while there was no room; no more than raft lets be in flight.
-    pub pending: VecDeque<LogRequest>,
+    /// What came while there was no room.
+    pub pending: Backlog,
     /// Segments when the disk was last looked at.
     pub segments: usize,
     /// When it was.
@@ -82,7 +82,9 @@ struct Batch {
     /// When each append was handed over.
     since: Vec<Monotonic>,
     bytes: usize,
-    apply: bool,
+    /// Where all is committed once it is durable, by what held when these were appended: what comes behind them in the
+    /// same batch may need others.
+    committed: Option<Position>,
 }
 
 impl Batch {
@@ -92,19 +94,25 @@ impl Batch {
         let mut waiting = append.waiting;
         waiting.resize_with(append.entries.len(), || None);
         self.waiting.extend(waiting);
+        if append.commit_on_persist {
+            self.committed = append.entries.last().map(position_of).or(self.committed);
+        }
         self.entries.extend(append.entries);
         if append.hard_state.is_some() {
             self.hard_state = append.hard_state;
         }
         self.messages.extend(append.after_persist);
-        self.apply |= append.commit_on_persist;
     }
+}
+
+fn position_of(entry: &Entry) -> Position {
+    Position { index: entry.index, term: entry.term }
 }
 
 impl LogThread {
     /// Runs until it is asked to stop, its senders are gone, or the disk fails; gives the log back.
     pub fn run(mut self, requests: &Receiver<LogRequest>) -> Wal {
-        while let Some(request) = self.pending.pop_front().or_else(|| requests.recv().ok()) {
+        while let Some(request) = self.pending.pop().or_else(|| requests.recv().ok()) {
             let done = match request {
                 LogRequest::Append(append, since) => self.append((append, since), requests),
                 LogRequest::Control(request) => self.control(request),
@@ -150,7 +158,7 @@ impl LogThread {
             }
             Control::Fail(error) => Err(error),
             Control::HandOn => {
-                let next = self.state.next();
+                let next = self.state.next()?;
                 self.hand_on(next)?;
                 Ok(Next::Go)
             }
@@ -167,6 +175,10 @@ impl LogThread {
         let has_room = !self.shared.counters.is_disk_full();
         let pinned = self.keep.pinned.iter().min().filter(|_| has_room);
         let below = lagging.into_iter().chain(pinned).fold(self.trim_to, |below, from| below.min(*from));
+        self.trim_below(below)
+    }
+
+    fn trim_below(&mut self, below: LogIndex) -> Result<()> {
         let before = self.wal.terms().previous();
         self.wal.trim(below)?;
         let previous = self.wal.terms().previous();
@@ -187,7 +199,7 @@ impl LogThread {
             let mut entries = self.wal.read(from, state::REPLAY_BYTES)?;
             entries.retain(|entry| entry.index <= to);
             self.state.read(entries);
-            next = self.state.next();
+            next = self.state.next()?;
         }
         Ok(())
     }
@@ -206,7 +218,7 @@ impl LogThread {
     fn gather(&mut self, batch: &mut Batch, requests: &Receiver<LogRequest>) -> Option<Control> {
         let until = self.clock.monotonic() + self.linger;
         while batch.bytes < BATCH_BYTES_MAX {
-            let next = if let Some(pending) = self.pending.pop_front() {
+            let next = if let Some(pending) = self.pending.pop() {
                 Some(pending)
             } else if self.linger.is_zero() {
                 requests.try_recv().ok()
@@ -246,14 +258,15 @@ impl LogThread {
             space::measure(&self.options, &self.directory, counters);
         }
         self.note_segments();
-        let last = batch.entries.last().map(|entry| Position { index: entry.index, term: entry.term });
+        let last = batch.entries.last().map(position_of);
         if !batch.entries.is_empty() {
             let entries = batch.entries.into_iter().zip(batch.waiting).collect();
-            let next = self.state.persisted(entries, last.filter(|_| batch.apply), batch.bytes)?;
+            let next = self.state.persisted(entries, batch.committed)?;
             self.hand_on(next)?;
         }
-        // Without messages the news that it is durable travels with the news that it is applied.
-        if !batch.messages.is_empty() || !batch.apply {
+        // Where it is all committed, and nobody was promised anything, the news that it is durable travels with the news
+        // that it is applied.
+        if !batch.messages.is_empty() || batch.committed != last {
             (self.events)(Event::Persisted { last, messages: batch.messages });
         }
         Ok(Next::Go)
@@ -270,6 +283,7 @@ impl LogThread {
             };
             if !self.shared.counters.log_waits.swap(true, Ordering::Relaxed) {
                 tracing::warn!(%error, "the disk is full: the log waits for room");
+                (self.events)(Event::Stalled);
             }
             space::measure(&self.options, &self.directory, &self.shared.counters);
             // What it took before it was full stays; the same position and term mean the same entry.
@@ -286,7 +300,8 @@ impl LogThread {
         Ok(Next::Go)
     }
 
-    /// Waits a moment. What comes meanwhile waits behind, but for what makes room, and the end.
+    /// Waits a moment. What comes meanwhile waits behind, but for what makes room, what is on disk already and is to be
+    /// applied, and the end.
     fn wait_for_room(&mut self, requests: &Receiver<LogRequest>) -> Result<Next> {
         let until = self.clock.monotonic() + space::LOOK_EVERY;
         loop {
@@ -295,16 +310,23 @@ impl LogThread {
             }
             match requests.recv_timeout(until.saturating_sub(self.clock.monotonic()).min(space::LOOK_EVERY)) {
                 Ok(LogRequest::Control(Control::Trim(below))) => {
-                    self.wal.trim(below)?;
+                    self.trim_to = self.trim_to.max(below);
+                    // All the way: peers that lag get a snapshot, and nothing else makes room here.
+                    self.trim_below(self.trim_to)?;
                     return Ok(Next::Go);
+                }
+                Ok(LogRequest::Control(request @ (Control::Keep(_) | Control::HandOn | Control::Fail(_)))) => {
+                    self.control(request)?;
                 }
                 Ok(LogRequest::Control(Control::Stop)) | Err(RecvTimeoutError::Disconnected) => {
                     // Nobody was promised these: whoever waits learns that the outcome is in doubt.
                     tracing::warn!("the engine stops with entries for which the log had no room");
                     return Ok(Next::Stop);
                 }
-                Ok(request) => {
-                    self.pending.push_back(request);
+                Ok(
+                    request @ (LogRequest::Append(..) | LogRequest::Control(Control::Extents(_) | Control::Read(..))),
+                ) => {
+                    self.pending.push(request);
                 }
                 Err(RecvTimeoutError::Timeout) => return Ok(Next::Go),
             }

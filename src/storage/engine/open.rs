@@ -9,15 +9,19 @@
 //!
 //! * Nothing is deleted before `CURRENT` and its directory are durable. Where the directory cannot be served, for it is
 //!   damaged, newer, or of another disk, nothing in it is changed.
-//! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error. A damaged log is kept as
-//!   far as it is whole where there are others to fetch the rest from, and the member is quarantined until then.
+//! * Damage is never repaired by forgetting: what `CURRENT` names and is not there is an error. Where there are others to
+//!   fetch it from, a damaged log is kept as far as it is whole, and a damaged state is given up (`rebuild`); the member is
+//!   quarantined until it has what it had.
 
 use super::background::Background;
+use super::rebuild;
 use super::shared::Shared;
 use super::{HotEngine, Options, log_directory, space, state_directory};
+use crate::error::Kind;
+use crate::hlc::Timestamp;
 use crate::ids::{LogIndex, Term};
 use crate::machine::Machine;
-use crate::raft::{HardState, Membership, bootstrap};
+use crate::raft::{HardState, Membership, NodeId, Payload, bootstrap};
 use crate::storage::block_store::BlockStore;
 use crate::storage::cache::Cache;
 use crate::storage::current::{self, Current};
@@ -102,7 +106,18 @@ pub fn format(path: &Path, options: &Options, membership: Option<&Membership>, s
     files.sync_dir(path)
 }
 
-pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> Result<Opened> {
+/// Opens the database of node `id`; one whose state is damaged without it, where others have what it had.
+pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64, id: &str) -> Result<Opened> {
+    match open_whole(path, options, watch, salt) {
+        Err(error) if error.kind() == Kind::Damaged => {
+            rebuild::begin(path, options, salt, id, &error)?;
+            open_whole(path, options, watch, salt)
+        }
+        done => done,
+    }
+}
+
+fn open_whole(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> Result<Opened> {
     let directory = state_directory(path);
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
@@ -126,7 +141,7 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     }
     // Before the hot store: one that is not to be trusted is thrown away, and a log that cannot be read could not make it
     // anew.
-    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), has_others)?;
+    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), can_refetch)?;
     if let Some(foreign) = log.wal.foreign_segment() {
         // Its entries may follow this state by position and term, and have nothing to do with it.
         return Err(Error::damaged(format!("{} is of the log of another disk", foreign.display()))
@@ -134,7 +149,7 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     }
     snapshot::settle(&**files, &directory, &mut current, &birth, &mut log.wal)?;
     let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
-    let machine = machine_of(hot.state())?;
+    let mut machine = machine_of(hot.state())?;
     let (applied, term) = machine.applied;
     rejoin(&mut log.wal, Position { index: applied, term })?;
     let (previous, last) = (log.wal.previous().index, log.wal.last().index);
@@ -146,6 +161,14 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
         )));
     }
     snapshot::remove_stale(&**files, &snapshots, applied)?;
+    if applied > LogIndex(0) {
+        rebuild::forget(&**files, path);
+    }
+    let hard_state = log.wal.hard_state().cloned().unwrap_or_default();
+    if last == LogIndex(0) && !hard_state.membership.is_empty() {
+        // Neither state nor log says who the others are: a state was given up.
+        machine.membership = Membership::decode(&hard_state.membership)?;
+    }
     let blocks = std::iter::once(hot.level()).chain(runs.iter().map(|run| Arc::new(run.level.clone()))).collect();
     let cache = Arc::new(Cache::new(options.limits.cache_bytes_max));
     let leases = Leases::new(options.clock.clone(), options.limits.leases());
@@ -153,12 +176,11 @@ pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64
     let log_bytes = log.wal.bytes_since(current.birth.next());
     let background =
         Background::new(options, watch, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
-    let hard_state = log.wal.hard_state().cloned().unwrap_or_default();
     Ok(Opened { wal: log.wal, machine, shared, background, hard_state, rebuilt })
 }
 
-/// True where other members can bring back what a damaged log has lost.
-fn has_others(hard_state: &HardState) -> bool {
+/// True where others can bring back what a damaged log has lost: a witness has all of the log, too.
+fn can_refetch(hard_state: &HardState) -> bool {
     Membership::decode(&hard_state.membership).is_ok_and(|group| group.voters().count() > 1)
 }
 
@@ -175,7 +197,7 @@ fn rejoin(wal: &mut Wal, applied: Position) -> Result<()> {
     if wal.holds(applied) { Ok(()) } else { wal.reset(applied, None) }
 }
 
-fn wal_options(options: &Options, salt: u64) -> WalOptions {
+pub(super) fn wal_options(options: &Options, salt: u64) -> WalOptions {
     WalOptions { segment_bytes: options.limits.segment_bytes, salt, ..WalOptions::default() }
 }
 
@@ -249,4 +271,32 @@ fn machine_of(state: &StateRecord) -> Result<Machine> {
         hlc: state.hlc,
         counters: state.counters.clone(),
     })
+}
+
+/// True where no other node votes, by the newest word of the log. One that is fetching its log may read there of a group
+/// of one that is long gone; and what is in the log of a node of another name is for raft to judge, which knows whether
+/// the operator has renamed it.
+pub(super) fn decides_alone(hard_state: &HardState, applied: &Membership, id: &str) -> Result<bool> {
+    let newest = match hard_state.membership.as_slice() {
+        [] => applied.clone(),
+        bytes => Membership::decode(bytes)?,
+    };
+    Ok(hard_state.quarantined_until.is_none() && newest.is_only(&NodeId(id.to_owned())))
+}
+
+/// What the log says of the group behind a position, and the highest stamp in it.
+pub(super) fn behind(
+    wal: &Wal,
+    applied: LogIndex,
+    mut hlc: Timestamp,
+) -> Result<(Vec<(LogIndex, Membership)>, Timestamp)> {
+    let mut found = Vec::new();
+    wal.replay(applied.next(), wal.last().index, |entry| {
+        if let Payload::Membership(membership) = Payload::decode(&entry.payload)? {
+            found.push((entry.index, membership));
+        }
+        hlc = hlc.max(entry.hlc);
+        Ok(())
+    })?;
+    Ok((found, hlc))
 }

@@ -87,16 +87,28 @@ impl Pending {
         }
     }
 
-    /// Takes what can be applied.
-    pub(super) fn take(&mut self) -> Taken {
-        let until = self.committed.index;
-        if until <= self.taken || until > self.durable.index {
+    /// True where something durable and committed has not been taken yet.
+    pub(super) fn has_more(&self) -> bool {
+        self.committed.index > self.taken && self.committed.index <= self.durable.index
+    }
+
+    /// Takes what can be applied, up to the entry with which it has `room` bytes.
+    pub(super) fn take(&mut self, room: usize) -> Taken {
+        if !self.has_more() {
             return Taken::Nothing;
         }
+        let until = self.committed.index;
         let count = (until.0 - self.taken.0) as usize;
         match self.entries.get(count - 1) {
             Some(last) if last.term != self.committed.term => Taken::Nothing,
             Some(_) => {
+                let mut bytes = 0;
+                let fits = |entry: &&Entry| {
+                    let has_room = bytes < room;
+                    bytes += entry.payload.len();
+                    has_room
+                };
+                let count = self.entries.iter().take(count).take_while(fits).count();
                 let entries: Vec<Entry> = self.entries.drain(..count).collect();
                 self.bytes -= entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
                 Taken::Entries(self.hand_out(entries))
@@ -153,7 +165,7 @@ mod tests {
     }
 
     fn taken(pending: &mut Pending) -> Vec<u64> {
-        match pending.take() {
+        match pending.take(usize::MAX) {
             Taken::Entries(entries) => entries.iter().map(|(entry, _)| entry.index.0).collect(),
             Taken::OnDisk(..) => panic!("on disk"),
             Taken::Nothing => vec![],
@@ -170,6 +182,19 @@ mod tests {
         pending.persisted(entries(&[(4, 1), (5, 1)], 1));
         assert_eq!(taken(&mut pending), [2, 3, 4]);
         assert_eq!(taken(&mut pending), []);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_is_room_for_but_one_entry_at_least() {
+        let mut pending = Pending::new(LogIndex(0), at(0, 0));
+        pending.persisted(entries(&[(1, 1), (2, 1), (3, 1), (4, 1)], 100));
+        pending.commit(at(4, 1));
+        let mut take = |room| match pending.take(room) {
+            Taken::Entries(entries) => entries.len(),
+            Taken::OnDisk(..) | Taken::Nothing => 0,
+        };
+        assert_eq!((take(1), take(150), take(150), take(150)), (1, 2, 1, 0));
+        assert!(!pending.has_more());
     }
 
     #[test]
@@ -200,7 +225,7 @@ mod tests {
         pending.persisted(entries(&all, 1 << 20));
         assert_eq!(pending.entries.len(), 8);
         pending.commit(at(12, 1));
-        let Taken::OnDisk(from, to) = pending.take() else { panic!("all in memory") };
+        let Taken::OnDisk(from, to) = pending.take(1) else { panic!("all in memory") };
         assert_eq!((from, to), (LogIndex(1), LogIndex(12)));
         let read = entries(&all, 1 << 20).into_iter().map(|(entry, _)| entry).collect();
         assert_eq!(pending.take_read(read).len(), 12);

@@ -33,6 +33,8 @@ pub(super) struct Shared {
     /// Signalled when a frozen memtable has been flushed.
     flushed: Condvar,
     view: ArcSwap<View>,
+    /// What there was at the last position at which copies are compared, until somebody hashes it.
+    marked: Mutex<Option<View>>,
     pub cache: Arc<Cache>,
     pub leases: Arc<Leases>,
     pub counters: Arc<Counters>,
@@ -76,6 +78,7 @@ impl Shared {
             view: ArcSwap::from_pointee(view_of(&published, &cache)),
             published: Mutex::new(published),
             flushed: Condvar::new(),
+            marked: Mutex::default(),
             leases,
             counters: Arc::new(Counters::new(cache.lookups())),
             cache,
@@ -93,6 +96,21 @@ impl Shared {
     pub fn leased_view(&self) -> View {
         let view = self.view();
         View { lease: Some(self.leases.grant(view.levels.clone())), ..view }
+    }
+
+    /// Keeps a view of exactly what is applied, though more may be by the time that it is read. One at a time: who is late
+    /// for the one before is not waited for. What a start replays, the others have long compared.
+    pub fn mark(&self, machine: &Machine) {
+        if self.phase() == Phase::Serving {
+            let (version, hlc, catalog) = (machine.applied.0, machine.hlc, machine.catalog.clone());
+            let view = View { version, hlc, catalog, levels: self.levels(), cache: self.cache.clone(), lease: None };
+            *self.marked.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(view);
+        }
+    }
+
+    /// The view that was kept last, once.
+    pub fn take_marked(&self) -> Option<View> {
+        self.marked.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
     }
 
     /// A view of everything applied, for the state thread itself.

@@ -23,7 +23,7 @@ use crate::machine::{Machine, Staged, Writes};
 use crate::storage::memtable::Memtable;
 use crate::storage::state::StateRecord;
 use crate::{Error, Result};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
@@ -34,6 +34,8 @@ pub(super) struct Sink {
     memtable_bytes_max: usize,
     /// Bytes of log after which it is frozen, however little it holds.
     log_bytes_max: u64,
+    /// The last command asks for a hash.
+    marked: Cell<bool>,
     shared: Arc<Shared>,
     background: Sender<Job>,
 }
@@ -60,13 +62,18 @@ impl Sink {
     ) -> Sink {
         let memtable = shared.levels().memtables[0].clone();
         let inner = RefCell::new(Inner { memtable, freeze_mark: 0, large: None });
-        Sink { inner, memtable_bytes_max, log_bytes_max, shared, background }
+        Sink { inner, memtable_bytes_max, log_bytes_max, marked: Cell::new(false), shared, background }
     }
 
     /// A memtable is full by its bytes, or where the log has grown without it: by statements that failed, say.
     pub(super) fn is_full(&self) -> bool {
         let inner = self.inner.borrow();
         inner.memtable.bytes() >= self.memtable_bytes_max || self.log_bytes() - inner.freeze_mark >= self.log_bytes_max
+    }
+
+    /// True where the last command asks for a hash of what there is after it.
+    pub(super) fn take_mark(&self) -> bool {
+        self.marked.take()
     }
 
     fn log_bytes(&self) -> u64 {
@@ -117,6 +124,10 @@ impl Sink {
 }
 
 impl Writes for Sink {
+    fn mark(&self) {
+        self.marked.set(true);
+    }
+
     fn begin_large(&self, before: &Machine) -> Result<()> {
         // What is about to be flushed becomes visible first: blocks show all their rows to every view.
         self.shared.advance(before);

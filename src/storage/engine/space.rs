@@ -19,6 +19,9 @@ use std::time::Duration;
 /// file system. No more, for a stopped node's directory is what small disks and backups hold.
 pub(super) const RESERVE_BYTES: u64 = 1 << 20;
 
+/// Its name in the state directory.
+pub(super) const RESERVE: &str = "reserve";
+
 /// What the hot store's engine must find free before it is written to: two of its segments. An error in the middle of a
 /// write would leave it unusable.
 pub(super) const HOT_ROOM_BYTES: u64 = 1 << 20;
@@ -31,7 +34,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ZEROS_BYTES: usize = 1 << 20;
 
 fn path(state: &Path) -> PathBuf {
-    state.join("reserve")
+    state.join(RESERVE)
 }
 
 /// True where an error means that there is no room, so that the same may succeed later.

@@ -1,15 +1,25 @@
 //! The state thread: applies committed entries in order, publishes views, answers the doors that wait.
 //!
-//! A few small entries on a quiet node are applied by the log thread itself, right after their fdatasync: waking a
-//! thread costs more than they do. One client's INSERT then takes three hops instead of four.
+//! A few small entries on a quiet node are applied right where they are found to be committed, by the log thread after
+//! their fdatasync or by raft: waking a thread costs more than they do. One client's INSERT then takes three hops instead
+//! of four.
 //!
-//! * Entries are applied in the order of the log, whoever applies them: the log thread does so only while nothing it
-//!   has handed over is still to be done.
-//! * The log thread never waits here for the lock or for a flush. It may read a block for a key that filters do not
-//!   rule out, which an insert of a new key seldom needs.
+//! ```text
+//!   durable, committed ──> queue of at most 4 MiB ──> state thread
+//!           │ what does not fit                           │ has room again
+//!           └──> stays in the log <── hand on ────────────┘
+//! ```
+//!
+//! * Entries are applied in the order of the log, whoever applies them: others do so only while nothing that was handed
+//!   over is still to be done.
+//! * Others never wait here for the lock, for a flush or for the disk: what would read a block goes to the state thread.
+//! * A member that applies more slowly than it is sent entries acknowledges them all the same, since they are durable. So
+//!   what waits is bounded here, and the rest is read from the log when its turn comes.
 
 use super::background::Job;
 use super::counters::Counters;
+use super::log::{Control, LogRequest};
+use super::memory::InMemory;
 use super::pending::{Pending, Taken};
 use super::shared::Shared;
 use super::sink::Sink;
@@ -20,9 +30,11 @@ use crate::machine::{Command, Machine};
 use crate::raft::{Entry, Payload, Position};
 use crate::storage::snapshot::Snapshot;
 use crate::storage::state::StateRecord;
+use crate::storage::view::View;
 use crate::storage::wal::Wal;
 use crate::{Error, Result};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
@@ -36,14 +48,21 @@ const FROZEN_MAX: usize = 1;
 /// Bytes of entries read from the log at once while it is replayed.
 pub(super) const REPLAY_BYTES: usize = 1 << 20;
 
-/// Bytes of entries that the log thread applies itself: some tens of one-row statements, 4 us each. More would keep the
+/// Bytes of entries that wait for the state thread; the last one may reach beyond. Enough to keep it busy while more is
+/// read from the log, small beside the memory for rows.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of entries that others than the state thread apply themselves: some tens of one-row statements, 4 us each. More would keep the
 /// next fdatasync waiting for longer than handing over takes.
 const INLINE_BYTES_MAX: usize = 2 << 10;
+
+/// Entries in order, each with who waits for it.
+pub(super) type Entries = VecDeque<(Entry, Option<Waiting>)>;
 
 /// What the state thread is asked.
 pub(super) enum StateRequest {
     /// Apply these, which are durable and committed.
-    Apply(Vec<(Entry, Option<Waiting>)>),
+    Apply(Entries),
     /// Freeze and flush what is in memory, then seal it.
     Seal(Sender<Result<()>>),
     /// Freeze and flush what is in memory, then make a snapshot of it.
@@ -56,8 +75,11 @@ pub(super) enum StateRequest {
 pub(super) struct StateDesk {
     state: Mutex<StateThread>,
     requests: Sender<StateRequest>,
-    /// Batches handed to the thread and not done.
+    log: Sender<LogRequest>,
+    /// Bytes handed to the thread and not done.
     queued: AtomicUsize,
+    /// Set where something was left behind for want of room: the thread comes back for it.
+    held: AtomicBool,
     /// What is durable and not committed.
     pending: Mutex<Pending>,
 }
@@ -72,30 +94,26 @@ pub(super) enum Next {
 }
 
 impl StateDesk {
-    pub fn new(state: StateThread, durable: Position, requests: Sender<StateRequest>) -> StateDesk {
+    pub fn new(
+        state: StateThread,
+        durable: Position,
+        requests: Sender<StateRequest>,
+        log: Sender<LogRequest>,
+    ) -> StateDesk {
         let pending = Mutex::new(Pending::new(state.machine.applied.0, durable));
-        StateDesk { state: Mutex::new(state), requests, queued: AtomicUsize::new(0), pending }
+        let (queued, held) = (AtomicUsize::new(0), AtomicBool::new(false));
+        StateDesk { state: Mutex::new(state), requests, log, queued, held, pending }
     }
 
     /// Entries are durable, and where they are `committed` they are applied: here and now where they are small inserts and
-    /// nothing waits before them, else on the state thread. `bytes` is what their payloads have.
-    pub fn persisted(
-        &self,
-        entries: Vec<(Entry, Option<Waiting>)>,
-        committed: Option<Position>,
-        bytes: usize,
-    ) -> Result<Next> {
+    /// nothing waits before them, else on the state thread.
+    pub fn persisted(&self, entries: Vec<(Entry, Option<Waiting>)>, committed: Option<Position>) -> Result<Next> {
         let mut pending = self.pending();
         pending.persisted(entries);
         if let Some(committed) = committed {
             pending.commit(committed);
         }
-        match pending.take() {
-            // The lock is held, so nobody hands on later entries before these.
-            Taken::Entries(entries) => self.apply(entries, committed.map(|_| bytes)).map(|()| Next::Wait),
-            Taken::OnDisk(from, to) => Ok(Next::Read { from, to, committed: pending.committed() }),
-            Taken::Nothing => Ok(Next::Wait),
-        }
+        self.take(&mut pending, committed.is_some())
     }
 
     /// Everything up to here is committed. A few small entries are applied here and now, as the log thread does; what only
@@ -103,34 +121,51 @@ impl StateDesk {
     pub fn commit(&self, position: Position) -> Result<Next> {
         let mut pending = self.pending();
         pending.commit(position);
-        match pending.take() {
-            Taken::Entries(entries) => {
-                let bytes = entries.iter().map(|(entry, _)| entry.payload.len()).sum();
-                self.apply(entries, Some(bytes)).map(|()| Next::Wait)
-            }
-            Taken::OnDisk(from, to) => Ok(Next::Read { from, to, committed: pending.committed() }),
-            Taken::Nothing => Ok(Next::Wait),
-        }
+        self.take(&mut pending, true)
     }
 
     /// Entries that were read from the disk, the next ones that are committed.
     pub fn read(&self, entries: Vec<Entry>) {
         let mut pending = self.pending();
         let taken = pending.take_read(entries);
-        self.hand_over(taken);
+        self.hand_over(taken.into());
     }
 
     /// What is still to be read from the disk.
-    pub fn next(&self) -> Next {
-        let mut pending = self.pending();
-        match pending.take() {
-            Taken::Entries(entries) => {
-                self.hand_over(entries);
-                Next::Wait
+    pub fn next(&self) -> Result<Next> {
+        self.take(&mut self.pending(), false)
+    }
+
+    /// Takes what is committed as far as there is room, and applies it or hands it over. The lock is held, so nobody hands
+    /// on later entries before these.
+    fn take(&self, pending: &mut Pending, inline: bool) -> Result<Next> {
+        loop {
+            let room = QUEUE_BYTES_MAX.saturating_sub(self.queued.load(Ordering::SeqCst));
+            if room == 0 && pending.has_more() {
+                self.held.store(true, Ordering::SeqCst);
+                // The thread looks at the mark after it has made room: one of both sees the other's word.
+                if self.queued.load(Ordering::SeqCst) >= QUEUE_BYTES_MAX {
+                    return Ok(Next::Wait);
+                }
+                continue;
             }
-            Taken::OnDisk(from, to) => Next::Read { from, to, committed: pending.committed() },
-            Taken::Nothing => Next::Wait,
+            return match pending.take(room) {
+                Taken::Entries(entries) => {
+                    let is_all = !pending.has_more();
+                    if !is_all {
+                        self.held.store(true, Ordering::SeqCst);
+                    }
+                    self.apply(entries.into(), inline && is_all).map(|()| Next::Wait)
+                }
+                Taken::OnDisk(from, to) => Ok(Next::Read { from, to, committed: pending.committed() }),
+                Taken::Nothing => Ok(Next::Wait),
+            };
         }
+    }
+
+    /// Bytes that wait for the thread.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued.load(Ordering::Relaxed)
     }
 
     /// No code panics while it holds this lock but for a broken log, after which nobody may go on.
@@ -138,25 +173,43 @@ impl StateDesk {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies entries; `inline` is how many bytes they have where the caller is the log thread and may do so itself.
-    fn apply(&self, entries: Vec<(Entry, Option<Waiting>)>, inline: Option<usize>) -> Result<()> {
-        if inline.is_some_and(|bytes| bytes <= INLINE_BYTES_MAX)
-            && self.queued.load(Ordering::Acquire) == 0
+    /// Applies entries; `inline` where the caller may do so itself.
+    fn apply(&self, mut entries: Entries, inline: bool) -> Result<()> {
+        if inline
+            && self.queued.load(Ordering::SeqCst) == 0
+            && entries.iter().map(|(entry, _)| entry.payload.len()).sum::<usize>() <= INLINE_BYTES_MAX
             && entries.iter().all(|(entry, _)| inserts_alone(entry))
             && let Ok(mut state) = self.state.try_lock()
             && state.shared.frozen() == 0
         {
-            Counters::add(&state.shared.counters.applied_at_once, entries.len() as u64);
-            return state.apply_all(entries);
+            let count = entries.len();
+            state.apply_from_memory(&mut entries)?;
+            Counters::add(&state.shared.counters.applied_at_once, (count - entries.len()) as u64);
+            if entries.is_empty() {
+                return Ok(());
+            }
         }
         self.hand_over(entries);
         Ok(())
     }
 
-    fn hand_over(&self, entries: Vec<(Entry, Option<Waiting>)>) {
-        self.queued.fetch_add(1, Ordering::AcqRel);
+    fn hand_over(&self, entries: Entries) {
+        self.queued.fetch_add(size_of(&entries), Ordering::SeqCst);
         // A state thread that has failed has said so itself; its waiters learn that the outcome is in doubt.
         let _ = self.requests.send(StateRequest::Apply(entries));
+    }
+
+    /// So many bytes are done: comes back for what was left behind, once half of the room is free.
+    fn done(&self, bytes: usize) -> Result<()> {
+        let left = self.queued.fetch_sub(bytes, Ordering::SeqCst) - bytes;
+        if left > QUEUE_BYTES_MAX / 2 || !self.held.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        if let Next::Read { .. } = self.next()? {
+            // A log thread that has gone will be followed by another engine.
+            let _ = self.log.send(LogRequest::Control(Control::HandOn));
+        }
+        Ok(())
     }
 
     /// Asks for a snapshot of everything applied. An engine that has ended drops the sender.
@@ -167,13 +220,13 @@ impl StateDesk {
     /// Runs until it is asked to stop, its senders are gone, or apply fails.
     pub fn run(&self, requests: &Receiver<StateRequest>) {
         while let Ok(request) = requests.recv() {
+            let mut bytes = 0;
             // Poisoned by a panic in the middle of an entry: what the state holds is unknown, and nobody may go on.
             let Ok(mut state) = self.state.lock() else { return };
             let done = match request {
                 StateRequest::Apply(entries) => {
-                    let done = state.apply_all(entries);
-                    self.queued.fetch_sub(1, Ordering::AcqRel);
-                    done
+                    bytes = size_of(&entries);
+                    state.apply_all(entries)
                 }
                 StateRequest::Seal(done) => {
                     state.sink.freeze(&state.machine);
@@ -191,13 +244,21 @@ impl StateDesk {
                     return;
                 }
             };
-            if let Err(error) = done {
-                state.shared.fail();
-                (state.events)(Event::Failed(error));
+            let (shared, events) = (state.shared.clone(), state.events.clone());
+            // Whoever holds the other lock tries this one.
+            drop(state);
+            if let Err(error) = done.and_then(|()| self.done(bytes)) {
+                shared.fail();
+                events(Event::Failed(error));
                 return;
             }
         }
     }
+}
+
+/// Bytes that entries hold while they wait.
+fn size_of(entries: &Entries) -> usize {
+    entries.iter().map(|(entry, _)| std::mem::size_of::<(Entry, Option<Waiting>)>() + entry.payload.len()).sum()
 }
 
 /// True where the size of an entry tells how much work it is: rows to insert, and no request to remember. A few bytes
@@ -213,6 +274,8 @@ fn inserts_alone(entry: &Entry) -> bool {
 pub(super) struct StateThread {
     pub machine: Machine,
     pub sink: Sink,
+    /// How to apply without the disk.
+    pub memory: InMemory,
     pub shared: Arc<Shared>,
     pub background: Sender<Job>,
     pub clock: Arc<dyn Clock>,
@@ -221,36 +284,10 @@ pub(super) struct StateThread {
 
 impl StateThread {
     /// Applies entries, a bounded number for each view.
-    pub fn apply_all(&mut self, entries: Vec<(Entry, Option<Waiting>)>) -> Result<()> {
-        let mut entries = entries.into_iter();
-        loop {
-            let mut answers: Vec<(Waiting, Answer)> = Vec::new();
-            let mut count = 0;
-            let begin = self.clock.monotonic();
+    pub fn apply_all(&mut self, mut entries: Entries) -> Result<()> {
+        while !entries.is_empty() {
             let latest = self.shared.latest(&self.machine.catalog);
-            for (entry, waiting) in entries.by_ref().take(APPLY_MAX) {
-                let view = latest.with_catalog(self.machine.catalog.clone());
-                let outcome = self.machine.apply(&entry, &view, &self.sink)?;
-                answers.extend(waiting.map(|waiting| (waiting, outcome)));
-                count += 1;
-                // After a large command the levels are others than those of `latest`.
-                if self.sink.end_large(&self.machine)? || self.sink.is_full() {
-                    break;
-                }
-            }
-            if count == 0 {
-                return Ok(());
-            }
-            let took = self.clock.monotonic().saturating_sub(begin);
-            Counters::add(&self.shared.counters.apply_micros, took.as_micros() as u64);
-            self.shared.counters.apply_times.record(took);
-            Counters::add(&self.shared.counters.applied, count);
-            self.shared.advance(&self.machine);
-            for (waiting, outcome) in answers {
-                // A door that has gone away does not want its answer any more.
-                let _ = waiting.send(outcome);
-            }
-            (self.events)(Event::Applied(self.machine.applied.0));
+            self.apply_some(&mut entries, &latest)?;
             if self.sink.is_full() {
                 self.sink.freeze(&self.machine);
                 self.shared.wait_for_flush(FROZEN_MAX);
@@ -259,6 +296,66 @@ impl StateThread {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Applies inserts as long as nothing is to be read from the disk for them; what is left has had no effect.
+    pub fn apply_from_memory(&mut self, entries: &mut Entries) -> Result<()> {
+        let latest = self.shared.latest(&self.machine.catalog);
+        let (latest, refused) = self.memory.view(latest);
+        match self.apply_some(entries, &latest) {
+            Err(_) if refused.is_set() => {}
+            done => done?,
+        }
+        if self.sink.is_full() {
+            // No memtable waits to be flushed, so nobody has to wait for this one.
+            self.sink.freeze(&self.machine);
+        }
+        Ok(())
+    }
+
+    /// Applies entries to those of `latest`, up to the next view, and publishes what they have done. Where one fails, it is
+    /// the first that is left.
+    fn apply_some(&mut self, entries: &mut Entries, latest: &View) -> Result<()> {
+        let mut answers: Vec<(Waiting, Answer)> = Vec::new();
+        let (mut count, mut failed) = (0, Ok(()));
+        let begin = self.clock.monotonic();
+        while count < APPLY_MAX
+            && let Some((entry, _)) = entries.front()
+        {
+            let view = latest.with_catalog(self.machine.catalog.clone());
+            match self.machine.apply(entry, &view, &self.sink) {
+                Ok(outcome) => {
+                    if self.sink.take_mark() {
+                        self.shared.mark(&self.machine);
+                    }
+                    let waiting = entries.pop_front().and_then(|(_, waiting)| waiting);
+                    answers.extend(waiting.map(|waiting| (waiting, outcome)));
+                }
+                Err(error) => {
+                    failed = Err(error);
+                    break;
+                }
+            }
+            count += 1;
+            // After a large command the levels are others than those of `latest`.
+            if self.sink.end_large(&self.machine)? || self.sink.is_full() {
+                break;
+            }
+        }
+        if count > 0 {
+            let took = self.clock.monotonic().saturating_sub(begin);
+            Counters::add(&self.shared.counters.apply_micros, took.as_micros() as u64);
+            self.shared.counters.apply_times.record(took);
+            Counters::add(&self.shared.counters.applied, count as u64);
+            self.shared.advance(&self.machine);
+            for (waiting, outcome) in answers {
+                // A door that has gone away does not want its answer any more.
+                let _ = waiting.send(outcome);
+            }
+            (self.events)(Event::Applied(self.machine.applied.0));
+        }
+        failed
     }
 
     /// Applies the log from where the state stands to its end.

@@ -1,5 +1,6 @@
 //! The watcher: a thread that never touches the disk, so that it can say when the disk does not answer.
 //!
+//! A call that is slow is warned about, and a leader then hands over to a node whose disk answers.
 //! A write that waits for a disk that hangs would wait for ever, and so would everyone who asks. Better the process ends:
 //! whoever supervises it can act, and what was acknowledged is in the log.
 
@@ -36,7 +37,7 @@ impl Watcher {
         let found = hung.clone();
         let thread = spawn("watcher", move || {
             while stopped.recv_timeout(LOOK_EVERY) == Err(RecvTimeoutError::Timeout) {
-                if let Some(error) = look(&watch, &shared) {
+                if let Some(error) = look(&watch, &shared, &events) {
                     let _ = found.set(error.clone());
                     shared.fail();
                     events(Event::Failed(error));
@@ -74,8 +75,8 @@ impl Watcher {
     }
 }
 
-/// Warns about calls that are slow; an error where one hangs.
-fn look(watch: &Watch, shared: &Shared) -> Option<Error> {
+/// Warns about calls that are slow, so that another node may lead meanwhile; an error where one hangs.
+fn look(watch: &Watch, shared: &Shared, events: &Events) -> Option<Error> {
     for slow in watch.look() {
         if slow.is_hung {
             let message = format!("the disk hangs: {} has not returned for {} s", slow.what, slow.since.as_secs());
@@ -83,6 +84,7 @@ fn look(watch: &Watch, shared: &Shared) -> Option<Error> {
         }
         Counters::add(&shared.counters.slow_disk_calls, 1);
         tracing::warn!(call = slow.what, seconds = slow.since.as_secs(), "the disk is slow");
+        events(Event::Stalled);
     }
     None
 }

@@ -97,6 +97,34 @@ impl Opened {
 
 /// Reads the log. `listing.abandoned` gains the segments that no longer count.
 pub(super) fn recover(files: &dyn Files, directory: &Path, listing: &mut Listing) -> Result<Log> {
+    let opened = open_all(files, directory, listing)?;
+    let mut log = Log::default();
+    let mut proven = 0;
+    for at in 0..opened.len() {
+        let segment = &opened[at];
+        proven = log.take(files, segment, opened.get(at + 1).map(|next| next.birth.former_end))?;
+    }
+    if let Some(last) = log.segments.last() {
+        rewrite(&*files.open(&last.path, Open::Write)?, proven, last.end)?;
+    }
+    // A name seen after kill -9 may not be on the disk yet.
+    files.sync_dir(directory)?;
+    Ok(log)
+}
+
+/// Reads the log as [`recover`] does, and changes nothing: an error where it is damaged.
+pub(super) fn check(files: &dyn Files, directory: &Path) -> Result<()> {
+    let opened = open_all(files, directory, &mut Listing::read(files, directory)?)?;
+    let mut log = Log::default();
+    for (at, segment) in opened.iter().enumerate() {
+        log.begin(Segment::new(segment.path.clone(), &segment.birth, segment.start), &segment.birth)?;
+        log.replay(files, segment, opened.get(at + 1).map(|next| next.birth.former_end))?;
+    }
+    Ok(())
+}
+
+/// Opens the segments that count, oldest first. `listing.abandoned` gains the others.
+fn open_all(files: &dyn Files, directory: &Path, listing: &mut Listing) -> Result<Vec<Opened>> {
     // From the newest back: what lies before a restart does not count and may be what a salvage left behind.
     let mut opened: Vec<Opened> = Vec::new();
     while let Some((sequence, path)) = listing.segments.pop() {
@@ -110,18 +138,7 @@ pub(super) fn recover(files: &dyn Files, directory: &Path, listing: &mut Listing
     if opened.is_empty() {
         return Err(Error::damaged(format!("{} holds no log segment", directory.display())));
     }
-    let mut log = Log::default();
-    let mut proven = 0;
-    for at in 0..opened.len() {
-        let segment = &opened[at];
-        proven = log.take(files, segment, opened.get(at + 1).map(|next| next.birth.former_end))?;
-    }
-    if let Some(last) = log.segments.last() {
-        rewrite(&*files.open(&last.path, Open::Write)?, proven, last.end)?;
-    }
-    // A name seen after kill -9 may not be on the disk yet.
-    files.sync_dir(directory)?;
-    Ok(log)
+    Ok(opened)
 }
 
 impl Log {

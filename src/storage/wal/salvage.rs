@@ -29,6 +29,16 @@ use std::sync::Arc;
 const COPY_BYTES: usize = 1 << 20;
 
 impl Wal {
+    /// The newest hard state that a log on disk tells of, without opening it: nothing is changed.
+    pub fn last_words(files: &dyn Files, directory: &Path) -> Result<HardState> {
+        let listing = Listing::read(files, directory)?;
+        let opened = listing.segments.into_iter().map(|(sequence, path)| Opened::open(files, sequence, path));
+        let opened: Vec<Opened> = opened.filter_map(Result::ok).collect();
+        let last = opened.last().map(|last| Tail::read(files, last)).transpose()?;
+        last.map(|tail| tail.hard_state)
+            .ok_or_else(|| Error::damaged(format!("{} holds no log segment that can be read", directory.display())))
+    }
+
     /// Opens a damaged log: what lies before the damage is kept, and the hard state says until where the member is
     /// quarantined. Refused where term, vote or the old last index cannot be known: such a member must come back as a
     /// new one. A log without damage is opened as ever, and so, in vain, is one whose hard state is not `admitted`: what a

@@ -378,6 +378,7 @@ pub(super) fn command() -> Vec<Vec<u8>> {
         Body::RaiseFloor { table: TableId(3), floor: LogIndex(77) },
         Body::Backfill { index: IndexId(2), from: vec![1, 2], rows_max: 100 },
         Body::EvictRequests { before: Timestamp(5) },
+        Body::HashAt,
     ]);
     let requests = [
         None,

@@ -133,6 +133,16 @@ fn a_group_of_one_commits_with_its_own_disk_alone() {
 }
 
 #[test]
+fn a_group_of_one_is_known_by_its_directory_whatever_others_say() {
+    let mut group = Group::led(&["a"]);
+    group.step("z", "a", 9, Message::NewDisk);
+    group.pass(1000);
+    assert!(group.leads("a"));
+    group.propose("a", b"x").unwrap();
+    assert_eq!(group.machine("a").hard_state.quarantined_until, None);
+}
+
+#[test]
 fn a_group_of_one_grows_and_then_waits_for_both() {
     let mut group = Group::led(&["a"]);
     group.tick("a");

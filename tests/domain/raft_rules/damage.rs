@@ -73,6 +73,15 @@ fn it_is_whole_again_once_it_has_what_it_may_have_acknowledged() {
 }
 
 #[test]
+fn nothing_need_be_written_for_its_leader_to_find_out() {
+    let mut group = damaged();
+    group.cut.clear();
+    group.pass(800);
+    assert_eq!(group.machine("b").last(), group.machine("a").last());
+    assert_eq!(group.machine("b").hard_state.quarantined_until, None);
+}
+
+#[test]
 fn the_leaders_commit_moves_the_goal_and_a_heartbeat_does_not() {
     let mut group = damaged();
     let until = group.machine("b").hard_state.quarantined_until.unwrap();
@@ -127,7 +136,8 @@ fn nobody_hands_leadership_to_a_quarantined_member() {
     group.cut = vec!["b", "c"];
     group.pass(300);
     let goal = group.machine("b").hard_state.quarantined_until;
-    let reply = Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: goal };
+    let wall = group.now().wall;
+    let reply = Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: goal, wall };
     group.step("b", "a", 2, reply);
     group.millis += 300;
     let now = group.now();

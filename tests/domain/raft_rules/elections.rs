@@ -38,7 +38,7 @@ fn a_vote_is_durable_before_it_is_sent() {
 
 #[test]
 fn a_candidate_counts_its_own_vote_once_it_is_durable() {
-    let mut group = Group::new(&["a", "b", "c"]);
+    let mut group = Group::bound(&["a", "b", "c"]);
     group.machine("a").disk_waits = true;
     group.stand("a");
     group.deliver();
@@ -147,7 +147,7 @@ fn after_a_start_no_vote_is_granted_for_an_election_timeout() {
 
 #[test]
 fn an_old_pre_vote_does_not_count() {
-    let mut group = Group::new(&["a", "b", "c"]);
+    let mut group = Group::bound(&["a", "b", "c"]);
     group.stand("a");
     group.take();
     group.step("b", "a", 7, Message::PreVoteReply { granted: true });
@@ -160,7 +160,7 @@ fn an_old_pre_vote_does_not_count() {
 
 #[test]
 fn refusals_of_a_quorum_end_a_candidacy() {
-    let mut group = Group::new(&["a", "b", "c"]);
+    let mut group = Group::bound(&["a", "b", "c"]);
     group.stand("a");
     group.step("b", "a", 1, Message::PreVoteReply { granted: false });
     assert_eq!(group.role("a"), Role::Candidate);
@@ -175,7 +175,7 @@ fn refusals_of_a_quorum_end_a_candidacy() {
 
 #[test]
 fn a_candidate_follows_the_leader_of_its_term_and_of_later_ones() {
-    let mut group = Group::new(&["a", "b", "c"]);
+    let mut group = Group::bound(&["a", "b", "c"]);
     group.stand("a");
     group.step("b", "a", 2, Message::PreVoteReply { granted: true });
     assert_eq!((group.role("a"), group.term("a")), (Role::Candidate, 2));

@@ -62,6 +62,21 @@ pub(super) fn voters(names: &[&str]) -> Membership {
     Membership::of(names.iter().map(|name| (id(name), member(name))))
 }
 
+/// The same, with their disks written down: a group that was founded before.
+pub(super) fn bound(names: &[&str]) -> Membership {
+    let mut membership = voters(names);
+    for (id, member) in &mut membership.members {
+        member.disk = Some(disk_of(&id.0));
+    }
+    membership
+}
+
+/// An answer to a round of heartbeats by somebody whose wall clock is `wall`.
+pub(super) fn heartbeat_reply(round: u64, wall: Wall) -> Message {
+    let command_version = chronos::machine::COMMAND_VERSION;
+    Message::HeartbeatReply { round, command_version, quarantined_until: None, wall }
+}
+
 pub(super) fn at(index: u64, term: u64) -> Position {
     Position { index: LogIndex(index), term: Term(term) }
 }
@@ -158,6 +173,16 @@ impl Group {
         let first = bootstrap(membership);
         names.iter().for_each(|name| group.place(name, disk_of(name), vec![first.clone()]));
         group
+    }
+
+    /// The same of a group that was founded before.
+    pub(super) fn bound(names: &[&'static str]) -> Group {
+        Group::of(names, &bound(names))
+    }
+
+    /// An empty disk in this machine, which starts as its group first did.
+    pub(super) fn wipe(&mut self, name: &'static str, disk: u128, of: &Membership) {
+        self.place(name, DiskId(disk), vec![bootstrap(of)]);
     }
 
     /// A leader `a` whose group is bound and agrees.

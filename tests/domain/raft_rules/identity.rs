@@ -1,8 +1,9 @@
 //! A node is its disk: a name with another disk has lost what it promised.
 
 use super::Group;
-use super::group::{at, disk_of, id, votes};
+use super::group::{at, command, disk_of, heartbeat_reply, id, voters, votes};
 use super::members::{add, change, remove};
+use chronos::clock::Wall;
 use chronos::ids::LogIndex;
 use chronos::raft::{MemberRole, Message, Outcast, Verdict, bootstrap};
 
@@ -90,35 +91,105 @@ fn who_is_written_down_does_not_believe_others_that_it_is_new() {
 }
 
 #[test]
-fn the_first_disk_that_a_leader_hears_counts_until_one_is_written_down() {
+fn the_disk_that_a_voter_has_voted_with_is_the_one_that_is_written_down() {
     let mut group = Group::new(&["a", "b", "c"]);
-    group.cut = vec!["c"];
-    group.elect("a");
-    group.settle();
-    group.step("c", "a", 2, Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: None });
+    group.stand("a");
+    while !group.leads("a") {
+        group.deliver_one();
+    }
+    // The machine is lost, and comes back empty, before anything was written down anywhere.
     group.take();
-    let reply = Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: None };
-    group.step_from_disk("c", disk_of("x"), "a", 2, reply);
-    assert_eq!(group.take()[0].message, Message::NewDisk);
-    group.pass(200);
+    group.step_from_disk("c", disk_of("x"), "a", 2, heartbeat_reply(1, Wall::default()));
+    assert!(group.take().iter().any(|envelope| envelope.message == Message::NewDisk));
     assert_eq!(group.node("a").membership().get(&id("c")).unwrap().disk, Some(disk_of("c")));
 }
 
 #[test]
-fn once_disks_are_written_down_others_do_not_count() {
+fn a_group_is_founded_by_all_of_its_voters() {
     let mut group = Group::new(&["a", "b", "c"]);
     group.cut = vec!["c"];
-    group.elect("a");
-    group.settle();
-    assert_eq!(group.node("b").membership().get(&id("c")).unwrap().disk, None);
-    // Whatever disk speaks for c, a leader that knows of it must write it down first: it may be another one tomorrow.
+    group.pass(5000);
+    assert_eq!((group.term("a"), group.term("b")), (1, 1), "a quorum is not enough: c may be the one with the data");
+    assert!(
+        ["a", "b"].iter().any(|name| group.node(name).status().awaited == [id("c")]),
+        "and who is missing is named"
+    );
+    group.cut.clear();
+    group.pass(5000);
+    let leader = ["a", "b", "c"].into_iter().find(|name| group.leads(name)).unwrap();
+    group.propose(leader, b"x").unwrap();
+}
+
+#[test]
+fn two_empty_disks_do_not_found_the_group_again() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.propose("a", b"x").unwrap();
+    group.deliver();
+    let (committed, first) = (group.committed("a"), voters(&["a", "b", "c"]));
+    // Nobody who has the data is there to tell them.
     group.cut = vec!["a"];
-    group.stand("b");
-    let term = group.term("b");
-    group.step("c", "b", term + 1, Message::PreVoteReply { granted: true });
-    assert_eq!(group.term("b"), term);
-    group.step("a", "b", term + 1, Message::PreVoteReply { granted: true });
-    assert_eq!(group.term("b"), term + 1);
+    group.wipe("b", 1001, &first);
+    group.wipe("c", 1002, &first);
+    group.pass(5000);
+    assert_eq!((group.term("b"), group.term("c")), (1, 1));
+    group.cut.clear();
+    group.pass(5000);
+    assert!(!group.leads("b") && !group.leads("c") && !group.leads("a"), "no majority is left");
+    assert_eq!((group.committed("a"), group.machine("a").last().index.0), (committed, committed));
+    assert!(group.propose("b", b"y").is_err());
+    // The disks were only unplugged.
+    for name in ["b", "c"] {
+        let log = group.machine("a").log.clone();
+        group.place(name, disk_of(name), log);
+    }
+    group.pass(5000);
+    let leader = ["a", "b", "c"].into_iter().find(|name| group.leads(name)).unwrap();
+    group.propose(leader, b"y").unwrap();
+}
+
+#[test]
+fn who_is_told_that_its_disk_is_new_remembers_it() {
+    let mut group = Group::new(&["a", "b", "c"]);
+    group.step("a", "c", 1, Message::NewDisk);
+    group.restart("c");
+    assert_eq!(group.node("c").status().outcast, None);
+    group.take();
+    group.millis += 2000;
+    group.step("a", "c", 2, Message::Vote { last: at(99, 2), transfer: true });
+    group.step("a", "c", 2, Message::PreVote { last: at(99, 2) });
+    assert_eq!(votes(&group.take()), [("a".to_owned(), false), ("a".to_owned(), false)]);
+    group.pass(5000);
+    assert!(["a", "b", "c"].iter().all(|name| !group.leads(name)));
+}
+
+#[test]
+fn whoever_says_that_a_disk_is_new_may_be_in_an_earlier_term() {
+    let mut group = Group::new(&["a", "b", "c"]);
+    group.step("b", "c", 7, Message::PreVoteReply { granted: false });
+    group.step("a", "c", 2, Message::NewDisk);
+    assert_eq!(group.node("c").status().outcast, Some(Outcast::NewDisk));
+}
+
+#[test]
+fn who_was_refused_and_is_added_again_counts_once_it_has_what_the_group_has() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.wipe("c", 1001, &voters(&["a", "b", "c"]));
+    group.pass(500);
+    assert_eq!(group.node("c").status().outcast, Some(Outcast::NewDisk));
+    change(&mut group, "a", &remove("c")).unwrap();
+    group.settle();
+    change(&mut group, "a", &add("c", MemberRole::Voter)).unwrap();
+    group.pass(2000);
+    let status = group.node("c").status();
+    assert_eq!((status.outcast, status.quarantined_until), (None, None));
+    group.cut = vec!["b"];
+    let index = group.propose("a", b"x").unwrap();
+    group.deliver();
+    assert_eq!(group.committed("a"), index.0);
+    group.cut = vec!["a"];
+    group.stand("c");
+    group.deliver();
+    assert!(group.leads("c"));
 }
 
 #[test]
@@ -138,13 +209,58 @@ fn a_removed_disk_does_not_pass_for_the_new_member_of_its_name() {
 }
 
 #[test]
-fn a_leader_is_followed_whatever_the_log_says_of_its_disk() {
+fn a_leader_with_another_disk_is_followed_once_it_shows_what_is_committed() {
     let mut group = Group::led(&["a", "b", "c"]);
-    let beat = Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None };
+    let (committed, last) = (group.committed("b"), group.machine("b").last());
+    assert_eq!(committed, last.index.0);
+    group.take();
+    let beat = Message::Heartbeat { commit: LogIndex(committed), round: 1, confirmed: None };
+    group.step_from_disk("c", disk_of("x"), "b", 5, beat.clone());
+    assert_eq!(group.take()[0].message, Message::NewDisk);
+    assert_eq!((group.term("b"), group.node("b").leader()), (2, Some(&id("a"))));
+    // Its log goes on behind what is known here: it is asked from where on.
+    let append = |previous| Message::Append { previous, entries: vec![], commit: LogIndex(0) };
+    group.step_from_disk("c", disk_of("x"), "b", 5, append(at(last.index.0 + 9, 4)));
+    let answer = &group.take()[0];
+    assert!(
+        matches!(answer.message, Message::AppendReply(Verdict::Rejected { .. })) && answer.term.0 == 5,
+        "{answer:?}"
+    );
+    assert_eq!(group.node("b").leader(), None, "which is not to follow it");
+    group.step_from_disk("c", disk_of("x"), "b", 5, append(last));
     group.step_from_disk("c", disk_of("x"), "b", 5, beat);
-    assert_eq!(group.node("b").leader(), Some(&id("c")), "a quorum that knows it has elected it");
+    assert_eq!(group.node("b").leader(), Some(&id("c")), "it was added again behind the end of this log");
     group.step_from_disk("b", disk_of("x"), "b", 5, Message::VoteReply { granted: true });
     assert_eq!(group.term("b"), 5);
+}
+
+#[test]
+fn a_leader_with_another_disk_that_lacks_what_is_committed_is_told_so() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.propose("a", b"x").unwrap();
+    group.pass(200);
+    let (log, committed) = (group.machine("b").log.clone(), group.committed("b"));
+    assert_eq!(committed, log.last().unwrap().index.0);
+    for (previous, entries) in [
+        (at(1, 1), vec![command(2, 7)]),
+        (at(1, 1), vec![]),
+        (at(committed, 7), vec![]),
+        (at(1, 1), vec![command(2, 2), command(3, 7)]),
+    ] {
+        group.take();
+        let append = Message::Append { previous, entries, commit: LogIndex(committed) };
+        group.step_from_disk("c", disk_of("x"), "b", 9, append);
+        assert_eq!(group.take()[0].message, Message::NewDisk, "{previous:?}");
+        assert_eq!((group.term("b"), group.node("b").leader()), (2, Some(&id("a"))));
+    }
+    assert_eq!(group.machine("b").log, log);
+}
+
+#[test]
+fn an_answer_to_a_leader_that_is_founded_by_its_own_log_does_not_unseat_it() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.step("c", "a", 2, Message::NewDisk);
+    assert!(group.leads("a") && group.node("a").status().outcast.is_none());
 }
 
 #[test]

@@ -75,6 +75,15 @@ fn a_later_term_does_not_make_a_follower_forget_the_leader_it_heard() {
 }
 
 #[test]
+fn a_lease_ends_before_the_least_that_any_member_may_wait() {
+    let own = chronos::raft::Config::new(id("a"), super::group::disk_of("a"), 1);
+    // The others are set up by themselves, and may have the shortest election timeout that there is.
+    let patient = chronos::raft::Config { election_timeout: std::time::Duration::from_secs(30), ..own.clone() };
+    assert_eq!(patient.lease(), own.lease());
+    assert!(own.lease() < own.election_timeout);
+}
+
+#[test]
 fn a_deposed_leader_holds_no_lease() {
     let mut group = Group::led(&["a", "b", "c"]);
     group.step("b", "a", 9, Message::PreVoteReply { granted: false });

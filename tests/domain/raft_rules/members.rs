@@ -1,7 +1,7 @@
 //! Changing the group: one voter at a time, learners first (thesis 4).
 
 use super::Group;
-use super::group::{at, command, disk_of, id, membership_entry, voters, votes};
+use super::group::{at, bound, command, disk_of, heartbeat_reply, id, membership_entry, voters, votes};
 use chronos::ids::LogIndex;
 use chronos::raft::{Change, Entry, MemberRole, Message, Role};
 
@@ -184,6 +184,109 @@ fn the_last_voter_that_has_the_data_stays() {
 }
 
 #[test]
+fn nobody_is_removed_where_those_who_stay_could_not_decide() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.cut = vec!["c"];
+    group.pass(700);
+    let refused = change(&mut group, "a", &remove("b")).unwrap_err();
+    let says = "without b the group could not decide: of its 2 voters 2 must answer, and c does not";
+    assert!(refused.message().contains(says), "{refused:?}");
+    let refused = change(&mut group, "a", &remove("a")).unwrap_err();
+    assert!(refused.message().contains("without a the group could not decide"), "{refused:?}");
+    change(&mut group, "a", &remove("c")).unwrap();
+    group.deliver();
+    let last = group.machine("a").last().index.0;
+    assert_eq!(group.committed("a"), last, "the one that is dead may go");
+}
+
+#[test]
+fn a_member_that_has_never_answered_does_not_count_as_one_that_does() {
+    let mut group = Group::bound(&["a", "b", "c"]);
+    group.cut = vec!["c"];
+    group.elect("a");
+    group.pass(100);
+    let refused = change(&mut group, "a", &remove("b")).unwrap_err();
+    assert!(refused.message().contains("and c does not"), "{refused:?}");
+}
+
+#[test]
+fn where_a_member_says_that_it_is_reached_is_written_down() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    let mut moved = |disk, address: &str| {
+        group.node("a").reached_at(&id("c"), disk, address);
+        group.pass(200);
+        group.node("b").membership().get(&id("c")).unwrap().address.clone()
+    };
+    assert_eq!(moved(disk_of("x"), "c:2"), "c:1", "another disk speaks for itself");
+    assert_eq!(moved(disk_of("c"), "b:1"), "c:1", "another member is reached there");
+    assert_eq!(moved(disk_of("c"), ""), "c:1", "it is reached nowhere");
+    assert_eq!(moved(disk_of("c"), "c:2"), "c:2");
+}
+
+/// Answers to the newest round of heartbeats of `a`, with wall clocks that are so many milliseconds ahead of it.
+fn answer_with_clocks(group: &mut Group, clocks: &[(&str, i64)]) {
+    group.millis += 100;
+    group.take();
+    group.tick("a");
+    let sent = group.take();
+    let round = sent.iter().find_map(|envelope| match envelope.message {
+        Message::Heartbeat { round, .. } => Some(round),
+        _ => None,
+    });
+    for (name, ahead) in clocks {
+        let wall = chronos::clock::Wall((group.now().wall.0 as i64 + ahead) as u64);
+        group.step(name, "a", 2, heartbeat_reply(round.unwrap(), wall));
+    }
+}
+
+#[test]
+fn a_leader_whose_clock_is_far_from_the_others_hands_over() {
+    let hour = 3_600_000;
+    for (clocks, heir) in [
+        ([("b", 0), ("c", hour)], None),
+        ([("b", 30_000), ("c", 59_000)], None),
+        ([("b", -hour), ("c", hour)], None),
+        ([("b", hour), ("c", hour + 1000)], Some("b")),
+        ([("b", -hour - 90_000), ("c", -hour)], Some("c")),
+    ] {
+        let mut group = Group::led(&["a", "b", "c"]);
+        answer_with_clocks(&mut group, &clocks);
+        group.millis += 50;
+        group.tick("a");
+        let told = group.take().into_iter().find(|envelope| envelope.message == Message::TimeoutNow);
+        let is_off = group.node("a").status().clock_off.is_some();
+        match heir {
+            None => assert!(told.is_none() && !is_off, "{clocks:?}"),
+            Some("b") => assert!(told.is_some() && is_off, "{clocks:?}: either of them is right"),
+            Some(heir) => assert!(told.unwrap().to == id(heir) && is_off, "{clocks:?}"),
+        }
+    }
+}
+
+#[test]
+fn clocks_that_were_read_before_a_leader_stood_still_accuse_nobody() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.millis += 100;
+    group.tick("a");
+    group.deliver();
+    group.millis += 100;
+    group.tick("a");
+    let late = group.take();
+    // The process is stopped for an hour; what the others answered before waits for it.
+    let answered = group.now().wall;
+    group.millis += 3_600_000;
+    for name in ["b", "c"] {
+        for round in late.iter().filter_map(|envelope| match envelope.message {
+            Message::Heartbeat { round, .. } => Some(round),
+            _ => None,
+        }) {
+            group.step(name, "a", 2, heartbeat_reply(round, answered));
+        }
+    }
+    assert_eq!(group.node("a").status().clock_off, None);
+}
+
+#[test]
 fn two_nodes_elect_only_with_both() {
     let mut group = Group::led(&["a", "b"]);
     group.cut = vec!["a"];
@@ -228,7 +331,7 @@ fn who_joins_decides_nothing_before_it_has_what_the_group_has() {
 fn the_groups_version_is_what_all_understand() {
     let mut group = Group::new(&["a", "b", "c"]);
     let known = chronos::machine::COMMAND_VERSION;
-    let mut older = voters(&["a", "b", "c"]);
+    let mut older = bound(&["a", "b", "c"]);
     older.command_version = 0;
     for name in ["a", "b", "c"] {
         group.place(name, disk_of(name), vec![chronos::raft::bootstrap(&older)]);

@@ -130,6 +130,47 @@ fn reads_of_a_follower_are_given_up_when_the_leader_changes() {
 }
 
 #[test]
+fn an_answer_to_a_read_of_an_earlier_life_answers_none_of_this_one() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    let now = group.now();
+    group.node("b").read(1, now);
+    group.pump("b");
+    group.deliver_one();
+    let late = group.take().into_iter().chain(group.sent.clone()).find_map(|envelope| match envelope.message {
+        Message::ReadIndex { id } => Some(id),
+        _ => None,
+    });
+    let late = Message::ReadIndexReply { id: late.unwrap(), index: Some(LogIndex(1)), commit: LogIndex(1) };
+    group.shape = |config| config.seed = 7777;
+    group.restart("b");
+    group.pass(200);
+    assert_eq!(group.node("b").leader(), Some(&id("a")));
+    let now = group.now();
+    group.node("b").read(1, now);
+    group.step("a", "b", 2, late);
+    assert_eq!(group.answer("b", 1), None, "what was committed then may be less than what is committed now");
+    group.deliver();
+    assert!(group.answer("b", 1).unwrap().index.unwrap() > LogIndex(1));
+}
+
+#[test]
+fn only_the_leader_that_was_asked_answers_a_read() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    let now = group.now();
+    group.node("b").read(1, now);
+    group.pump("b");
+    let asked = group.take().into_iter().find_map(|envelope| match envelope.message {
+        Message::ReadIndex { id } => Some(id),
+        _ => None,
+    });
+    let answer = Message::ReadIndexReply { id: asked.unwrap(), index: Some(LogIndex(1)), commit: LogIndex(1) };
+    group.step("c", "b", 2, answer.clone());
+    assert_eq!(group.answer("b", 1), None);
+    group.step("a", "b", 2, answer);
+    assert!(group.answer("b", 1).is_some());
+}
+
+#[test]
 fn a_read_whose_question_was_lost_is_given_up_in_time() {
     let mut group = Group::led(&["a", "b", "c"]);
     let now = group.now();

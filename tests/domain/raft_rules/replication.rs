@@ -85,12 +85,17 @@ fn entries_that_are_not_yet_durable_are_replaced_too() {
 }
 
 #[test]
-#[should_panic(expected = "is committed, and another one would take its place")]
 fn what_is_committed_is_never_taken_back() {
     let mut group = Group::new(&["a", "b", "c"]);
     group.step("a", "b", 2, append((1, 1), vec![command(2, 2), command(3, 2)], 3));
     assert_eq!(group.committed("b"), 3);
     group.step("c", "b", 3, append((2, 2), vec![command(3, 3)], 0));
+    group.step("c", "b", 3, append((3, 3), vec![], 0));
+    assert_eq!(group.machine("b").last(), super::group::at(3, 2), "whoever leads: it may be all that is left");
+    let status = group.node("b").status();
+    assert_eq!((status.outcast, status.leader), (Some(chronos::raft::Outcast::Contradicted), None));
+    group.step("c", "b", 4, append((3, 2), vec![], 0));
+    assert_eq!(group.node("b").status().outcast, None);
 }
 
 #[test]
@@ -150,7 +155,7 @@ fn a_quorum_commits_without_the_leaders_disk() {
 
 #[test]
 fn older_entries_commit_only_behind_one_of_the_leaders_own() {
-    let mut group = Group::new(&["a", "b", "c"]);
+    let mut group = Group::bound(&["a", "b", "c"]);
     let first = group.machine("a").log[0].clone();
     let log = vec![first, command(2, 2), command(3, 3)];
     group.place("a", disk_of("a"), log.clone());

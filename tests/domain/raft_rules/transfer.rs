@@ -89,3 +89,47 @@ fn only_the_leader_may_tell_a_node_to_stand() {
     group.step("a", "b", 1, Message::TimeoutNow);
     assert_eq!((group.role("b"), group.term("b")), (Role::Follower, 2));
 }
+
+#[test]
+fn a_leader_whose_disk_stands_still_has_another_one_lead() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.machine("a").disk_waits = true;
+    group.propose("a", b"x").unwrap();
+    group.deliver();
+    let now = group.now();
+    group.node("a").step_aside(now);
+    group.pump("a");
+    group.deliver();
+    assert!((group.leads("b") || group.leads("c")) && group.role("a") == Role::Follower);
+}
+
+#[test]
+fn a_leader_whose_disk_stands_still_follows_where_nobody_takes_over_in_time() {
+    // Nobody answers at all, then one that lags too far to take over.
+    for lags in [false, true] {
+        let mut group = Group::led(&["a", "b", "c"]);
+        group.machine("b").disk_waits = lags;
+        group.cut = if lags { vec!["c"] } else { vec!["b", "c"] };
+        group.pass(400);
+        group.propose("a", b"x").unwrap();
+        group.deliver();
+        let now = group.now();
+        group.node("a").step_aside(now);
+        group.pump("a");
+        group.deliver();
+        if group.leads("a") {
+            group.pass(600);
+        }
+        assert_eq!(group.role("a"), Role::Follower, "lags {lags}");
+    }
+}
+
+#[test]
+fn a_group_of_one_has_nobody_to_step_aside_for() {
+    let mut group = Group::led(&["a"]);
+    let now = group.now();
+    group.node("a").step_aside(now);
+    group.pump("a");
+    assert!(group.leads("a"));
+    group.propose("a", b"x").unwrap();
+}

@@ -44,6 +44,10 @@ pub(super) enum Event {
     Start {
         host: usize,
     },
+    /// The disk that was taken out comes back.
+    PutBack {
+        host: usize,
+    },
     /// A client's write that a follower has handed on.
     Forwarded {
         host: usize,
@@ -73,6 +77,7 @@ impl Event {
             | Event::Snapshot { to: host, .. }
             | Event::SnapshotEnded { host, .. }
             | Event::Forwarded { host, .. }
+            | Event::PutBack { host }
             | Event::Start { host } => Some(*host),
             Event::TransferDue { .. } | Event::Client | Event::Fault | Event::Weather { .. } => None,
         }
@@ -82,7 +87,7 @@ impl Event {
     pub(super) fn digest(&self) -> u64 {
         let kind = match self {
             Event::Tick { .. } => 1,
-            Event::Deliver { envelope, .. } => 100 + message(&envelope.message) + 1000 * envelope.term.0,
+            Event::Deliver { envelope, .. } => message(&envelope.message).wrapping_add(100 + 1000 * envelope.term.0),
             Event::Persisted { life, .. } => 2 + 10 * life,
             Event::Loaded { load, .. } => 3 + 10 * load.from.0,
             Event::Snapshot { state, .. } => 4 + 10 * state.applied.index.0,
@@ -93,8 +98,9 @@ impl Event {
             Event::Client => 9,
             Event::Fault => 10,
             Event::Weather { storm } => 11 + u64::from(*storm),
+            Event::PutBack { .. } => 13,
         };
-        kind * 64 + self.host().map_or(63, |host| host as u64)
+        kind.wrapping_mul(64).wrapping_add(self.host().map_or(63, |host| host as u64))
     }
 }
 
@@ -117,7 +123,7 @@ fn message(message: &Message) -> u64 {
         Message::NewDisk => (13, 0),
         Message::Removed => (14, 0),
     };
-    kind + 16 * detail
+    detail.wrapping_mul(16).wrapping_add(kind)
 }
 
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use super::agenda::Event;
 use super::disk::{State, Write};
 use super::world::World;
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Envelope, MemberRole, NodeId, Ready, Role};
+use chronos::raft::{Envelope, MemberRole, Message, NodeId, Outcast, Ready, Role};
 
 impl World {
     pub(super) fn send(&mut self, from: usize, envelope: Envelope) {
@@ -24,6 +24,7 @@ impl World {
         loop {
             let Some(node) = &mut self.hosts[host].node else { return };
             let mut ready = node.take_ready();
+            assert!(node.outcast() != Some(Outcast::Contradicted), "a leader has other entries than what is committed");
             if node.role() == Role::Leader {
                 let term = node.term();
                 self.note_leader(host, term);
@@ -45,6 +46,11 @@ impl World {
             self.hosts[host].disk.queue.push_back(write);
         }
         for envelope in std::mem::take(&mut ready.messages) {
+            if envelope.message == Message::TimeoutNow
+                && self.hosts[host].node.as_ref().is_some_and(|node| node.status().clock_off.is_some())
+            {
+                self.count("leaders that handed over for their clock");
+            }
             self.send(host, envelope);
         }
         if let Some(committed) = ready.committed {

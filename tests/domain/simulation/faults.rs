@@ -6,7 +6,7 @@ use super::host::Host;
 use super::network::Chance;
 use super::world::World;
 use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Change, MemberRole, Membership};
+use chronos::raft::{Change, MemberRole, Membership, Payload};
 
 /// A kind of fault, or of work on the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,13 +34,14 @@ pub(super) enum Fault {
     RemoveLeader,
     Witness,
     NewDisk,
+    NewDisks,
     DamagedLog,
     Trim,
     TrimOfLeader,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 26] = [
+    pub(super) const ALL: [Fault; 27] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -64,6 +65,7 @@ impl Fault {
         Fault::RemoveLeader,
         Fault::Witness,
         Fault::NewDisk,
+        Fault::NewDisks,
         Fault::DamagedLog,
         Fault::Trim,
         Fault::TrimOfLeader,
@@ -152,6 +154,7 @@ impl World {
             Fault::RemoveMember => return self.remove(false),
             Fault::RemoveLeader => return self.remove(true),
             Fault::NewDisk => return self.replace_disk(host),
+            Fault::NewDisks => return self.take_disks_out(),
             Fault::DamagedLog => return self.damage(host),
             Fault::Trim => return self.trim(host),
             Fault::TrimOfLeader => return self.leader().is_some_and(|leader| self.trim(leader)),
@@ -265,6 +268,7 @@ impl World {
         self.hosts[host].disk = Disk::format(None);
         self.hosts[host].has_new_disk = false;
         self.hosts[host].was_damaged = false;
+        self.hosts[host].shelf = None;
         self.schedule(self.now + 1000, Event::Start { host });
     }
 
@@ -294,27 +298,92 @@ impl World {
         let Some(leader) = self.leader_in_office() else { return false };
         let Some(node) = &self.hosts[leader].node else { return false };
         let membership = node.membership();
-        let this = &self.hosts[host];
         let settled = node.committed() >= node.last().index;
-        // A log that does not know the disk yet cannot tell the two apart: such a machine would take the empty one for the
-        // member that it has always been.
-        let knows =
-            |other: &Host| other.disk.newest_membership().get(&this.id).is_some_and(|member| member.disk.is_some());
-        let voters = membership.voters().filter_map(|id| self.index(id));
-        let is_known = voters.filter(|other| *other != host).all(|other| knows(&self.hosts[other]));
-        if !self.can_lose(membership, Some(host)) || membership.get(&this.id).is_none() || !is_known || !settled {
+        if !self.can_lose(membership, Some(host)) || membership.get(&self.hosts[host].id).is_none() || !settled {
             return false;
         }
-        // Two empty disks with the names of first members would found the group again: an operator clears the one, and
-        // adds it anew, before the next.
-        if host == leader || self.hosts.iter().any(|other| other.has_new_disk) {
+        if host == leader || !self.knows_of_a_group(&[host]) {
             return false;
         }
+        self.empty(host);
+        true
+    }
+
+    /// An empty disk in a machine that starts as it first did.
+    fn empty(&mut self, host: usize) {
         let bootstrap = self.bootstrap.clone();
         self.format(host);
         self.hosts[host].disk = Disk::format(Some(bootstrap));
         self.hosts[host].has_new_disk = true;
+    }
+
+    /// True where one of the first members keeps a disk that knows of a group. Were all of them empty, they would be a new
+    /// group by right: whatever was there, nobody of those that they know has it.
+    fn knows_of_a_group(&self, without: &[usize]) -> bool {
+        let first = self.first_membership();
+        let mut keepers = first.members.keys().filter_map(|id| self.index(id)).filter(|host| !without.contains(host));
+        keepers.any(|host| !self.hosts[host].has_new_disk && self.hosts[host].disk.last().index.0 > 1)
+    }
+
+    fn first_membership(&self) -> Membership {
+        match Payload::decode(&self.bootstrap.payload).unwrap() {
+            Payload::Membership(membership) => membership,
+            Payload::Noop | Payload::Command(_) => panic!("the first entry is a membership"),
+        }
+    }
+
+    /// Two or three machines start at once without their disks (a mount that is missing), with empty directories. What they
+    /// held comes back later: until then nothing may be decided without it that needs it.
+    fn take_disks_out(&mut self) -> bool {
+        let is_whole = |host: &usize| {
+            let this = &self.hosts[*host];
+            this.is_bound() && !this.is_quarantined() && this.shelf.is_none() && !this.has_new_disk
+        };
+        let mut hosts: Vec<usize> = (0..self.hosts.len()).filter(is_whole).collect();
+        let count = 2 + self.chance.below(2) as usize;
+        while hosts.len() > count {
+            let at = self.chance.below(hosts.len() as u64) as usize;
+            hosts.swap_remove(at);
+        }
+        if hosts.len() < 2 || !self.knows_of_a_group(&hosts) {
+            return false;
+        }
+        for &host in &hosts {
+            let this = &mut self.hosts[host];
+            let taken = (this.disk_id, std::mem::take(&mut this.disk));
+            self.empty(host);
+            self.hosts[host].shelf = Some(taken);
+        }
+        if !self.has_majority_of_disks() {
+            self.count("groups without a majority of disks");
+        }
+        let after = self.now + 100_000 + self.chance.below(3_000_000);
+        for host in hosts {
+            let apart = self.chance.below(500_000);
+            self.schedule(after + apart, Event::PutBack { host });
+        }
         true
+    }
+
+    /// By the longest log that there is.
+    fn has_majority_of_disks(&self) -> bool {
+        let end = |host: &&Host| (host.disk.last().term, host.disk.last().index);
+        let Some(longest) = self.hosts.iter().max_by_key(end) else { return false };
+        let group = longest.disk.newest_membership();
+        let whole =
+            group.voters().filter_map(|id| self.index(id)).filter(|host| !self.hosts[*host].is_stranger(&group));
+        whole.count() >= group.quorum()
+    }
+
+    /// The disk is there again, with all that was durable on it.
+    pub(super) fn put_back(&mut self, host: usize) {
+        let Some((id, disk)) = self.hosts[host].shelf.take() else { return };
+        let this = &mut self.hosts[host];
+        this.crash();
+        (this.disk_id, this.disk, this.has_new_disk) = (id, disk, false);
+        this.disk.queue.clear();
+        self.count("disks put back");
+        self.schedule(self.now + 1000, Event::Start { host });
     }
 
     /// Sectors go bad in the middle of a log: what is behind them is given up, and the member is in quarantine.

@@ -48,6 +48,8 @@ pub(super) struct Host {
     pub(super) reads: BTreeMap<u64, Read>,
     /// It has the name of a member, and a disk that is none's.
     pub(super) has_new_disk: bool,
+    /// The disk that was taken out of it.
+    pub(super) shelf: Option<(DiskId, Disk)>,
 }
 
 impl Host {
@@ -70,6 +72,7 @@ impl Host {
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             has_new_disk: false,
+            shelf: None,
         }
     }
 
@@ -146,6 +149,11 @@ impl Host {
 
     pub(super) fn is_quarantined(&self) -> bool {
         self.disk.hard_state.quarantined_until.is_some()
+    }
+
+    /// True where its own log names it with its disk.
+    pub(super) fn is_bound(&self) -> bool {
+        self.disk.newest_membership().get(&self.id).is_some_and(|member| member.disk == Some(self.disk_id))
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -202,6 +202,7 @@ impl World {
                     self.pump(host);
                 }
             }
+            Event::PutBack { host } => self.put_back(host),
             Event::Forwarded { host, ask, known } => self.propose(host, ask, known, "forwarded writes taken"),
             Event::TransferDue { term } => {
                 if self.transfer.take_if(|(of, _)| *of == term).is_some() {
@@ -329,6 +330,7 @@ impl World {
         self.mend_network();
         for host in 0..self.hosts.len() {
             self.hosts[host].stopped_until = 0;
+            self.put_back(host);
             self.schedule(self.now + 1000, Event::Start { host });
         }
         let until = self.now + RECOVERY;

@@ -167,6 +167,7 @@ impl Background {
         next.store(&*self.options.files, &self.directory)?;
         self.swap(edit)?;
         (self.current, self.runs) = (next, runs);
+        self.watch_runs(&self.runs);
         Ok(())
     }
 

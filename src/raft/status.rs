@@ -1,0 +1,101 @@
+//! What operators, and those who serve them, may know of a node.
+
+use crate::ids::{LogIndex, Term};
+use crate::raft::{Flow, Membership, Node, NodeId};
+use std::time::Duration;
+
+/// What a node is at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Takes what the leader sends.
+    #[default]
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Orders the log.
+    Leader,
+}
+
+/// A peer, as its leader knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its name.
+    pub id: NodeId,
+    /// Its log is the leader's up to here.
+    pub matched: LogIndex,
+    /// What it is sent.
+    pub flow: Flow,
+    /// How long ago it said anything.
+    pub silent: Duration,
+}
+
+/// What an operator may ask about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// This node's role.
+    pub role: Role,
+    /// Its term.
+    pub term: Term,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// Everything up to here is committed.
+    pub committed: LogIndex,
+    /// Everything up to here is in the state machine.
+    pub applied: LogIndex,
+    /// Beginning of the log: what is before it is only in the state.
+    pub first: LogIndex,
+    /// End of the log.
+    pub last: LogIndex,
+    /// Bytes proposed and not yet applied.
+    pub proposals_bytes: usize,
+    /// The group.
+    pub membership: Membership,
+    /// The others, where this node leads.
+    pub peers: Vec<Peer>,
+    /// Why the group does not count this node, where it does not.
+    pub outcast: Option<Outcast>,
+    /// The log was damaged, and is fetched again up to here.
+    pub quarantined_until: Option<LogIndex>,
+    /// Where this node leads with a wall clock that is too far from the others': milliseconds that theirs are ahead of it.
+    pub clock_off: Option<i64>,
+    /// Voters that are waited for before the group begins.
+    pub awaited: Vec<NodeId>,
+}
+
+/// Why a group does not count a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcast {
+    /// Its disk is another one than the one that its name had.
+    NewDisk,
+    /// It was removed.
+    Removed,
+    /// A leader has other entries than those that are committed here.
+    Contradicted,
+}
+
+impl Node {
+    /// Role, term and positions.
+    pub fn status(&self) -> Status {
+        Status {
+            role: self.role(),
+            term: self.hard_state.term,
+            leader: self.leader.clone(),
+            committed: self.committed,
+            applied: self.applied,
+            first: self.log.previous().index.next(),
+            last: self.log.last().index,
+            proposals_bytes: self.in_flight_bytes,
+            membership: self.membership().clone(),
+            peers: self.peers(),
+            outcast: self.outcast,
+            quarantined_until: self.hard_state.quarantined_until,
+            clock_off: self.clock_off(),
+            awaited: self.awaited(),
+        }
+    }
+
+    /// Why the group does not count this node, where it does not.
+    pub fn outcast(&self) -> Option<Outcast> {
+        self.outcast
+    }
+}
