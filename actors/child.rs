@@ -44,6 +44,39 @@ pub type Launch = Box<dyn Fn(&ArbiterHandle, Lifeline) -> Started>;
 /// The task of a life that has started.
 pub type Started = Pin<Box<dyn Future<Output = Result<JoinHandle<()>>>>>;
 
+/// Where an actor runs.
+pub enum Thread {
+    /// A thread of its own.
+    Own(Arbiter),
+    /// A thread that it shares with others, who are none of the supervisor's business.
+    Shared(ArbiterHandle),
+}
+
+impl Thread {
+    /// A thread of its own.
+    pub fn new() -> Result<Thread> {
+        Ok(Thread::Own(new_arbiter()?))
+    }
+
+    /// To run something there.
+    pub fn handle(&self) -> ArbiterHandle {
+        match self {
+            Thread::Own(arbiter) => arbiter.handle(),
+            Thread::Shared(handle) => handle.clone(),
+        }
+    }
+
+    /// Is left for another one. One of its own ends when, and if, what it hangs in returns.
+    pub fn leave(&self) {
+        match self {
+            Thread::Own(arbiter) => {
+                arbiter.stop();
+            }
+            Thread::Shared(_) => {}
+        }
+    }
+}
+
 /// One actor, whatever it is at the moment.
 pub struct Child {
     /// What logs call it.
@@ -52,10 +85,10 @@ pub struct Child {
     pub watch: Watch,
     /// Its present life.
     pub generation: Generation,
-    /// Its thread.
-    pub arbiter: Arbiter,
+    /// Where it runs.
+    pub thread: Thread,
     /// Threads it was given in place of hanging ones.
-    pub arbiters_made: u8,
+    pub threads_made: u8,
     /// Makes the actor on the arbiter and, once it stands, publishes its address.
     pub launch: Launch,
     /// Withdraws the address.
@@ -80,7 +113,7 @@ pub struct Beat {
 
 impl Child {
     /// A child that is not started yet. Its mailbox will hold `mailbox` messages.
-    pub fn new<A, F>(slot: Slot<A>, watch: Watch, factory: F, mailbox: usize, now: Monotonic) -> Result<Child>
+    pub fn new<A, F>(slot: Slot<A>, watch: Watch, factory: F, thread: Thread, mailbox: usize, now: Monotonic) -> Child
     where
         A: Actor<Context = Context<A>>,
         F: Fn(Lifeline) -> Result<A> + Send + Sync + 'static,
@@ -106,19 +139,19 @@ impl Child {
                 Ok(task)
             })
         };
-        Ok(Child {
+        Child {
             name,
             watch,
             generation: Generation::default(),
-            arbiter: new_arbiter()?,
-            arbiters_made: 0,
+            thread,
+            threads_made: 0,
             launch: Box::new(launch),
             withdraw: Box::new(move || withdrawn.set(None)),
             task: None,
             started: now,
             streak: Streak::default(),
             beat: None,
-        })
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The gRPC door: statements in, answers out.
 //!
-//! A thread of its own with a current-thread runtime; a multi-thread one gained nothing on two cores. A request becomes
-//! a question to an actor, and its deadline goes along.
+//! A thread that it shares with raft (node.rs), with a current-thread runtime; a multi-thread one gained nothing on two
+//! cores. A request becomes a question to an actor, and its deadline goes along.
 //!
 //! * A statement that fails in SQL answers `success = false`. What fails around it is a status: overload
 //!   `RESOURCE_EXHAUSTED`, no leader `UNAVAILABLE`, a deadline `DEADLINE_EXCEEDED`. In doubt is `UNKNOWN`, never
@@ -34,6 +34,7 @@ use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use crate::actors::snapshot;
 use crate::actors::transit::{Hold, Transit};
+use actix::ArbiterHandle;
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Result, SqlState};
 use futures_util::stream::{self, BoxStream, StreamExt};
@@ -122,33 +123,25 @@ impl GrpcDoor {
     /// Serves on a bound listener.
     pub fn open(
         listener: TcpListener,
+        thread: &ArbiterHandle,
         router: Router,
-        published: Arc<Published>,
-        peers: Arc<Peers>,
+        (published, peers): (Arc<Published>, Arc<Peers>),
         limits: Limits,
         guard: Arc<Guard>,
     ) -> Result<GrpcDoor> {
         let (stop, stopped) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel();
         listener.set_nonblocking(true).map_err(|error| Error::io("prepare the gRPC listener", &error))?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Error::io("start the gRPC runtime", &error))?;
-        let serve = move || {
-            let door = Door { router, limits, guard };
-            let outcome = runtime.block_on(serve(listener, door, (published, peers), stopped));
-            if let Err(error) = outcome {
+        let door = Door { router, limits, guard };
+        let served = thread.spawn(async move {
+            if let Err(error) = serve(listener, door, (published, peers), stopped).await {
                 warn!(%error, "the gRPC door failed");
             }
-            // Streams that clients hold open end here, not when they like.
-            runtime.shutdown_background();
             let _ = end.send(());
-        };
-        std::thread::Builder::new()
-            .name("grpc".to_string())
-            .spawn(serve)
-            .map_err(|error| Error::io("start the gRPC thread", &error))?;
+        });
+        if !served {
+            return Err(Error::internal("the thread of the gRPC door has ended"));
+        }
         Ok(GrpcDoor { stop, ended })
     }
 

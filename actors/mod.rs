@@ -226,7 +226,7 @@ async fn serve(
     // Handlers first: a signal during recovery must not kill the process in the middle of it.
     let mut signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Node { router, published, parts, peers, supervisor } = Node::start(&config, clock).await?;
+    let Node { router, published, parts, peers, supervisor, front } = Node::start(&config, clock).await?;
     let (grpc_address, http_address) = (bound(&grpc)?, bound(&http)?);
     actix::spawn(compare_members(config.database.begin.clone(), published.clone()));
     let news = supervisor.sender();
@@ -234,7 +234,7 @@ async fn serve(
     peers.set_guard(PeerGuard::new(guard.clone()));
     let http = HttpDoor::open(http, router.clone(), published.clone(), config.limits, guard.clone())?;
     let links = peers.clone();
-    let grpc = GrpcDoor::open(grpc, router.clone(), published, peers, config.limits, guard.clone())?;
+    let grpc = GrpcDoor::open(grpc, &front.handle(), router.clone(), (published, peers), config.limits, guard.clone())?;
     let directory = parts.directory()?;
     write_addresses(&directory, grpc_address, http_address)?;
     info!(node = config.id, grpc = %grpc_address, http = %http_address, "serving");

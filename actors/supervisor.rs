@@ -4,7 +4,7 @@
 //! same function as the boot, `recover`, on what is durable; nothing repairs itself.
 //!
 //! ```text
-//!   actor (own arbiter) ── drop: Lifeline ──> news ──> supervisor (main thread)
+//!   actor (its thread) ─── drop: Lifeline ──> news ──> supervisor (main thread)
 //!        ^                                                 | 1. the address is withdrawn: callers wait on their route
 //!        |                                                 | 2. what was started after it is ended, newest first
 //!        +───────────── factory(Lifeline) <────────────────+ 3. all are started again, oldest first
@@ -19,7 +19,7 @@
 //! * An actor whose thread does not run a heartbeat for [`Watch::hang_after`] hangs. Where it owns files the process
 //!   ends; else it gets a new thread, at most [`ARBITERS_MAX`] times, since the old one cannot be ended.
 
-use crate::actors::child::{Beat, Child, Watch, WhenHung, new_arbiter};
+use crate::actors::child::{Beat, Child, Thread, Watch, WhenHung};
 use crate::actors::lifeline::{ChildId, Ending, Generation, Lifeline, News};
 use crate::actors::policy::{Decision, Failures, Policy};
 use crate::actors::route::{MAILBOX_MESSAGES_MAX, Slot};
@@ -94,12 +94,21 @@ impl Supervisor {
         A: Actor<Context = Context<A>>,
         F: Fn(Lifeline) -> Result<A> + Send + Sync + 'static,
     {
+        self.add_on(Thread::new()?, slot, watch, factory);
+        Ok(())
+    }
+
+    /// The same on a given thread. Should that hang, the actor gets one of its own.
+    pub fn add_on<A, F>(&mut self, thread: Thread, slot: Slot<A>, watch: Watch, factory: F)
+    where
+        A: Actor<Context = Context<A>>,
+        F: Fn(Lifeline) -> Result<A> + Send + Sync + 'static,
+    {
         assert!(
             self.children.last().is_none_or(|last| last.watch.rank <= watch.rank),
             "children are added in the order of their ranks"
         );
-        self.children.push(Child::new(slot, watch, factory, self.mailbox, self.clock.monotonic())?);
-        Ok(())
+        self.children.push(Child::new(slot, watch, factory, thread, self.mailbox, self.clock.monotonic()));
     }
 
     /// Starts every child in order. What fails here is a fact about the machine or the settings, not a crash: it is
@@ -220,10 +229,10 @@ impl Supervisor {
         let lifeline = Lifeline::new(ChildId(index), child.generation, self.sender.clone());
         // Where the old life is still busy on this thread, the new one would wait for it.
         if !self.answers(index).await {
-            self.replace_arbiter(index)?;
+            self.replace_thread(index)?;
         }
         let child = &mut self.children[index];
-        let task = tokio::time::timeout(START_WAIT, (child.launch)(&child.arbiter.handle(), lifeline))
+        let task = tokio::time::timeout(START_WAIT, (child.launch)(&child.thread.handle(), lifeline))
             .await
             .unwrap_or_else(|_| Err(Error::internal(format!("did not recover within {START_WAIT:?}"))))
             .map_err(|error| error.context(child.name))?;
@@ -237,7 +246,7 @@ impl Supervisor {
     async fn answers(&self, index: usize) -> bool {
         let child = &self.children[index];
         let (sender, receiver) = oneshot::channel::<()>();
-        child.arbiter.spawn_fn(move || {
+        child.thread.handle().spawn_fn(move || {
             let _ = sender.send(());
         });
         match child.watch.when_hung {
@@ -247,15 +256,14 @@ impl Supervisor {
         }
     }
 
-    fn replace_arbiter(&mut self, index: usize) -> Result<()> {
+    fn replace_thread(&mut self, index: usize) -> Result<()> {
         let child = &mut self.children[index];
-        if child.arbiters_made >= ARBITERS_MAX {
+        if child.threads_made >= ARBITERS_MAX {
             return Err(Error::internal(format!("{} hangs again on a new thread", child.name)));
         }
-        child.arbiters_made += 1;
-        // The old one ends when, and if, what it hangs in returns.
-        child.arbiter.stop();
-        child.arbiter = new_arbiter()?;
+        child.threads_made += 1;
+        child.thread.leave();
+        child.thread = Thread::new()?;
         warn!(actor = child.name, "a hanging actor gets a new thread");
         Ok(())
     }
@@ -278,7 +286,7 @@ impl Supervisor {
                 Some(_) | None => {
                     let answered = Arc::new(AtomicBool::new(false));
                     let flag = answered.clone();
-                    child.arbiter.spawn_fn(move || flag.store(true, Ordering::Release));
+                    child.thread.handle().spawn_fn(move || flag.store(true, Ordering::Release));
                     child.beat = Some(Beat { sent: now, answered });
                 }
             }
@@ -292,7 +300,7 @@ impl Supervisor {
             }
             WhenHung::NewArbiter => {
                 error!(actor = child.name, ?silent, "an actor gives no sign of life");
-                self.replace_arbiter(index)?;
+                self.replace_thread(index)?;
                 self.restart(index).await
             }
         }
