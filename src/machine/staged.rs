@@ -74,6 +74,11 @@ impl Staged {
         self.ranges.push(delete);
     }
 
+    /// Makes room for so many more rows of a keyspace.
+    pub(super) fn reserve(&mut self, keyspace: KeyspaceId, rows: usize) {
+        self.keyspace(keyspace).reserve(rows);
+    }
+
     pub(super) fn put(&mut self, keyspace: KeyspaceId, key: Key, stamp: Stamp, encode: impl FnOnce(&mut Vec<u8>)) {
         let from = self.images.len();
         encode(&mut self.images);

@@ -139,15 +139,11 @@ impl<'a> Stager<'a> {
         }
         let columns = self.columns(rows)?;
         let keys = self.keys(&columns, rows.rows);
-        if self.place.pass != Pass::Write {
-            refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
-            self.follow(&keys)?;
-        }
+        let is_new = self.place.pass == Pass::Write || self.are_beyond(&keys)?;
+        self.reserve(rows.rows);
         let now_ms = self.writer.now_ms();
-        let row_id = self.table.has_row_id();
         for (row, key) in keys.into_iter().enumerate() {
-            // A hidden row id holds the stamp of its command: nothing can have it already.
-            if !row_id && self.place.pass != Pass::Write && self.visible(&key)?.is_some() {
+            if !is_new && self.visible(&key)?.is_some() {
                 return Err(self.duplicate(&key));
             }
             let created_ms = created_ms.map_or(now_ms, |created_ms| created_ms[row]);
@@ -157,16 +153,22 @@ impl<'a> Stager<'a> {
         Ok(())
     }
 
-    /// Slices of one insert ascend, so that none needs to know the keys of all the others.
-    fn follow(&mut self, keys: &[Key]) -> Result<()> {
-        let (least, greatest) = (keys.iter().min(), keys.iter().max());
-        if let (Some(least), Some(before)) = (least, &self.place.last)
-            && least <= before
-        {
+    /// Checks the keys of an insert against each other and against the slices before: those ascend, so that none needs to
+    /// know the keys of all the others. True where no row can have any of them, so none needs to be looked up.
+    fn are_beyond(&mut self, keys: &[Key]) -> Result<bool> {
+        let Some((least, greatest)) = bounds_of_distinct(keys).map_err(|key| self.duplicate(key))? else {
+            return Ok(true);
+        };
+        if self.place.last.as_ref().is_some_and(|before| least <= before) {
             return Err(self.duplicate(least));
         }
-        self.place.last = greatest.cloned();
-        Ok(())
+        self.place.last = Some(greatest.clone());
+        // A hidden row id holds the stamp of its command: nothing can have it already.
+        if self.table.has_row_id() {
+            return Ok(true);
+        }
+        // Time series grow at an end. A single key is looked up in the time that this takes.
+        Ok(keys.len() > 1 && self.reader(&self.heads, &[])?.knows_none(least, greatest))
     }
 
     fn replace(&mut self, rows: &RowSet, created_ms: &[u64]) -> Result<()> {
@@ -175,7 +177,8 @@ impl<'a> Stager<'a> {
         }
         let columns = self.columns(rows)?;
         let keys = self.keys(&columns, rows.rows);
-        refuse_duplicates(&keys).map_err(|key| self.duplicate(&key))?;
+        bounds_of_distinct(&keys).map_err(|key| self.duplicate(key))?;
+        self.reserve(rows.rows);
         for (row, key) in keys.into_iter().enumerate() {
             self.require_unchanged(&key)?;
             self.end_index_entries(&key, Some((&columns, row)))?;
@@ -268,6 +271,17 @@ impl<'a> Stager<'a> {
         }
     }
 
+    /// Makes room for the rows of a write and their index entries.
+    fn reserve(&mut self, rows: usize) {
+        if self.place.pass == Pass::Check {
+            return;
+        }
+        for (keyspace, _) in &self.indexes {
+            self.staged.reserve(*keyspace, rows);
+        }
+        self.staged.reserve(self.table.keyspace, rows);
+    }
+
     /// Writes row `row` of `columns` and its index entries.
     fn put(&mut self, key: Key, stamp: Stamp, columns: &[Arc<Column>], row: usize) {
         if self.place.pass == Pass::Check {
@@ -327,15 +341,16 @@ fn index_entry(table: &Layout, index: &Layout, columns: &[Arc<Column>], row: usi
     index.columns.iter().map(|column| columns[slot(column.id)].value(row)).collect()
 }
 
-/// The first key that occurs twice. Rows that come in key order, as most inserts do, cost one comparison each.
-fn refuse_duplicates(keys: &[Key]) -> std::result::Result<(), Key> {
+/// The least and the greatest key; an error is the first key that occurs twice. Rows that come in key order, as most
+/// inserts do, cost one comparison each.
+fn bounds_of_distinct(keys: &[Key]) -> std::result::Result<Option<(&Key, &Key)>, &Key> {
     if keys.is_sorted_by(|a, b| a < b) {
-        return Ok(());
+        return Ok(keys.first().zip(keys.last()));
     }
     let mut sorted: Vec<&Key> = keys.iter().collect();
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
-        Some(pair) => Err(pair[0].clone()),
-        None => Ok(()),
+        Some(pair) => Err(pair[0]),
+        None => Ok(sorted.first().copied().zip(sorted.last().copied())),
     }
 }

@@ -109,8 +109,19 @@ impl Manifest {
     /// The block that may hold `key`.
     pub fn find(&self, keyspace: KeyspaceId, key: &[u8]) -> Option<&Arc<BlockEntry>> {
         let blocks = self.blocks(keyspace);
+        // Rows often come in key order: the end is asked first.
+        if blocks.last().is_none_or(|block| *block.last < *key) {
+            return None;
+        }
         let at = blocks.partition_point(|block| *block.last < *key);
         blocks.get(at).filter(|block| *block.first <= *key)
+    }
+
+    /// True where no block holds a key from `first` to `last`.
+    pub fn holds_none(&self, keyspace: KeyspaceId, first: &[u8], last: &[u8]) -> bool {
+        let blocks = self.blocks(keyspace);
+        let at = blocks.partition_point(|block| *block.last < *first);
+        blocks.get(at).is_none_or(|block| *block.first > *last)
     }
 
     /// The blocks that may hold keys of `range`, in key order.

@@ -153,6 +153,14 @@ impl Memtable {
         record.map(|record| found(record::stamp(&inner.arena, record.stamp), record.image))
     }
 
+    /// True where no key from `first` to `last` is named, in whichever version.
+    pub fn names_none(&self, keyspace: KeyspaceId, first: &[u8], last: &[u8]) -> bool {
+        let inner = self.read();
+        let Some(tree) = inner.keyspaces.get(&keyspace) else { return true };
+        let (mut place, exact) = tree.find(&inner.arena, first);
+        !exact && tree.get(&mut place).is_none_or(|next| record::key(&inner.arena, next) > last)
+    }
+
     /// The newest range delete, not above `at`, that hides `key` in older levels.
     pub fn range_delete_of(&self, keyspace: KeyspaceId, key: &[u8], at: LogIndex) -> Option<RangeDelete> {
         if self.range_deletes.load(Ordering::Acquire) == 0 {

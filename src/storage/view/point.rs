@@ -74,6 +74,14 @@ impl PointReader {
     pub fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         head_of(&self.view, self.keyspace, key, Some(&self.layout))
     }
+
+    /// True where no level knows a key from `first` to `last`. Costs a search a level, and reads no block: it says false
+    /// of keys that lie between those of one.
+    pub fn knows_none(&self, first: &[u8], last: &[u8]) -> bool {
+        let levels = &self.view.levels;
+        levels.memtables.iter().all(|memtable| memtable.names_none(self.keyspace, first, last))
+            && levels.blocks.iter().all(|level| level.manifest.holds_none(self.keyspace, first, last))
+    }
 }
 
 /// Slots of columns, each once, and for each column its place among them.

@@ -52,6 +52,8 @@ pub(super) struct Disk {
     pub(super) snapshot: State,
     /// Entries after the snapshot.
     pub(super) entries: VecDeque<Entry>,
+    /// It was there from the first entry on, which names no disks.
+    pub(super) is_founder: bool,
     /// Asked for and not durable.
     pub(super) queue: VecDeque<Write>,
 }
@@ -66,6 +68,7 @@ impl Disk {
                 disk.hard_state.membership = membership.encode();
             }
             disk.entries.push_back(entry);
+            disk.is_founder = true;
         } else {
             // Who joins decides nothing before it has what the group has.
             disk.hard_state.quarantined_until = Some(LogIndex(1));

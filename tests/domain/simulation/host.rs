@@ -135,10 +135,16 @@ impl Host {
         }
     }
 
-    /// True where the group has it for a witness, as far as its own log says.
+    /// What the group has it for, as far as its own log says. Who joins reads of what its name was with an earlier disk.
+    fn role(&self) -> Option<MemberRole> {
+        let member = self.node.as_ref()?.membership().get(&self.id)?;
+        let is_this = member.disk.map_or(self.disk.is_founder, |disk| disk == self.disk_id);
+        is_this.then_some(member.role)
+    }
+
+    /// True where the group has it for a witness.
     pub(super) fn is_witness(&self) -> bool {
-        let role = self.node.as_ref().and_then(|node| node.membership().get(&self.id)).map(|member| member.role);
-        role.is_some_and(MemberRole::is_witness)
+        self.role().is_some_and(MemberRole::is_witness)
     }
 
     /// True where the group knows this machine by another disk: it does not count, until it is removed and added again.
@@ -187,14 +193,12 @@ impl Host {
 
     fn apply_entry(&mut self, entry: &Entry, checks: &mut Checks) {
         assert!(entry.hlc > self.state.hlc, "the stamp of entry {} does not rise", entry.index);
-        // Who joins reads of what its name was with an earlier disk.
         let is_settled = !self.is_quarantined();
         if is_settled && self.is_witness() {
             self.state.strip();
-        } else if self.state.is_bare {
-            let is_member = self.node.as_ref().is_some_and(|node| node.membership().get(&self.id).is_some());
-            assert!(!is_settled || !is_member, "{} applies entry {} to the state of a witness", self.id, entry.index);
-        } else {
+        } else if self.state.is_bare && is_settled && self.role().is_some() {
+            self.replay(entry, checks);
+        } else if !self.state.is_bare {
             self.state.hash = xxh3_64_with_seed(&entry.payload, self.state.hash ^ entry.term.0);
         }
         self.state.hlc = entry.hlc;
@@ -205,5 +209,16 @@ impl Host {
         if !self.state.is_bare {
             checks.applies(self.state.applied, self.state.hash);
         }
+    }
+
+    /// An empty disk whose name was a witness's in the first entry took itself for one, until its log said what it is. A
+    /// witness keeps its log, so all that it passed over is there.
+    fn replay(&mut self, entry: &Entry, checks: &mut Checks) {
+        let is_whole = self.disk.is_founder && self.disk.snapshot.applied.index == LogIndex(0);
+        assert!(is_whole, "{} applies entry {} to the state of a witness", self.id, entry.index);
+        self.state = State::default();
+        let before: Vec<Entry> = self.disk.entries.iter().take_while(|old| old.index < entry.index).cloned().collect();
+        before.iter().for_each(|old| self.apply_entry(old, checks));
+        self.state.hash = xxh3_64_with_seed(&entry.payload, self.state.hash ^ entry.term.0);
     }
 }
