@@ -46,6 +46,9 @@ const CHUNKS_AHEAD: usize = 4;
 /// at this pace.
 const BYTES_PER_SECOND: u64 = 128 << 20;
 
+/// Time behind that pace that is made up for.
+const MADE_UP_MAX: Duration = Duration::from_millis(50);
+
 /// How long making the backup may take: a seal of some 64 MiB of log, and copying what came meanwhile.
 const BACKUP_WAIT: Duration = Duration::from_mins(2);
 
@@ -143,8 +146,8 @@ fn paced(
         let mut due = Instant::now();
         while let Some(data) = packed.recv().await {
             tokio::time::sleep_until(due).await;
-            // What a slow client has not taken is not made up for.
-            due = due.max(Instant::now()) + time_of(data.len());
+            // What a slow client has not taken is made up for only as far as it may have synced a file meanwhile.
+            due = due.max(Instant::now() - MADE_UP_MAX) + time_of(data.len());
             match tokio::time::timeout(stall_max, out.send(wire::SnapshotChunk { data })).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,

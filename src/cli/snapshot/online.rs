@@ -16,7 +16,7 @@ use std::path::Path;
 
 /// Bytes that lie in the page cache alone at most. The file is often on the node's own disk, where a log's fdatasync waits
 /// behind all that the kernel writes at once.
-const UNSYNCED_MAX: usize = 1 << 20;
+const UNSYNCED_MAX: usize = 4 << 20;
 
 /// Streams the snapshot of the first node that answers into a file, syncs it and checks it.
 pub fn download(target: &Target, checksums: Checksums, partial: &Path) -> Result<Content, Stop> {
