@@ -168,6 +168,7 @@ fn flow_name(peer: &Peer) -> &'static str {
         Flow::Probe => "probe",
         Flow::Replicate => "replicate",
         Flow::Snapshot => "snapshot",
+        Flow::Full => "full",
     }
 }
 
@@ -184,9 +185,6 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
             let role = MemberRole::parse(&member.role).ok_or_else(|| {
                 wrong(format!("a member's role is voter, witness or observer, got {:?}", member.role))
             })?;
-            if role.is_witness() {
-                return Err(Error::unsupported("witnesses are"));
-            }
             Ok(Change::Add { id: NodeId(id.to_string()), address: address.to_string(), role })
         }
         Some(Wanted::Remove(id)) => Ok(Change::Remove { id: NodeId(id) }),

@@ -265,6 +265,9 @@ async fn room_of_batch(member: &Member, statements: &[Statement], terms: &Terms)
 /// see. A stale read needs no more than what is there.
 async fn ready(member: &Member, terms: &Terms, may_write: bool) -> Result<()> {
     let Freshness { consistency, max_staleness } = terms.freshness;
+    if !may_write {
+        member.check_rows()?;
+    }
     if consistency == Consistency::Stale && !may_write {
         return match max_staleness {
             Some(age) => member.check_age(age, terms.deadline).await,

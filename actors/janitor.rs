@@ -246,6 +246,9 @@ impl Handler<Ask<ContentHash>> for Janitor {
     /// A scan of everything, on the one thread that nobody waits for; it ends when nobody waits for its answer either.
     fn handle(&mut self, ask: Ask<ContentHash>, _: &mut Self::Context) {
         let (ContentHash, reply) = ask.open();
+        if self.lent.handle.is_witness() {
+            return reply.send(Err(Error::unavailable("a witness has no rows to hash")));
+        }
         let view = self.lent.handle.lasting_view();
         let content = if let Some(known) = self.content.filter(|content| content.index == view.version) {
             Ok(known)

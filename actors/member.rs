@@ -16,7 +16,7 @@
 use crate::actors::analytics::Slots;
 use crate::actors::messages::{Consistency, Freshness, Propose, ReadIndex, Staleness, Terms};
 use crate::actors::peers::Peers;
-use crate::actors::published::Published;
+use crate::actors::published::{Published, RaftReport};
 use crate::actors::raft::Raft;
 use crate::actors::route::{Deadline, Effect, Route, late};
 use crate::actors::storage::{Lent, Parts};
@@ -161,6 +161,11 @@ impl Member {
         }
     }
 
+    /// Refuses to read where this node has no rows.
+    pub fn check_rows(&self) -> Result<()> {
+        refuse_without_rows(&self.seed.published.raft(), &self.lent)
+    }
+
     /// Waits until this node's view holds everything that is committed now, by the leader's word.
     pub async fn catch_up(&self, lease: bool, until: Deadline) -> Result<()> {
         let mut lease = lease;
@@ -215,9 +220,19 @@ impl Member {
     }
 }
 
+/// Whatever its log has it for, or whatever it has applied: where either is a witness's, rows are missing.
+fn refuse_without_rows(raft: &RaftReport, lent: &Lent) -> Result<()> {
+    match raft.witness_refusal() {
+        Some(refusal) => Err(refusal),
+        None if lent.handle.is_witness() => Err(Error::unavailable("this node was a witness, and has no rows")),
+        None => Ok(()),
+    }
+}
+
 impl Group for Member {
     fn view(&self) -> Result<View> {
         let raft = self.seed.published.raft();
+        refuse_without_rows(&raft, &self.lent)?;
         self.has_guessed.store(true, Ordering::Release);
         match self.consistency {
             Consistency::Stale => Ok(self.lent.handle.view()),

@@ -235,6 +235,11 @@ pub const RESIDENT: &str = "process.resident_bytes";
 /// What a process takes beside `storage.memory_bytes_max`: code, stacks, sled's tables, and what the allocator keeps.
 pub const RESIDENT_BESIDE_BYTES: u64 = 40_000_000;
 
+/// What is wrong with a witness whose log has reached its limit, and what ends it.
+const LOG_FULL: &str = "the log of this witness has reached raft.witness_log_bytes_max: it counts towards no commit until the \
+                        members with rows have caught up (chronos admin members shows how far they are); where one does \
+                        not come back, raise the limit and remove it";
+
 /// Renders and judges; owns nothing that lasts.
 pub struct MetricsActor {
     seed: Arc<Seed>,
@@ -276,6 +281,8 @@ impl MetricsActor {
             Some("the disk is full".to_string())
         } else if let Some(outcast) = raft.outcast() {
             Some(outcast)
+        } else if raft.status.log_is_full {
+            Some(LOG_FULL.to_string())
         } else if let Some(alarm) = published.comparison().alarm() {
             Some(alarm)
         } else {
@@ -318,6 +325,7 @@ impl MetricsActor {
             "storage.cache_bytes_max" => Some(storage.cache_bytes),
             "storage.seal_wal_bytes" => Some(storage.log.bytes),
             "storage.disk_reserve" => Some(storage.disk_free_bytes),
+            "raft.witness_log_bytes_max" if published.raft().status.is_witness => Some(storage.log.bytes),
             "raft.proposals_bytes_max" => Some(published.raft().status.proposals_bytes as u64),
             "limits.query_memory_bytes" => Some(pool.used() as u64),
             "limits.in_flight_bytes_max" => Some(router.routes().transit.used() as u64),

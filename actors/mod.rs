@@ -131,8 +131,12 @@ pub struct DaemonConfig {
     pub election_timeout: Duration,
     /// How often a leader says that it is there.
     pub heartbeat: Duration,
+    /// How far a leader's wall clock may be from those of the others.
+    pub clock_drift_max: Duration,
     /// Bytes of the newest entries that are kept in memory for peers.
     pub raft_memory_bytes_max: usize,
+    /// Bytes of log at which this node, where it is a witness, takes no more.
+    pub witness_log_bytes_max: u64,
     /// Limits of storage and of statements.
     pub database: embedded::Options,
     /// When to restart actors.
@@ -175,7 +179,9 @@ impl DaemonConfig {
             proposals_bytes_max: defaults.raft.proposals_bytes_max.0 as usize,
             election_timeout: defaults.raft.election_timeout.0,
             heartbeat: defaults.raft.heartbeat.0,
+            clock_drift_max: defaults.raft.clock_drift_max.0,
             raft_memory_bytes_max: defaults.raft.memory_bytes_max.0 as usize,
+            witness_log_bytes_max: defaults.raft.witness_log_bytes_max.0,
             policy: Policy::default(),
             ceilings: defaults.ceilings(),
             access: Settings::of(&defaults),

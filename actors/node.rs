@@ -196,6 +196,7 @@ fn assemble(
                 election_timeout: config.election_timeout,
                 heartbeat: config.heartbeat,
                 memory_bytes_max: config.raft_memory_bytes_max,
+                clock_drift_max: config.clock_drift_max,
                 naming: database.naming,
                 address: reached_at(config),
                 // Its disk is known once storage has opened it.
@@ -210,7 +211,9 @@ fn assemble(
                 Begin::Together(membership) => Some(membership.clone()),
                 Begin::Alone | Begin::Joining(_) => None,
             },
+            cluster_name: database.cluster_name.clone().unwrap_or_default(),
             has_compared: AtomicBool::new(false),
+            witness_log_bytes_max: config.witness_log_bytes_max,
         }),
         janitor: Arc::new(janitor::Seed {
             interval: config.ttl_cleanup_interval,

@@ -25,6 +25,7 @@ mod frames;
 mod install;
 pub mod service;
 pub mod transfer;
+mod witness;
 
 use crate::actors::auth::PeerGuard;
 use chronos::error::{Error, Result};
@@ -59,6 +60,8 @@ pub struct Identity {
     pub disk: DiskId,
     /// Where it says that it is reached; empty where it does not know.
     pub address: String,
+    /// What it calls the group; empty where that has no name.
+    pub cluster_name: String,
 }
 
 /// The other nodes, as this one reaches them.

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use chronos::clock::Monotonic;
 use chronos::error::{Error, Result};
 use chronos::ids::LogIndex;
-use chronos::raft::{MemberRole, NodeId, Outcast, Role, Status};
+use chronos::raft::{HardState, MemberRole, NodeId, Outcast, Role, Status};
 use chronos::storage::scrub::ScrubReport;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +36,9 @@ impl RaftReport {
         if let Some(outcast) = self.outcast() {
             return Some(outcast);
         }
+        if let Some(refusal) = self.witness_refusal() {
+            return Some(refusal.message().to_owned());
+        }
         match &status.leader {
             Some(_) if status.role == Role::Leader => {
                 Some(format!("this node leads, and does not know yet what is committed (term {})", status.term))
@@ -45,6 +48,18 @@ impl RaftReport {
             }
             Some(_) | None => Some(format!("no leader (term {})", status.term)),
         }
+    }
+
+    /// Why nothing can be read here, where this node has no rows: who has them, and where.
+    pub fn witness_refusal(&self) -> Option<Error> {
+        if !self.status.is_witness {
+            return None;
+        }
+        let members = self.status.membership.members.iter();
+        let full = members.filter(|(_, member)| member.role == MemberRole::Voter);
+        let full: Vec<String> = full.map(|(id, member)| format!("{id} ({})", member.address)).collect();
+        let full = full.join(" or ");
+        Some(Error::unavailable(format!("this node is a witness, which votes and has no rows: ask {full}")))
     }
 
     /// What the node of this name does in its group, as `/health` says it: those who do not vote and store everything are
@@ -63,7 +78,15 @@ impl RaftReport {
     pub fn outcast(&self) -> Option<String> {
         match (self.status.outcast, self.status.quarantined_until) {
             (Some(Outcast::NewDisk), _) => Some("this node has a new disk: remove and re-add it".to_string()),
-            (Some(Outcast::Removed), _) => Some("this node was removed from its group".to_string()),
+            (_, Some(HardState::DISMISSED)) => Some(
+                "this node was removed from its group, or left out when that was recovered, and what it holds counts no \
+                 more: empty its directory and add it again"
+                    .to_string(),
+            ),
+            (Some(Outcast::Removed), _) => Some(
+                "this node was removed from its group: added again, in whatever role, it needs a new disk (--clean)"
+                    .to_string(),
+            ),
             (Some(Outcast::Contradicted), _) => Some(
                 "the leader has other entries than those that are committed here: some disk is an older copy of itself"
                     .to_string(),

@@ -20,6 +20,8 @@
 //!
 //! Restart: the node is recovered from what storage knows to be in the log.
 
+mod duty;
+
 use crate::actors::lifeline::Lifeline;
 use crate::actors::messages::{ChangeGroup, Propose, ReadIndex, Staleness, TransferLead};
 use crate::actors::metrics::Metrics;
@@ -30,10 +32,11 @@ use crate::actors::route::{Ask, Reply};
 use crate::actors::storage::{Parts, Ticket};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use chronos::clock::{Clock, Monotonic, random_u64};
-use chronos::error::{Error, Result};
+use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
 use chronos::raft::{Config, Entry, Envelope, Load, Member, Membership, Node, NodeId, Now, Position, ReadAnswer, Role};
 use chronos::storage::engine::{Event, Keep, Waiting};
+use duty::Duty;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,8 +78,12 @@ pub struct Seed {
     pub clock: Arc<dyn Clock>,
     /// The members that the operator has named, where that is more than this node.
     pub configured: Option<Membership>,
+    /// What the operator calls the group; empty where it has no name.
+    pub cluster_name: String,
     /// That they are not the group's was said already.
     pub has_compared: AtomicBool,
+    /// Bytes of log at which this node, as a witness, takes no more.
+    pub witness_log_bytes_max: u64,
 }
 
 impl Seed {
@@ -149,6 +156,7 @@ pub struct Raft {
     proposals: usize,
     /// Since when the group waits for members before it can begin.
     begins: Option<Monotonic>,
+    duty: Duty,
     seed: Arc<Seed>,
     _lifeline: Lifeline,
 }
@@ -166,7 +174,8 @@ impl Raft {
         // Chance begins anew in every life: reads are numbered from there.
         let config = Config { disk: log.disk, seed: random_u64()?, ..seed.config.clone() };
         let (id, address) = (config.id.clone(), config.address.clone());
-        seed.peers.set_identity(Identity { cluster: log.cluster, id, disk: log.disk, address });
+        let cluster_name = seed.cluster_name.clone();
+        seed.peers.set_identity(Identity { cluster: log.cluster, id, disk: log.disk, address, cluster_name });
         let node = Node::recover(config, log.recovered)?;
         seed.compare(node.membership());
         let inbound = seed.peers.open_inbound();
@@ -189,6 +198,7 @@ impl Raft {
             changes: Vec::new(),
             proposals: 0,
             begins: None,
+            duty: Duty::default(),
             seed,
             _lifeline: lifeline,
         })
@@ -262,6 +272,7 @@ impl Raft {
         self.answer_changes();
         self.seed.published.set_lease(self.node.lease_until());
         self.tell_awaited();
+        self.watch_log();
         self.until_kept = self.until_kept.saturating_sub(1);
         if self.until_kept == 0 {
             self.keep_log();
@@ -276,6 +287,7 @@ impl Raft {
         if wanted != self.kept && self.seed.parts.keep_log(self.ticket, wanted.clone()).is_ok() {
             self.kept = wanted;
         }
+        self.release_log();
     }
 
     /// Begins to send a snapshot.
@@ -329,10 +341,7 @@ impl Raft {
             // actor goes next.
             let _ = self.seed.parts.append(self.ticket, ready, waiting);
         }
-        if let Some(position) = committed {
-            let _ = self.seed.parts.commit(self.ticket, position);
-            self.answer_changes();
-        }
+        self.commit(committed);
         for envelope in messages {
             self.send(envelope);
         }
@@ -572,7 +581,15 @@ impl Handler<Ask<TransferLead>> for Raft {
     fn handle(&mut self, ask: Ask<TransferLead>, _: &mut Self::Context) {
         let (TransferLead { to }, reply) = ask.open();
         let now = self.now();
-        reply.send(self.node.transfer(to.as_ref(), now));
+        let heir =
+            to.as_ref().filter(|to| self.node.membership().get(to).is_some_and(|member| member.role.is_witness()));
+        reply.send(if let Some(witness) = heir {
+            let text =
+                format!("{witness} is a witness: it has no rows to answer with, and leads only where nobody else can");
+            Err(Error::invalid(SqlState::CONFIG_ERROR, text))
+        } else {
+            self.node.transfer(to.as_ref(), now)
+        });
     }
 }
 

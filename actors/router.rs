@@ -294,6 +294,9 @@ impl Router {
 
     /// A copy of the whole database, on its own disk.
     pub async fn backup(&self, permit: OwnedSemaphorePermit, deadline: Deadline) -> Result<BackupDirectory> {
+        if let Some(refusal) = self.routes.published.raft().witness_refusal() {
+            return Err(refusal);
+        }
         self.routes.storage.ask(Backup { permit }, deadline).await
     }
 

@@ -62,6 +62,8 @@ pub struct Options {
     pub naming: Naming,
     /// To which group a database that is made here belongs.
     pub begin: Begin,
+    /// The name of that group, where it has one.
+    pub cluster_name: Option<String>,
     /// Limits of storage.
     pub engine: engine::Limits,
     /// Limits of statements.
@@ -92,6 +94,7 @@ impl Default for Options {
             create: Create::Allowed,
             naming: Naming::Kept,
             begin: Begin::Alone,
+            cluster_name: None,
             engine: engine::Limits::default(),
             statements: Limits::default(),
             query_bytes_max: 20 << 20,
@@ -118,12 +121,13 @@ pub fn open_directory(path: &Path, options: &Options, engine: &engine::Options) 
         return Ok(directory);
     }
     let id = path.file_name().and_then(|name| name.to_str()).unwrap_or(&options.default_id).to_owned();
+    let name = options.cluster_name.as_deref();
     let (cluster, membership) = match &options.begin {
         Begin::Alone => {
             let membership = Membership::single(&NodeId(id.clone()));
-            (cluster_id(&membership), Some(membership))
+            (cluster_id(&membership, name), Some(membership))
         }
-        Begin::Together(membership) => (cluster_id(membership), Some(membership.clone())),
+        Begin::Together(membership) => (cluster_id(membership, name), Some(membership.clone())),
         Begin::Joining(cluster) => (*cluster, None),
     };
     let identity = Identity::draw(cluster, &id)?;
@@ -131,10 +135,14 @@ pub fn open_directory(path: &Path, options: &Options, engine: &engine::Options) 
     Directory::format(files, &path, identity, |path| engine::format(path, engine, membership.as_ref(), salt))
 }
 
-/// The group's identity: the hash of its sorted bootstrap members.
-fn cluster_id(membership: &Membership) -> ClusterId {
+/// The group's identity: the hash of its sorted bootstrap members, and of its name where it has one.
+fn cluster_id(membership: &Membership, name: Option<&str>) -> ClusterId {
     let line = |(id, member): (&NodeId, &Member)| format!("{id}={} {:?}\n", member.address, member.role);
-    let text: String = membership.members.iter().map(line).collect();
+    let mut text: String = membership.members.iter().map(line).collect();
+    if let Some(name) = name {
+        // No member's line begins with a space.
+        text.extend([" ", name, "\n"]);
+    }
     ClusterId(xxhash_rust::xxh3::xxh3_128(text.as_bytes()))
 }
 
@@ -255,5 +263,20 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
             Poll::Ready(value) => return value,
             Poll::Pending => std::thread::park(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_groups_of_the_same_members_apart_and_none_changes_nothing() {
+        let member = |id: &str| (NodeId(id.into()), Member { address: format!("{id}:1"), ..Member::default() });
+        let group = Membership::of([member("a"), member("b")]);
+        let without = ClusterId(xxhash_rust::xxh3::xxh3_128(b"a=a:1 Voter\nb=b:1 Voter\n"));
+        assert_eq!(cluster_id(&group, None), without, "directories of groups without a name keep their id");
+        let ids = [None, Some("x"), Some("y")].map(|name| cluster_id(&group, name));
+        assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2]);
     }
 }

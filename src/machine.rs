@@ -19,6 +19,7 @@
 //! * a row that has expired at the command's stamp is absent for every check
 
 mod apply;
+pub mod bare;
 mod command;
 mod definition;
 mod request;

@@ -66,6 +66,7 @@ fn raft(report: &StatusReport) -> Json {
         "role": role_name(raft.role), "term": raft.term.0, "committed": raft.committed.0, "applied": raft.applied.0,
         "first": raft.first.0, "last": raft.last.0, "proposals_bytes": raft.proposals_bytes, "voters": voters,
         "leader": raft.leader.as_ref().map(|leader| &leader.0), "serves": report.raft.serves,
+        "witness": raft.is_witness, "held": raft.held.0, "log_full": raft.log_is_full,
     })
 }
 

@@ -75,6 +75,11 @@ fn raft(text: &mut Text, metrics: &Metrics, report: &RaftReport, commits: &Distr
     text.one(gauge, "chronos_raft_last_index", "Highest log index", status.last.0);
     let help = "Bytes proposed and not yet applied";
     text.one(gauge, "chronos_raft_proposals_pending_bytes", help, status.proposals_bytes);
+    text.one(gauge, "chronos_raft_witness", "1 where this node is a witness: no rows", u8::from(status.is_witness));
+    let help = "1 while a witness takes no entries, for its log has reached its limit";
+    text.one(gauge, "chronos_raft_witness_log_full", help, u8::from(status.log_is_full));
+    let help = "Highest log index that every member with rows is known to have";
+    text.one(gauge, "chronos_raft_held_index", help, status.held.0);
     peers(text, report);
     let help = "Elections that this node stood in";
     text.one(Kind::Counter, "chronos_raft_elections_total", help, metrics.elections());

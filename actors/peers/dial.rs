@@ -1,16 +1,16 @@
 //! The side of a link that dials, and keeps dialling.
 
 use super::frames::{Arriving, outgoing};
-use super::service::{check, hello};
+use super::service::{check, differently_named, hello};
 use super::{Identity, Linked, Peers};
 use crate::actors::auth::PeerGuard;
 use crate::actors::proto::wire::IdentifyRequest;
 use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
 use crate::actors::published::Published;
 use chronos::clock::random_u64;
-use chronos::error::{Error, Result};
-use chronos::ids::ClusterId;
-use chronos::raft::{Membership, NodeId};
+use chronos::error::{Error, Result, SqlState};
+use chronos::ids::{ClusterId, DiskId, Term};
+use chronos::raft::{Envelope, Membership, Message, NodeId};
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -125,6 +125,7 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
     let mut pause = PAUSE_MIN;
     let mut said = None;
     loop {
+        inquire(&id, &address, &own, &peers).await;
         turn(&id, &own, &peers, &published).await;
         match link(&id, &address, &own, &peers, &published).await {
             Ok(()) => {
@@ -143,6 +144,28 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
         let drawn = random_u64().unwrap_or(0) % (pause.as_micros() as u64).max(1);
         tokio::time::sleep(pause / 2 + Duration::from_micros(drawn / 2)).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Asks the other node whether this one still belongs to the group. Two that were left out when an operator recovered it
+/// would elect one of them, each being the other's majority: so they ask before they have waited long enough to stand,
+/// whoever dials whom. Nobody there, or nothing new, is no answer.
+async fn inquire(id: &NodeId, address: &str, own: &Identity, peers: &Peers) {
+    let asked = async {
+        let channel = patient(peers.endpoint(address).ok()?).connect().await.ok()?;
+        let mut request = Request::new(IdentifyRequest { disk_id: own.disk.0.to_be_bytes().to_vec() });
+        peers.sign(&mut request).ok()?;
+        Some(PeerServiceClient::new(channel).identify(request).await.ok()?.into_inner())
+    };
+    let Ok(Some(answer)) = tokio::time::timeout(CONNECT_WAIT, asked).await else { return };
+    let disk = <[u8; 16]>::try_from(answer.disk_id.as_slice()).map(u128::from_be_bytes);
+    let is_same_group = answer.cluster_id == own.cluster.0.to_be_bytes() && answer.node_id == id.0;
+    if let Ok(disk) = disk
+        && answer.dismissed
+        && is_same_group
+    {
+        let (from, to, disk) = (id.clone(), own.id.clone(), DiskId(disk));
+        peers.deliver(Envelope { from, disk, to, term: Term(0), message: Message::Dismissed { disk: own.disk } }).await;
     }
 }
 
@@ -221,22 +244,34 @@ async fn link(
 }
 
 /// Asks nodes, one after the other, to which group they belong.
-pub async fn identify(addresses: &[String], guard: &PeerGuard) -> Result<ClusterId> {
+///
+/// # Errors
+///
+/// Of one that goes by another name than `name`, where one was given, and where nobody answers.
+pub async fn identify(addresses: &[String], name: Option<&str>, guard: &PeerGuard) -> Result<ClusterId> {
     let mut last = Error::unavailable("--peers names nobody to join");
     for address in addresses {
         let asked = async {
             let refused = |error: &dyn std::error::Error| Error::unavailable(format!("{address}: {}", root(error)));
             let channel = patient(guard.endpoint(address)?).connect().await.map_err(|error| refused(&error))?;
-            let mut request = Request::new(IdentifyRequest {});
+            let mut request = Request::new(IdentifyRequest::default());
             guard.sign(&mut request)?;
             let answer = PeerServiceClient::new(channel).identify(request).await;
             let answer = answer.map_err(|status| Error::unavailable(format!("{address}: {}", status.message())))?;
-            let id = <[u8; 16]>::try_from(answer.into_inner().cluster_id.as_slice());
+            let answer = answer.into_inner();
+            if let Some(name) = name.filter(|name| *name != answer.cluster_name) {
+                return Err(Error::invalid(
+                    SqlState::CONFIG_ERROR,
+                    differently_named(address, &answer.cluster_name, name),
+                ));
+            }
+            let id = <[u8; 16]>::try_from(answer.cluster_id.as_slice());
             id.map(|id| ClusterId(u128::from_be_bytes(id)))
                 .map_err(|_| Error::internal(format!("{address} answers with no cluster id")))
         };
         match asked.await {
             Ok(cluster) => return Ok(cluster),
+            Err(error) if error.sqlstate() == SqlState::CONFIG_ERROR => return Err(error),
             Err(error) => last = error,
         }
     }

@@ -228,7 +228,7 @@ mod tests {
                 Frame::Hello(_) => panic!("a hello"),
             };
             assert_eq!(part().await, None);
-            let heartbeat = Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None };
+            let heartbeat = Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None, held: LogIndex(0) };
             assert!(peers.send(envelope(heartbeat.clone())));
             assert_eq!(part().await.unwrap().message, heartbeat);
             let mut whole = None;

@@ -9,6 +9,9 @@
 //! * One at a time. The newest offer counts: whoever brought the one before has lost its stream, or its lead.
 //! * A leader of an older term is refused, and what is not ahead of this node is answered with where it stands. Storage
 //!   asks both once more, under the lock that raft appends under.
+//! * The sender's disk must be the one that its name has, by this node's log and by the snapshot itself: a copy of an old disk,
+//!   or one that was removed, must not put its state in the place of what is committed here. A leader that was removed and
+//!   added again behind the end of this node's log shows so in the snapshot, which names its old disk as removed.
 //! * Each piece has a checksum, each file a hash; what is there when the stream breaks is where the next one goes on.
 
 use super::service::check_hello;
@@ -23,6 +26,7 @@ use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
+use chronos::raft::{Membership, Status};
 use chronos::storage::files::SystemFiles;
 use chronos::storage::snapshot::{Have, MANIFEST_BYTES_MAX, Manifest, Staged, Staging};
 use std::path::Path;
@@ -89,6 +93,7 @@ impl Installs {
         let turn = self.offers.fetch_add(1, Ordering::AcqRel) + 1;
         self.offered.notify_waiters();
         let manifest = manifest(&mut pieces, &offer).await?;
+        check_sender(&from, &present.status, &manifest.group()?)?;
         let position = manifest.position;
         if position.index <= present.status.committed {
             return Ok(present.status.committed);
@@ -178,6 +183,25 @@ impl Installs {
     }
 }
 
+/// Refuses a sender that is not the member whose name it has, by what is known `here` and by the group of the snapshot.
+fn check_sender(from: &Identity, here: &Status, there: &Membership) -> Result<()> {
+    let refused = |text: String| Err(Error::invalid(SqlState::NOT_IN_STATE, text));
+    let bound =
+        |group: &Membership| group.get(&from.id).and_then(|member| member.disk).filter(|disk| *disk != from.disk);
+    if here.dismissed.contains(&from.disk) {
+        return refused(format!("a snapshot by {}, on a disk that was removed from the group", from.id));
+    }
+    if bound(there).is_some() {
+        return refused(format!("a snapshot by {0}, of a group in which {0} has another disk", from.id));
+    }
+    match bound(&here.membership) {
+        Some(disk) if !there.removed.contains(&disk) => {
+            refused(format!("a snapshot by {}, whose disk is not the one that it has in the group", from.id))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Writes pieces as they come, until all are there, or no more come.
 fn write(
     snapshots: &Path,
@@ -235,4 +259,50 @@ fn check_piece(data: &[u8], crc: u32) -> Result<()> {
 
 fn wrong(text: &str) -> Error {
     Error::invalid(SqlState::PROTOCOL_VIOLATION, text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos::ids::{ClusterId, DiskId};
+    use chronos::raft::{Member, NodeId};
+
+    fn group(disk: Option<u128>, removed: &[u128]) -> Membership {
+        let member = Member { disk: disk.map(DiskId), ..Member::default() };
+        let mut group = Membership::of([(NodeId("a".into()), member), (NodeId("b".into()), Member::default())]);
+        group.removed = removed.iter().copied().map(DiskId).collect();
+        group
+    }
+
+    #[test]
+    fn a_snapshot_comes_from_the_disk_that_its_senders_name_has() {
+        let from = Identity {
+            cluster: ClusterId(1),
+            id: NodeId("a".into()),
+            disk: DiskId(7),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        let check = |here: Membership, dismissed: &[u128], there: Membership| {
+            let dismissed = dismissed.iter().copied().map(DiskId).collect();
+            let here = Status { membership: here, dismissed, ..Status::default() };
+            check_sender(&from, &here, &there).map_err(|error| error.message().to_owned())
+        };
+        check(Membership::default(), &[], group(Some(7), &[])).unwrap();
+        check(group(Some(7), &[]), &[], group(Some(7), &[])).unwrap();
+        // Added behind the position of the snapshot, or not written down yet.
+        check(group(Some(7), &[]), &[], Membership::default()).unwrap();
+        check(group(None, &[]), &[], group(None, &[])).unwrap();
+        // Removed and added again behind the end of this log.
+        check(group(Some(6), &[]), &[], group(Some(7), &[6])).unwrap();
+        for (here, dismissed, there, says) in [
+            (group(Some(6), &[]), vec![], group(Some(7), &[]), "whose disk is not the one that it has"),
+            (group(Some(6), &[]), vec![], Membership::default(), "whose disk is not the one that it has"),
+            (Membership::default(), vec![], group(Some(6), &[]), "of a group in which a has another disk"),
+            (group(Some(8), &[7]), vec![7], group(Some(7), &[8]), "on a disk that was removed"),
+        ] {
+            let refused = check(here, &dismissed, there).unwrap_err();
+            assert!(refused.contains(says), "{says}: {refused}");
+        }
+    }
 }

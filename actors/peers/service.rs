@@ -49,7 +49,14 @@ pub(super) fn hello_to(identity: &Identity, to: &NodeId, published: &Published) 
         to: to.0.clone(),
         members: described(&published.raft().status.membership),
         address: identity.address.clone(),
+        cluster_name: identity.cluster_name.clone(),
     }
+}
+
+/// That another node belongs to a group of another name.
+pub(super) fn differently_named(other: &str, theirs: &str, own: &str) -> String {
+    let named = |name: &str| if name.is_empty() { "has no name".to_owned() } else { format!("is called {name:?}") };
+    format!("the group of {other} {}, and that of this node {}", named(theirs), named(own))
 }
 
 /// Who is at the other end, or why it is not to be talked to.
@@ -73,6 +80,10 @@ pub(super) fn check_hello(hello: Option<PeerHello>, own: &Identity, published: &
     let (Ok(cluster), Ok(disk)) = (number(&hello.cluster_id), number(&hello.disk_id)) else {
         return Err(refused("a hello's ids have sixteen bytes".to_owned()));
     };
+    if ClusterId(cluster) != own.cluster && hello.cluster_name != own.cluster_name {
+        let text = differently_named(&hello.node_id, &hello.cluster_name, &own.cluster_name);
+        return Err(refused(text).hint("start both with one cluster.name, the one that is wrong with --clean"));
+    }
     if ClusterId(cluster) != own.cluster {
         let text = format!(
             "{} and {} were not started as one group: [{}] there, [{}] here",
@@ -87,17 +98,22 @@ pub(super) fn check_hello(hello: Option<PeerHello>, own: &Identity, published: &
         return Err(refused(format!("{} looks for {} here, and this is {}", hello.node_id, hello.to, own.id)));
     }
     let (cluster, id, disk) = (ClusterId(cluster), NodeId(hello.node_id), DiskId(disk));
-    Ok(Identity { cluster, id, disk, address: hello.address })
+    Ok(Identity { cluster, id, disk, address: hello.address, cluster_name: hello.cluster_name })
 }
 
 #[tonic::async_trait]
 impl PeerService for PeerDoor {
-    async fn identify(&self, _: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
+    async fn identify(&self, request: Request<IdentifyRequest>) -> Result<Response<IdentifyResponse>, Status> {
         let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
+        let asker = <[u8; 16]>::try_from(request.into_inner().disk_id.as_slice()).map(u128::from_be_bytes);
+        let status = &self.published.raft().status;
         Ok(Response::new(IdentifyResponse {
             cluster_id: own.cluster.0.to_be_bytes().to_vec(),
             node_id: own.id.0,
-            members: described(&self.published.raft().status.membership),
+            members: described(&status.membership),
+            disk_id: own.disk.0.to_be_bytes().to_vec(),
+            cluster_name: own.cluster_name,
+            dismissed: asker.is_ok_and(|disk| status.dismissed.contains(&DiskId(disk))),
         }))
     }
 

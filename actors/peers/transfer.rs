@@ -14,11 +14,13 @@
 //!   It yields: it gives way to everything else on the processor, and waits while entries wait for their link.
 //! * The snapshot is what is sealed, where that is new enough: it must know the receiver as a member. Only else is sealed
 //!   for it, so one seal serves all who need it.
+//! * A witness is sent no rows (`witness`).
 //! * While a transfer lives its files stay, and the log from its position on.
 //! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second.
 
 use super::dial::patient;
 use super::service::hello_to;
+use super::witness::{self, Place};
 use super::{Identity, PART_BYTES, Peers};
 use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
 use crate::actors::proto::wire::{SnapshotData, SnapshotOffer, SnapshotPiece, SnapshotProgress, snapshot_piece::Piece};
@@ -239,7 +241,7 @@ fn run(order: &Order, index: &AtomicU64, mut ended: Ended, told: &mpsc::Unbounde
 
 /// Sends a snapshot; gives up to where the receiver has everything.
 async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Result<LogIndex> {
-    let snapshot = take(order).await?;
+    let (_place, snapshot) = take(order).await?;
     let own = order.peers.identity().ok_or_else(|| Error::unavailable("the node is starting"))?;
     index.store(snapshot.manifest.position.index.0, Ordering::Release);
     let failed = |what: &dyn std::fmt::Display| Error::unavailable(format!("{}: {what}", order.member.address));
@@ -274,10 +276,13 @@ async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Resul
     }
 }
 
-/// A snapshot that is new enough for its receiver.
-async fn take(order: &Order) -> Result<Snapshot> {
+/// A snapshot that is new enough for its receiver, and holds what is for it.
+async fn take(order: &Order) -> Result<(Option<Place>, Snapshot)> {
     let stopped = || Error::unavailable("storage is restarting");
     let lent = order.parts.lent()?;
+    if lent.handle.is_witness() {
+        return Err(Error::unavailable("this node is a witness: it has no rows to send"));
+    }
     for freshness in [Freshness::Sealed, Freshness::Now] {
         if freshness == Freshness::Now {
             lent.reach(order.last, Deadline::after(REACH_WAIT)).await?;
@@ -286,7 +291,11 @@ async fn take(order: &Order) -> Result<Snapshot> {
         if let Some(snapshot) = taken
             && knows(&snapshot, order)?
         {
-            return Ok(snapshot);
+            if order.member.role.is_witness() {
+                let (place, bare) = witness::stripped(&snapshot, order).await?;
+                return Ok((Some(place), bare));
+            }
+            return Ok((None, snapshot));
         }
     }
     Err(Error::unavailable("the group has changed again"))

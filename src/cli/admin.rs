@@ -1,8 +1,8 @@
-//! `chronos admin`: what operators do to a running group.
+//! `chronos admin`: what operators do to a running group, and to one that cannot run any more (`recover`).
 
 use super::client::Leader;
 use super::remote::{self, Target};
-use super::{Environment, Stdout, Stop};
+use super::{Environment, Stdout, Stop, recover};
 use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
 use crate::actors::proto::wire::change_members_request::Change;
 use crate::actors::proto::wire::{
@@ -21,9 +21,11 @@ const EXAMPLES: &str = "\
 Examples:
   chronos admin members                                    # who belongs to the group, who leads, how far each is
   chronos admin add-node node4=10.0.0.4:8000               # then, there: chronos node --id node4 --join --peers ...
+  chronos admin add-node node3=10.0.0.9:8000 --role witness  # the small third beside two that have the data
   chronos admin remove-node node2
   chronos admin transfer --to node3                        # before node1 is restarted
-  chronos admin status --json | jq .raft";
+  chronos admin status --json | jq .raft
+  chronos admin recover --data-dir data --id node1         # on a stopped node, where most of the group is lost";
 
 /// What `admin` takes.
 #[derive(Debug, clap::Args)]
@@ -46,7 +48,7 @@ enum What {
     AddNode {
         /// Its name and where the others reach it: ID=HOST:PORT
         member: String,
-        /// voter, or observer for one that never votes
+        /// voter, observer for one that never votes, or witness for one that votes and keeps the log without any rows
         #[arg(long, default_value = "voter")]
         role: String,
     },
@@ -67,11 +69,16 @@ enum What {
     Status,
     /// The text of its metrics
     Metrics,
+    /// Go on with the copy of one stopped node alone, where more disks are lost than the group survives
+    Recover(recover::Arguments),
 }
 
 /// Does it.
-pub fn run(arguments: &Arguments, environment: &Environment) -> Result<(), Stop> {
-    let target = arguments.leader.target(environment)?;
+pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
+    if let What::Recover(what) = &arguments.what {
+        return recover::run(what, arguments.json, environment);
+    }
+    let target = arguments.leader.target(&environment)?;
     remote::runtime()?.block_on(ask(&target, arguments))
 }
 
@@ -111,6 +118,7 @@ async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
             print(&if arguments.json { text } else { format!("{status:#}") })
         }
         What::Metrics => print(report(&mut client, target, true).await?.trim_end()),
+        What::Recover(_) => Err(Stop::Usage("recover works on a directory".to_owned())),
     }
 }
 

@@ -20,6 +20,9 @@ Examples:
   chronos client -e '\\d sensors'                              # its columns; \\help lists what else there is
   echo 'SELECT 1;' | chronos client
 
+Where --leader names several nodes, each write has a name by which the group knows it: when the leader dies under one, the
+next node is asked for its outcome, and nothing happens twice.
+
 With -e, -f or a pipe the output is plain, and the first error ends the run with exit code 1.
 CHRONOS_AUTH_TOKEN is sent as a bearer token; CHRONOS_TLS_CERT, _KEY and _CA_CERT encrypt, CHRONOS_TLS_DOMAIN is
 the name that the node's certificate must carry [default: localhost]. The history is kept in DATA_DIR/client.";

@@ -31,6 +31,7 @@ pub fn options(config: &Config) -> Options {
         engine: engine_limits(config),
         statements: statement_limits(config),
         query_bytes_max: config.query_memory().0 as usize,
+        cluster_name: config.cluster.name.as_ref().map(|name| name.as_str().to_owned()),
         ..Options::default()
     }
 }

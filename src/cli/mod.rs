@@ -16,6 +16,7 @@ mod import;
 mod logging;
 mod node;
 mod output;
+mod recover;
 mod remote;
 mod repl;
 mod report;
@@ -142,7 +143,7 @@ pub fn main() -> ExitCode {
         Command::SingleNode(arguments) => single_node::run(&arguments, environment),
         Command::Import(arguments) => import::run(&arguments, environment),
         Command::Export(arguments) => export::run(&arguments, environment),
-        Command::Admin(arguments) => admin::run(&arguments, &environment),
+        Command::Admin(arguments) => admin::run(&arguments, environment),
         Command::Snapshot(arguments) => snapshot::run(&arguments, environment),
         Command::Config(arguments) => config::run(&arguments, environment),
         Command::Bench(arguments) => bench::run(&arguments, &environment),

@@ -4,7 +4,7 @@ use super::logging::{self, Levels};
 use super::{Environment, Stop, embedded};
 use crate::actors::auth as access;
 use crate::actors::{self, DaemonConfig, TakeAccess};
-use chronos::config::{Address, Config, Flag, Loaded, Origin, Role, Sources, load};
+use chronos::config::{Address, Config, Flag, GroupName, Loaded, Origin, Role, Sources, load};
 use chronos::embedded::{Begin, Options};
 use chronos::error::{Error, SqlState};
 use chronos::ids::ClusterId;
@@ -226,7 +226,8 @@ fn identify(addresses: &[String], path: &Path, config: &Config) -> Result<Cluste
         .build()
         .map_err(|error| Stop::Message(format!("cannot start: {error}")))?;
     let guard = access::PeerGuard::new(access::Guard::open(&access::Settings::of(config))?);
-    runtime.block_on(actors::peers::dial::identify(addresses, &guard)).map_err(Stop::Failed)
+    let name = config.cluster.name.as_ref().map(GroupName::as_str);
+    runtime.block_on(actors::peers::dial::identify(addresses, name, &guard)).map_err(Stop::Failed)
 }
 
 /// What the daemon must know.
@@ -244,7 +245,9 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.proposals_bytes_max = config.raft.proposals_bytes_max.0 as usize;
     daemon.election_timeout = config.raft.election_timeout.0;
     daemon.heartbeat = config.raft.heartbeat.0;
+    daemon.clock_drift_max = config.raft.clock_drift_max.0;
     daemon.raft_memory_bytes_max = config.raft.memory_bytes_max.0 as usize;
+    daemon.witness_log_bytes_max = config.raft.witness_log_bytes_max.0;
     daemon.scrub_interval = config.storage.scrub_interval.0;
     daemon.compare_interval = config.raft.compare_interval.0;
     daemon.advertise = config.node.advertise.as_ref().map(ToString::to_string);

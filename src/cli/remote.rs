@@ -8,27 +8,28 @@
 //!
 //! * A statement goes to another node only where it surely did not run: the connection was never made, the node said
 //!   `UNAVAILABLE`, or it only reads and no row has been shown.
-//! * A write whose connection broke is *in doubt*, and the error says so; it is never sent a second time by itself.
+//! * A write whose connection broke is *in doubt*, and the error says so; without a name it is never sent a second time.
+//! * Where there are several nodes, each write has a name (`name`), and is sent to the next node under the same one until
+//!   its outcome is known: the group executes it once, however often it comes.
 
 mod answer;
 mod judge;
+mod link;
+mod name;
 mod setting;
 
 pub use answer::{data_type, failed};
 pub use judge::{broke, did_nothing, from_status, reason};
 
 use super::session::{Session, Sink};
-use crate::actors::proto::wire::SqlRequest;
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
 use crate::actors::tls::{Files, explain, wants_tls};
-use answer::Answer;
 use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
-use judge::{Attempt, judge};
+use link::{Link, Named};
+use name::Names;
 use setting::Settings;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -38,9 +39,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A connection silent for this long while a statement runs is asked whether it still lives.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// What an answer in HTTP/1 begins with.
-const HTTP: &[u8; 7] = b"HTTP/1.";
 
 /// Largest answer taken in one message. The server's own bound on an answer is at most as much.
 const MESSAGE_BYTES_MAX: usize = 256 << 20;
@@ -164,6 +162,8 @@ pub struct Remote {
     is_answered: bool,
     /// What is said with each statement.
     settings: Settings,
+    /// The names of writes.
+    names: Names,
 }
 
 impl Remote {
@@ -171,6 +171,7 @@ impl Remote {
     pub fn open(target: Target, interruptible: bool) -> Result<Remote> {
         let runtime = runtime()?;
         let (at, client) = runtime.block_on(target.connect(0))?;
+        let names = Names::new(target.addresses.len() > 1);
         Ok(Remote {
             runtime,
             target,
@@ -179,6 +180,7 @@ impl Remote {
             interruptible,
             is_answered: false,
             settings: Settings::default(),
+            names,
         })
     }
 
@@ -190,84 +192,23 @@ impl Remote {
 
 impl Session for Remote {
     fn run(&mut self, statement: &str, sink: &mut dyn Sink) -> Result<u64> {
-        let Remote { runtime, target, connected, at, interruptible, is_answered, settings } = self;
-        if let Some(taken) = settings.take(statement) {
+        if let Some(taken) = self.settings.take(statement) {
             return taken.map(|()| 0);
         }
-        let mut attempts = 0;
-        runtime.block_on(async {
-            loop {
-                let mut client = if let Some(client) = connected {
-                    client.clone()
-                } else {
-                    let (found, client) = target.connect(*at).await?;
-                    *at = found;
-                    connected.insert(client).clone()
-                };
-                let attempt = attempt((target, settings), &mut client, statement, sink);
-                let outcome = tokio::select! {
-                    outcome = attempt => outcome,
-                    () = interrupted(*interruptible) => Err(Attempt::Final(interruption(statement))),
-                };
-                attempts += 1;
-                if outcome.as_ref().is_err_and(Attempt::was_not_answered) && target.wants_tls(*at).await {
-                    *connected = None;
-                    let message = format!("{} speaks TLS, and was spoken to in the clear", target.addresses[*at]);
-                    let hint = "set CHRONOS_TLS_CERT, CHRONOS_TLS_KEY and CHRONOS_TLS_CA_CERT";
-                    return Err(Error::unavailable(message).hint(hint));
-                }
-                if is_broken(&outcome) && !*is_answered && speaks_http(&target.addresses[*at]).await {
-                    return Err(wrong_port(&target.addresses[*at]));
-                }
-                *is_answered = true;
-                match outcome {
-                    Ok(affected) => return Ok(affected),
-                    Err(Attempt::Elsewhere(error)) => {
-                        *connected = None;
-                        *at = (*at + 1) % target.addresses.len();
-                        // The first attempt may only have found a connection that had died while idle.
-                        if attempts > target.addresses.len() {
-                            return Err(error);
-                        }
-                    }
-                    Err(Attempt::Final(error)) => {
-                        if matches!(error.kind(), Kind::InDoubt | Kind::Unavailable) {
-                            *connected = None;
-                        }
-                        return Err(error);
-                    }
-                }
+        let Remote { runtime, target, connected, at, interruptible, is_answered, settings, names } = self;
+        let link = Link { target, connected, at, is_answered };
+        let statement = Named { text: statement, name: names.next(statement)? };
+        let outcome = runtime.block_on(async {
+            tokio::select! {
+                outcome = link.run((settings, names), statement.clone(), sink) => outcome,
+                () = interrupted(*interruptible) => Err(interruption(statement.text)),
             }
-        })
-    }
-}
-
-/// True where the connection failed, rather than the node answering.
-fn is_broken(outcome: &Result<u64, Attempt>) -> bool {
-    match outcome {
-        Ok(_) => false,
-        Err(Attempt::Elsewhere(error) | Attempt::Final(error)) => {
-            matches!(error.kind(), Kind::InDoubt | Kind::Unavailable)
+        });
+        if outcome.as_ref().is_err_and(|error| matches!(error.kind(), Kind::InDoubt | Kind::Unavailable)) {
+            *connected = None;
         }
+        outcome
     }
-}
-
-/// True where something answers there in HTTP/1, which a gRPC port does not speak.
-async fn speaks_http(address: &Address) -> bool {
-    let probe = async {
-        let mut stream = TcpStream::connect(address.to_string()).await?;
-        stream.write_all(b"GET /health HTTP/1.1\r\nhost: chronos\r\nconnection: close\r\n\r\n").await?;
-        let mut head = [0; HTTP.len()];
-        stream.read_exact(&mut head).await?;
-        Ok::<bool, std::io::Error>(head == *HTTP)
-    };
-    matches!(tokio::time::timeout(CONNECT_TIMEOUT, probe).await, Ok(Ok(true)))
-}
-
-/// Nothing that is sent to such a port is ever carried out.
-fn wrong_port(address: &Address) -> Error {
-    Error::invalid(SqlState::CONFIG_ERROR, format!("{address} looks like an HTTP port, and --leader takes a gRPC port"))
-        .hint("unless configured otherwise, a node's gRPC port is 1000 below its HTTP port")
 }
 
 /// A runtime on this thread; the client has nothing to do in parallel.
@@ -311,33 +252,6 @@ fn skip_comments(statement: &str) -> &str {
             return rest;
         };
         rest = after.unwrap_or("").trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    }
-}
-
-async fn attempt(
-    (target, settings): (&Target, &Settings),
-    client: &mut SqlServiceClient<Channel>,
-    statement: &str,
-    sink: &mut dyn Sink,
-) -> Result<u64, Attempt> {
-    let mut request = target.request(SqlRequest { sql: statement.to_owned() }).map_err(Attempt::Final)?;
-    settings.sign(&mut request);
-    let mut answer = Answer::default();
-    if !reads(statement) {
-        let response = client.execute_sql(request).await.map_err(|status| judge(&status, false))?;
-        return answer.take(response.into_inner(), sink).map_err(Attempt::Final);
-    }
-    let mut stream = client.query_sql(request).await.map_err(|status| judge(&status, true))?.into_inner();
-    let mut affected = 0;
-    loop {
-        match stream.message().await {
-            Ok(Some(part)) => affected += answer.take(part, sink).map_err(Attempt::Final)?,
-            Ok(None) => return Ok(affected),
-            Err(status) if answer.columns.is_none() => return Err(judge(&status, true)),
-            Err(status) => {
-                return Err(Attempt::Final(from_status(&status).context(format!("after {} rows", answer.rows))));
-            }
-        }
     }
 }
 

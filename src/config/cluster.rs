@@ -4,6 +4,7 @@
 //! * A list that is not empty contains this node: with `--peers` it is added, in a file it must be written.
 
 use super::name::{Address, NodeId};
+use super::setting::Cluster;
 use std::fmt;
 
 /// What a member does in the group.
@@ -58,13 +59,6 @@ impl fmt::Display for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.id, self.address)
     }
-}
-
-/// The group as configured; empty for a node on its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cluster {
-    /// The members, in the order they were written.
-    pub members: Vec<Member>,
 }
 
 impl Cluster {

@@ -58,7 +58,6 @@ pub struct Loaded {
     /// The values.
     pub config: Config,
     origins: BTreeMap<(&'static str, &'static str), Origin>,
-    members_origin: Origin,
 }
 
 impl Loaded {
@@ -74,9 +73,6 @@ impl Loaded {
         let mut refuse = |origin: &Origin, what: String| {
             problems.push(Problem { origin: origin.clone(), message: format!("{what} not supported by this version") });
         };
-        for member in self.config.cluster.members.iter().filter(|member| member.role == Role::Witness) {
-            refuse(&self.members_origin, format!("{member} as a witness: nodes that keep no data are"));
-        }
         let default = Config::default();
         for (section, name, what) in UNSUPPORTED {
             // What the commented default file says anyway asks for nothing.
@@ -107,7 +103,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     if !loader.problems.is_empty() {
         return Err(Problems(loader.problems));
     }
-    Ok(Loaded { config: loader.config, origins: loader.origins, members_origin: loader.members_origin })
+    Ok(Loaded { config: loader.config, origins: loader.origins })
 }
 
 fn find(section: &str, name: &str) -> Option<&'static Known> {
@@ -170,6 +166,11 @@ impl Loader {
             && !self.config.cluster.members.iter().any(|member| member.id == node.id)
         {
             let message = format!("[[cluster.members]] does not name this node, \"{}\"", node.id);
+            self.problem(self.members_origin.clone(), message);
+        } else if !self.config.cluster.members.is_empty()
+            && !self.config.cluster.members.iter().any(|member| member.role == Role::Voter)
+        {
+            let message = "[[cluster.members]] has no voter: somebody must have the data".to_owned();
             self.problem(self.members_origin.clone(), message);
         }
     }

@@ -29,12 +29,12 @@ mod unit;
 mod tests;
 
 pub use ceilings::Ceiling;
-pub use cluster::{Cluster, Member, Role};
+pub use cluster::{Member, Role};
 pub use load::{Flag, Loaded, Origin, Problem, Problems, SEED_VARIABLES, Sources, load};
-pub use name::{Address, NodeId, Secret};
+pub use name::{Address, GroupName, NodeId, Secret};
 pub use quantity::{Bytes, Span};
 pub use setting::{
-    Auth, Config, Http, Known, Limits, Log, Node, Raft, SECTIONS, SETTINGS, Section, Storage, Sync, Tls, Ttl,
+    Auth, Cluster, Config, Http, Known, Limits, Log, Node, Raft, SECTIONS, SETTINGS, Section, Storage, Sync, Tls, Ttl,
 };
 pub use suggest::{hint as did_you_mean, nearest};
 pub use text::default_file;
@@ -45,6 +45,10 @@ pub const HTTP_PORT_OFFSET: u16 = 1000;
 
 /// Heartbeats in an election timeout at least, so that losing two of them in a row elects nobody.
 const HEARTBEATS_MIN: u32 = 5;
+
+/// Segments that a witness's log may have at least: one is being written, one waits to be let go of, and between those two
+/// there must be something.
+const WITNESS_SEGMENTS_MIN: u64 = 4;
 
 /// Share of the memory budget that queries get where `limits.query_memory_bytes` is unset, in percent.
 const QUERY_MEMORY_PERCENT: u64 = 30;
@@ -111,11 +115,25 @@ impl Config {
                 self.storage.segment_bytes, self.storage.seal_wal_bytes
             ));
         }
+        if self.raft.witness_log_bytes_max.0 < self.storage.segment_bytes.0.saturating_mul(WITNESS_SEGMENTS_MIN) {
+            wrong.push(format!(
+                "raft.witness_log_bytes_max ({}) is less than {WITNESS_SEGMENTS_MIN} times storage.segment_bytes ({}): the \
+                 log is let go of a segment at a time",
+                self.raft.witness_log_bytes_max, self.storage.segment_bytes
+            ));
+        }
         let (timeout, heartbeat) = (self.raft.election_timeout, self.raft.heartbeat);
         if heartbeat.0 * HEARTBEATS_MIN > timeout.0 {
             wrong.push(format!(
                 "raft.heartbeat ({heartbeat}) is more than a fifth of raft.election_timeout ({timeout}): a few that are \
                  late would be taken for a leader that is gone"
+            ));
+        }
+        if self.raft.clock_drift_max <= timeout {
+            wrong.push(format!(
+                "raft.clock_drift_max ({}) is not more than raft.election_timeout ({timeout}): an answer that is that late \
+                 would be taken for a clock that is that wrong",
+                self.raft.clock_drift_max
             ));
         }
         if self.in_flight().0 < self.in_flight_min() {

@@ -110,6 +110,34 @@ impl Setting for NodeId {
     }
 }
 
+/// The name of a group: what a node's may be, for it stands in the same lines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GroupName(String);
+
+impl GroupName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Setting for GroupName {
+    fn read(raw: &Raw) -> Result<GroupName, String> {
+        let text = String::read(raw)?;
+        let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if text.is_empty() || !is_plain || text.len() > NODE_ID_CHARS_MAX {
+            return Err(format!(
+                "{text:?} is not the name of a group: letters, digits, '.', '_' and '-', at most {NODE_ID_CHARS_MAX}"
+            ));
+        }
+        Ok(GroupName(text))
+    }
+
+    fn toml(&self) -> Option<String> {
+        Some(quoted(&self.0))
+    }
+}
+
 /// Longest secret: far more than is ever guessed, far less than the headers of a request may have.
 const SECRET_BYTES_MAX: usize = 1024;
 

@@ -6,8 +6,8 @@
 //! * Every default lies within its own bounds and is written in the notation a person would use.
 //! * The doc comment of a setting is also its comment in `config/chronos.toml`.
 
-use super::cluster::Cluster;
-use super::name::{Address, NodeId, Secret};
+use super::cluster::Member;
+use super::name::{Address, GroupName, NodeId, Secret};
 use super::quantity::{Bytes, Span};
 use super::unit::{Raw, Setting};
 use std::path::PathBuf;
@@ -57,6 +57,7 @@ macro_rules! settings {
                 $(#[doc = $doc:literal])+
                 $name:ident: $type:ty = $default:literal $(in $low:literal ..= $high:literal)? $(like $example:literal)?;
             )+
+            $( beside $other:ident: $other_type:ty = $other_doc:literal; )?
         }
     )+) => {
         $(
@@ -64,6 +65,7 @@ macro_rules! settings {
             #[derive(Clone, Debug, PartialEq)]
             pub struct $Section {
                 $( $(#[doc = $doc])+ pub $name: $type, )+
+                $( #[doc = $other_doc] pub $other: $other_type, )?
             }
         )+
 
@@ -71,8 +73,6 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         pub struct Config {
             $( $(#[doc = $section_doc])+ pub $section: $Section, )+
-            /// The members of the Raft group.
-            pub cluster: Cluster,
         }
 
         /// The sections, in the order of the default file.
@@ -94,8 +94,10 @@ macro_rules! settings {
         impl Default for Config {
             fn default() -> Config {
                 Config {
-                    $( $section: $Section { $( $name: read_default::<$type>($default), )+ }, )+
-                    cluster: Cluster::default(),
+                    $( $section: $Section {
+                        $( $name: read_default::<$type>($default), )+
+                        $( $other: <$other_type>::default(), )?
+                    }, )+
                 }
             }
         }
@@ -157,6 +159,14 @@ settings! {
         data_dir: PathBuf = "data";
     }
 
+    /// The group that this node belongs to.
+    cluster: Cluster {
+        /// Told apart from others by this, beside the members that it begins with: nodes that were given different names
+        /// refuse each other, so that two groups with the same addresses do not mix. Counts when a directory is made.
+        name: Option<GroupName> = "" like "plant-7";
+        beside members: Vec<Member> = "The members, in the order they were written; none for a node on its own.";
+    }
+
     /// The order of writes.
     raft: Raft {
         /// A member that hears no leader for this long, and up to twice as long by chance, stands for election. Longer
@@ -170,9 +180,15 @@ settings! {
         proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
         /// Log kept for members that lag, beside what a restart needs. One that lags further gets a snapshot.
         log_keep_bytes_max: Bytes = "256 MiB" in "0 B" ..= "1 TB";
+        /// Log that a witness keeps for the members with rows. Long enough for one of them to be away for a while; at the
+        /// limit the witness takes no more, so that it stops counting and its disk does not fill. At least four segments.
+        witness_log_bytes_max: Bytes = "1 GiB" in "4 MiB" ..= "1 TB";
         /// Time between comparisons of all copies by a hash of their content. Copies that differ are an alarm; one that
         /// more than half contradict is brought anew.
         compare_interval: Span = "1d" in "1s" ..= "365d";
+        /// How far a leader's wall clock may be from those of the others before it warns and hands over. Rows expire by
+        /// the leader's clock. More than `election_timeout`, for so late an answer still says what its sender's clock is.
+        clock_drift_max: Span = "1min" in "1s" ..= "1d";
     }
 
     /// Memory, log and files.

@@ -13,7 +13,9 @@ const HEAD: &str = "\
 ";
 
 const CLUSTER: &str = "
-# The members of the Raft group, this node among them. Without any, the node is a group of its own.
+# The members of the Raft group, this node among them, the same on all. Without any, the node is a group of its own.
+# A role is \"voter\"; \"witness\", which votes and keeps the log without any rows, the small third beside two that have
+# the data; or \"learner\", which becomes a voter once it has caught up.
 # [[cluster.members]]
 # id = \"node1\"
 # address = \"127.0.0.1:8000\"
@@ -31,8 +33,7 @@ pub fn default_file() -> String {
         for known in SETTINGS.iter().filter(|known| known.section == section.name) {
             setting(&mut out, known, &config);
         }
-        // The members follow the node that is one of them.
-        if section.name == "node" {
+        if section.name == "cluster" {
             out.push_str(CLUSTER);
         }
     }

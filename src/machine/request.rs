@@ -31,7 +31,8 @@ use std::collections::VecDeque;
 /// Outcomes kept for a session: as many requests as a client may have in flight.
 const OUTCOMES_MAX: usize = 64;
 
-/// How long a bare request id is remembered, and how old one may be, in ms of HLC.
+/// How long a bare request id is remembered, and how old one may be, in ms of HLC. No setting: applying a command asks it,
+/// and replicas that were configured differently would execute a repetition on one and refuse it on the other.
 pub const DEDUPE_WINDOW_MS: u64 = 10 * 60 * 1000;
 
 /// Sessions at most: with outcomes that fill their 64 places about 200 MB. Above it new ones are refused.

@@ -7,13 +7,15 @@
 //! * A later term is followed, but for those of candidates while a leader is heard: no lease ends because of them.
 //! * An earlier term counts for nothing; who believes to lead or to stand in it is told of the present one.
 //! * What a member says whose disk is another one than the group knows is answered, and not counted.
+//! * What a disk says whose removal is committed here counts for nothing, not even where it leads: those that were left out
+//!   when an operator recovered the group (`storage::engine::claim`) may believe to be its majority.
 //! * A leader whose disk is another one than what is committed here says of its name is followed once it shows a log that
 //!   has all of that: it may have been removed and added again behind the end of this log. Until then it is told what it
 //!   looks like, an empty disk that leads others.
 
-use crate::ids::LogIndex;
+use crate::ids::{DiskId, LogIndex};
 use crate::raft::node::State;
-use crate::raft::{Entry, Envelope, Message, Node, Now, Outcast, Verdict};
+use crate::raft::{Entry, Envelope, HardState, Membership, Message, Node, NodeId, Now, Outcast, Verdict};
 use crate::storage::wal::Position;
 
 /// What a leader's entries show of its log.
@@ -30,7 +32,18 @@ impl Node {
     /// A message arrived, from a peer or from this node's own disk.
     pub fn step(&mut self, envelope: Envelope, now: Now) {
         self.advance(now);
-        if envelope.to != self.config.id || !self.admits(&envelope) {
+        // Who was dismissed says nothing any more, whoever asks: its acknowledgement would count where nobody knows.
+        if envelope.to != self.config.id || self.hard_state.is_dismissed() {
+            return;
+        }
+        if let Message::Dismissed { disk } = envelope.message {
+            // The name may have gone to this disk since.
+            if disk == self.config.disk {
+                self.dismissed(&envelope.from, envelope.disk);
+            }
+            return;
+        }
+        if !self.admits(&envelope) {
             return;
         }
         if let Message::HeartbeatReply { quarantined_until: None, .. } = envelope.message
@@ -63,7 +76,8 @@ impl Node {
                 | Message::ReadIndexReply { .. }
                 | Message::TimeoutNow
                 | Message::NewDisk
-                | Message::Removed => self.follow(envelope.term, None),
+                | Message::Removed
+                | Message::Dismissed { .. } => self.follow(envelope.term, None),
             }
         } else if envelope.term < own {
             self.step_old(&envelope);
@@ -99,7 +113,8 @@ impl Node {
             | Message::HeartbeatReply { .. }
             | Message::ReadIndexReply { .. }
             | Message::TimeoutNow
-            | Message::Removed => {}
+            | Message::Removed
+            | Message::Dismissed { .. } => {}
             // Whoever has the group's log may still be in a term before this one.
             Message::NewDisk => self.refused(),
         }
@@ -113,7 +128,10 @@ impl Node {
             Message::PreVoteReply { granted } => self.count_pre_vote(from, disk, term, granted),
             Message::VoteReply { granted } => self.count_vote(from, disk, granted),
             Message::Append { previous, entries, commit } => self.take_entries(&from, previous, entries, commit),
-            Message::Heartbeat { commit, round, confirmed } => self.hear(&from, commit, round, confirmed),
+            Message::Heartbeat { commit, round, confirmed, held } => {
+                self.held = held;
+                self.hear(&from, commit, round, confirmed);
+            }
             Message::AppendReply(verdict) => self.take_verdict(&from, verdict),
             Message::HeartbeatReply { round, command_version, quarantined_until, wall } => {
                 self.note_clock(&from, round, wall);
@@ -124,7 +142,24 @@ impl Node {
             Message::TimeoutNow => self.take_over(&from),
             Message::NewDisk => self.refused(),
             Message::Removed => self.outcast = Some(Outcast::Removed),
+            // Taken before anything else.
+            Message::Dismissed { .. } => {}
         }
+    }
+
+    /// The group has committed that it goes on without this disk. Known for good where one says so that is a member by this
+    /// node's own log; of others it is hearsay.
+    fn dismissed(&mut self, from: &NodeId, disk: DiskId) {
+        self.outcast = Some(Outcast::Removed);
+        let is_member = |group: &Membership| group.get(from).is_some_and(|member| member.disk == Some(disk));
+        if *from == self.config.id || !(is_member(self.membership()) || is_member(self.memberships.settled())) {
+            return;
+        }
+        // Durable: two that were left out, and are told by nobody after their next start, might elect one of them.
+        self.hard_state.quarantined_until = Some(HardState::DISMISSED);
+        self.shown_quarantine = self.hard_state.quarantined_until;
+        self.save();
+        self.follow(self.hard_state.term, None);
     }
 
     /// False for a message that must not count: of a member that is another disk than the one it was, or of one that was
@@ -132,6 +167,26 @@ impl Node {
     fn admits(&mut self, envelope: &Envelope) -> bool {
         if envelope.from == self.config.id {
             return envelope.disk == self.config.disk;
+        }
+        if self.memberships.settled().removed.contains(&envelope.disk) {
+            match envelope.message {
+                // The last word of a leader that has removed itself.
+                Message::TimeoutNow => return self.leader.as_ref() == Some(&envelope.from),
+                Message::NewDisk | Message::Removed | Message::Dismissed { .. } => {}
+                Message::PreVote { .. }
+                | Message::PreVoteReply { .. }
+                | Message::Vote { .. }
+                | Message::VoteReply { .. }
+                | Message::Append { .. }
+                | Message::AppendReply(_)
+                | Message::Heartbeat { .. }
+                | Message::HeartbeatReply { .. }
+                | Message::ReadIndex { .. }
+                | Message::ReadIndexReply { .. } => {
+                    self.send(&envelope.from, Message::Dismissed { disk: envelope.disk });
+                }
+            }
+            return false;
         }
         let bound = self.membership().get(&envelope.from).map(|member| member.disk);
         let is_leading = matches!(self.state, State::Leader(_));
@@ -158,7 +213,7 @@ impl Node {
             | Message::ReadIndexReply { .. } => {
                 return true;
             }
-            Message::NewDisk | Message::Removed => {}
+            Message::NewDisk | Message::Removed | Message::Dismissed { .. } => {}
             Message::PreVote { .. }
             | Message::PreVoteReply { .. }
             | Message::Vote { .. }
@@ -203,7 +258,8 @@ impl Node {
             | Message::HeartbeatReply { .. }
             | Message::ReadIndex { .. }
             | Message::NewDisk
-            | Message::Removed => return false,
+            | Message::Removed
+            | Message::Dismissed { .. } => return false,
         }
         true
     }
@@ -237,7 +293,8 @@ impl Node {
             | Message::ReadIndexReply { .. }
             | Message::TimeoutNow
             | Message::NewDisk
-            | Message::Removed => false,
+            | Message::Removed
+            | Message::Dismissed { .. } => false,
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::raft::{Entry, Envelope, Message};
 use crate::{Error, Result};
 
 /// The version of this form. A node refuses another one by name when the connection begins, and not message by message.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 impl Envelope {
     /// The bytes that travel.
@@ -99,6 +99,8 @@ mod tests {
             Message::Append { previous, entries: vec![entry(5, b""), entry(6, &[9; 300])], commit: LogIndex(2) },
             Message::Append { previous, entries: vec![], commit: LogIndex(2) },
             Message::AppendReply(Verdict::Accepted { matched: LogIndex(6) }),
+            Message::AppendReply(Verdict::Full { matched: LogIndex(6) }),
+            Message::Heartbeat { commit: LogIndex(4), round: 9, confirmed: Some(7), held: LogIndex(300) },
             Message::Vote { last: previous, transfer: true },
         ] {
             let envelope = envelope(message);

@@ -56,6 +56,8 @@ impl Node {
             self.reject(from, previous);
             return;
         }
+        let is_full = self.takes_no_entries();
+        let entries = if is_full { self.those_here(entries) } else { entries };
         let verified = entries.last().map_or(previous.index, |entry| entry.index);
         for entry in entries {
             if entry.index <= self.log.previous().index || self.log.term(entry.index) == Some(entry.term) {
@@ -68,7 +70,8 @@ impl Node {
         }
         // Beyond the end there is nothing to verify: a trimmed log may be ahead of the whole message.
         let matched = verified.max(self.log.previous().index).min(self.log.last().index);
-        self.promise(from, Message::AppendReply(Verdict::Accepted { matched }));
+        let verdict = if is_full { Verdict::Full { matched } } else { Verdict::Accepted { matched } };
+        self.promise(from, Message::AppendReply(verdict));
         self.commit(commit.min(matched));
         self.leave_quarantine();
     }

@@ -277,6 +277,15 @@ impl Node {
                     self.hand_over();
                 }
             }
+            Verdict::Full { matched } => {
+                let Some(progress) = self.peer(from) else { return };
+                assert!(matched <= last, "{from} has {matched} of a log that ends at {last}");
+                let is_news = progress.accepted(matched, now);
+                progress.full(now);
+                if is_news {
+                    self.count_copies();
+                }
+            }
             Verdict::Rejected { previous, hint, quarantined } => {
                 let agreeable = self.log.agreeable(hint.index, hint.term).index;
                 if let Some(progress) = self.peer(from) {

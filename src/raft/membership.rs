@@ -10,10 +10,14 @@
 //! From then on a node of that name with another disk has lost what it promised: it is refused until it is removed and
 //! added again. And empty disks cannot found the group anew while one disk of it is left, however many they are.
 //!
+//! Where more disks are lost than a group survives, the operator names one member that counts ([`Membership::claimed_by`],
+//! `admin recover`). That is the one change that no quorum decides, and the old members' disks stay written down as removed:
+//! what they still say is answered, and never counted.
+//!
 //! Invariants:
 //!
 //! * at most one membership change is in the log and not committed
-//! * two memberships that follow each other differ by at most one voter
+//! * two memberships that follow each other differ by at most one voter, but for a claim
 
 use crate::ids::DiskId;
 use crate::raft::NodeId;
@@ -247,6 +251,17 @@ impl Membership {
             }
         }
         Ok(next)
+    }
+
+    /// The group where only `id`, on `disk`, counts from here on: all others are removed, disks and all.
+    #[must_use]
+    pub fn claimed_by(&self, id: &NodeId, disk: DiskId) -> Membership {
+        let address = self.get(id).map_or_else(String::new, |member| member.address.clone());
+        let this = Member { role: MemberRole::Voter, address, disk: Some(disk) };
+        let mut next = Membership { members: BTreeMap::from([(id.clone(), this)]), ..self.clone() };
+        let others = self.members.iter().filter(|(other, _)| *other != id).filter_map(|(_, member)| member.disk);
+        others.filter(|other| *other != disk).for_each(|other| next.forget(other));
+        next
     }
 
     /// Writes down that a disk does not count any more.

@@ -72,6 +72,9 @@ pub enum Message {
         /// round and no time, since clocks differ and messages tarry. None where the receiver lags, or nothing is
         /// confirmed.
         confirmed: Option<u64>,
+        /// Every member that has rows, or is about to vote with them, has the log durably up to here: a witness may let go
+        /// of it. 0 where the sender does not know.
+        held: LogIndex,
     },
     /// Answer to it.
     HeartbeatReply {
@@ -104,6 +107,11 @@ pub enum Message {
     NewDisk,
     /// The receiver is no member any more.
     Removed,
+    /// The removal of a disk that had the receiver's name is committed: nothing that it holds counts any more.
+    Dismissed {
+        /// Which one.
+        disk: DiskId,
+    },
 }
 
 /// What a follower says to an append.
@@ -122,5 +130,10 @@ pub enum Verdict {
         hint: Position,
         /// The log was damaged: what it is known to have held before does not count.
         quarantined: bool,
+    },
+    /// A witness whose log has reached its limit: it is the leader's up to here, durably, and takes no more for now.
+    Full {
+        /// The last position that the message verified and that is there.
+        matched: LogIndex,
     },
 }

@@ -20,6 +20,7 @@
 //!     │                         ─── candidate  pre-vote, vote
 //!     ├── log: terms, tail      ─── leader ──> progress, one a peer; changes of the group, one at a time; clocks
 //!     └── membership history    ─── read       index reads, lease
+//!                               ─── witness    a vote and a log, without state
 //! ```
 //!
 //! A group of one is led the same way, in Raft's order: the leader raises its term and persists its vote before it counts
@@ -50,6 +51,7 @@ mod quorum;
 mod read;
 mod ready;
 mod status;
+mod witness;
 
 pub use crate::storage::wal::{Entry, HardState, Position, Terms};
 pub use codec::WIRE_VERSION;

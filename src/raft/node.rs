@@ -194,6 +194,10 @@ pub struct Node {
     /// (index, bytes) of entries proposed here and not yet applied.
     pub(super) in_flight: VecDeque<(LogIndex, usize)>,
     pub(super) in_flight_bytes: usize,
+    /// What the leader has said of where all others have the log.
+    pub(super) held: LogIndex,
+    /// A witness takes no more entries: its log has reached its limit.
+    pub(super) log_is_full: bool,
     pub(super) ready: Ready,
 }
 
@@ -215,6 +219,7 @@ impl Node {
             hard_state.quarantined_until = hard_state.quarantined_until.or(Some(LogIndex(1)));
         }
         let shown_quarantine = hard_state.quarantined_until;
+        let outcast = hard_state.is_dismissed().then_some(Outcast::Removed);
         Ok(Node {
             config,
             memberships,
@@ -235,12 +240,14 @@ impl Node {
             random,
             contacted: false,
             shown_quarantine,
-            outcast: None,
+            outcast,
             believed: None,
             asked: VecDeque::new(),
             last_asked,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
+            held: LogIndex(0),
+            log_is_full: false,
             ready: Ready::default(),
         })
     }
@@ -382,10 +389,6 @@ impl Node {
     /// True where no other node votes. One that is fetching its log may read there of a group of one that is long gone.
     pub(super) fn is_alone(&self) -> bool {
         self.membership().is_only(&self.config.id) && self.hard_state.quarantined_until.is_none()
-    }
-
-    pub(super) fn is_witness(&self) -> bool {
-        self.this().is_some_and(|this| this.role.is_witness())
     }
 
     pub(super) fn this(&self) -> Option<&Member> {

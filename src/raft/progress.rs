@@ -7,6 +7,8 @@
 //!       rejected, or unanswered too long       installed, or failed
 //! ```
 //!
+//! A witness whose log is full is left alone for a while, and then probed: its answer says whether it has room again.
+//!
 //! A probed peer gets one message at a time until it is known where its log agrees. From then on entries are sent
 //! ahead of their answers, within a window of messages and of bytes.
 
@@ -24,6 +26,8 @@ pub enum Flow {
     Replicate,
     /// A snapshot, and no entries meanwhile.
     Snapshot,
+    /// Nothing: a witness whose log has reached its limit. It is asked again after a while.
+    Full,
 }
 
 /// How much may be on its way to one peer.
@@ -100,7 +104,7 @@ impl Progress {
         match self.flow {
             Flow::Probe => self.sent.is_empty() && !self.loading,
             Flow::Replicate => !self.loading && self.sent.len() < window.messages && self.sent_bytes < window.bytes,
-            Flow::Snapshot => false,
+            Flow::Snapshot | Flow::Full => false,
         }
     }
 
@@ -113,7 +117,7 @@ impl Progress {
         self.sent_bytes += bytes;
         match self.flow {
             Flow::Replicate => self.next = last.next(),
-            Flow::Probe | Flow::Snapshot => {}
+            Flow::Probe | Flow::Snapshot | Flow::Full => {}
         }
     }
 
@@ -140,7 +144,8 @@ impl Progress {
 
     /// The peer's log does not agree before `next`, and may at `hint`; false where that is old news.
     pub(super) fn rejected(&mut self, previous: LogIndex, hint: LogIndex) -> bool {
-        if self.flow == Flow::Snapshot || previous <= self.matched || previous >= self.next {
+        let takes_none = matches!(self.flow, Flow::Snapshot | Flow::Full);
+        if takes_none || previous <= self.matched || previous >= self.next {
             return false;
         }
         // While probing only the answer to the present probe counts.
@@ -163,7 +168,8 @@ impl Progress {
 
     /// What is out is taken for lost where nothing has moved for `patience`.
     pub(super) fn retry(&mut self, patience: Duration, now: Monotonic) {
-        if !self.sent.is_empty() && now.saturating_sub(self.moved) >= patience {
+        let waits = !self.sent.is_empty() || self.flow == Flow::Full;
+        if waits && now.saturating_sub(self.moved) >= patience {
             if self.flow == Flow::Replicate {
                 self.next = self.matched.next();
             }
@@ -175,6 +181,14 @@ impl Progress {
     pub(super) fn probe(&mut self) {
         self.clear();
         self.flow = Flow::Probe;
+    }
+
+    /// The peer takes no entries for now: what is out was not taken, and it is asked again after a while.
+    pub(super) fn full(&mut self, now: Monotonic) {
+        self.clear();
+        self.flow = Flow::Full;
+        self.next = self.matched.next();
+        self.moved = now;
     }
 
     /// A snapshot is on its way.
@@ -223,6 +237,20 @@ mod tests {
         assert!(!progress.rejected(LogIndex(9), LogIndex(3)), "an old answer");
         assert!(progress.rejected(LogIndex(15), LogIndex(3)));
         assert_eq!((progress.flow, progress.next), (Flow::Probe, LogIndex(11)));
+    }
+
+    #[test]
+    fn a_peer_that_is_full_is_asked_again_after_a_while() {
+        let mut progress = replicating();
+        progress.sent(LogIndex(12), 60, NOW);
+        progress.accepted(LogIndex(11), NOW);
+        progress.full(NOW);
+        assert!(!progress.has_room(WINDOW) && !progress.rejected(LogIndex(12), LogIndex(3)));
+        progress.retry(Duration::from_secs(1), NOW);
+        assert_eq!(progress.flow, Flow::Full);
+        progress.retry(Duration::from_secs(1), NOW + Duration::from_secs(1));
+        assert_eq!((progress.flow, progress.next), (Flow::Probe, LogIndex(12)));
+        assert!(progress.has_room(WINDOW));
     }
 
     #[test]

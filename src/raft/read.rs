@@ -159,7 +159,7 @@ impl Node {
     /// Asks everybody to confirm that this node leads.
     pub(super) fn begin_round(&mut self) {
         let now = self.now.monotonic;
-        let (heartbeat, committed) = (self.config.heartbeat, self.committed);
+        let (heartbeat, committed, held) = (self.config.heartbeat, self.committed, self.held());
         let State::Leader(lead) = &mut self.state else { return };
         if !lead.round_is_open {
             lead.round += 1;
@@ -179,7 +179,7 @@ impl Node {
         let heartbeat = |progress: &Progress| {
             let has_it = proven.is_some_and(|proven| progress.matched >= proven);
             let confirmed = (has_it && progress.proven > 0).then_some(progress.proven);
-            Message::Heartbeat { commit: progress.matched.min(committed), round, confirmed }
+            Message::Heartbeat { commit: progress.matched.min(committed), round, confirmed, held }
         };
         let peers: Vec<(NodeId, Message)> =
             lead.progress.iter().map(|(id, progress)| (id.clone(), heartbeat(progress))).collect();

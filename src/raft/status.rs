@@ -1,6 +1,6 @@
 //! What operators, and those who serve them, may know of a node.
 
-use crate::ids::{LogIndex, Term};
+use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::{Flow, Membership, Node, NodeId};
 use std::time::Duration;
 
@@ -56,10 +56,18 @@ pub struct Status {
     pub outcast: Option<Outcast>,
     /// The log was damaged, and is fetched again up to here.
     pub quarantined_until: Option<LogIndex>,
+    /// Disks whose removal is committed.
+    pub dismissed: Vec<DiskId>,
     /// Where this node leads with a wall clock that is too far from the others': milliseconds that theirs are ahead of it.
     pub clock_off: Option<i64>,
     /// Voters that are waited for before the group begins.
     pub awaited: Vec<NodeId>,
+    /// The group has this node for a witness, by the newest word of its log.
+    pub is_witness: bool,
+    /// Every member that has rows has the log durably up to here, as far as this node knows.
+    pub held: LogIndex,
+    /// This witness takes no more entries.
+    pub log_is_full: bool,
 }
 
 /// Why a group does not count a node.
@@ -89,8 +97,12 @@ impl Node {
             peers: self.peers(),
             outcast: self.outcast,
             quarantined_until: self.hard_state.quarantined_until,
+            dismissed: self.memberships.settled().removed.clone(),
             clock_off: self.clock_off(),
             awaited: self.awaited(),
+            is_witness: self.is_witness(),
+            held: self.held(),
+            log_is_full: self.takes_no_entries(),
         }
     }
 

@@ -28,6 +28,9 @@ const CLUSTER: &str = "CLUSTER";
 const LOCK: &str = "LOCK";
 const FORMATTING: &str = "FORMATTING";
 
+/// Tells the next start that an operator has recovered the group with this copy.
+pub(super) const RECOVERED: &str = "RECOVERED";
+
 /// What a database directory is made of, beside CLUSTER and LOCK.
 const DATA: [&str; 3] = ["raft", "state", "snapshots"];
 
@@ -228,6 +231,9 @@ pub fn clean(files: &dyn Files, path: &Path, may_go: impl FnOnce(&Path) -> Resul
         if files.exists(&data) {
             files.remove_dir(&data)?;
         }
+    }
+    if files.exists(&path.join(RECOVERED)) {
+        files.remove(&path.join(RECOVERED))?;
     }
     files.sync_dir(path)?;
     for name in [FORMATTING, LOCK] {

@@ -27,6 +27,7 @@
 mod background;
 mod backlog;
 mod backup;
+mod claim;
 mod counters;
 mod histogram;
 mod limits;
@@ -41,8 +42,10 @@ mod space;
 mod state;
 mod threads;
 mod watcher;
+mod witness;
 
 pub use backup::{IsWanted, PREFIX as BACKUP_PREFIX};
+pub use claim::{Claim, claim};
 pub use counters::Counters;
 pub use histogram::{Distribution, Histogram};
 pub use limits::Limits;
@@ -533,7 +536,7 @@ impl Engine {
         let last = move || {
             let sealed = background.seal_at_stop();
             // The entry at the birth is in sealed files too; the log's header keeps its position and term.
-            let closed = wal.close(background.birth().next());
+            let closed = wal.close(background.birth().next().min(handle.shared.kept_from()));
             match sealed.and(closed) {
                 Err(error) if space::is_full(&error) => {
                     // All of it is in the log and in what was sealed before.

@@ -19,6 +19,7 @@
 //!   its file, at most 32 MiB.
 //! * Until `CURRENT` is switched an install has changed nothing; from then on a start completes it.
 
+pub(crate) mod bare;
 mod install;
 mod staging;
 

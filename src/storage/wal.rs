@@ -84,13 +84,21 @@ pub struct HardState {
     /// Hash of the node id that got this node's vote in `term`.
     pub vote: Option<u64>,
     /// A member whose log was damaged acknowledges only what it fetched again, until its log matches a leader's up to
-    /// here; none in health.
+    /// here; none in health; [`HardState::DISMISSED`] where it was removed.
     pub quarantined_until: Option<LogIndex>,
     /// The group's membership, encoded by the consensus core.
     pub membership: Vec<u8>,
 }
 
 impl HardState {
+    /// The quarantine that no log ends: the removal of this member is committed, and it holds nothing that counts.
+    pub const DISMISSED: LogIndex = LogIndex(u64::MAX);
+
+    /// True where the group goes on without this member for good.
+    pub fn is_dismissed(&self) -> bool {
+        self.quarantined_until == Some(HardState::DISMISSED)
+    }
+
     fn encode(&self) -> Result<Vec<u8>> {
         postcard::to_allocvec(self).map_err(|error| Error::internal(format!("a hard state does not encode: {error}")))
     }
@@ -130,7 +138,20 @@ const CLOSED_BYTES_MAX: u64 = 1 << 20;
 /// Reads the log of a directory from its first segment to its end, and changes nothing: an error where it is damaged. A torn
 /// tail is none.
 pub fn check(files: &dyn Files, directory: &Path) -> Result<()> {
-    recovery::check(files, directory)
+    recovery::check(files, directory).map(drop)
+}
+
+/// What a log at rest holds, read without changing it.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// Term, vote, quarantine and group.
+    pub hard_state: HardState,
+    /// The last entry that can be read.
+    pub last: Position,
+    /// How far it is known to have reached.
+    pub reached: LogIndex,
+    /// Where it is damaged.
+    pub damage: Option<Error>,
 }
 
 /// An opened log and what it holds.

@@ -351,7 +351,7 @@ async fn as_a_peer(channel: &Channel, token: Option<&str>) -> Vec<Option<Code>> 
     let frames = || tokio_stream::once(wire::PeerFrame::default());
     vec![
         code(forward.forward(signed(request, token)).await),
-        code(peers.identify(signed(wire::IdentifyRequest {}, token)).await),
+        code(peers.identify(signed(wire::IdentifyRequest::default(), token)).await),
         code(peers.link(signed(frames(), token)).await),
         code(peers.install(signed(tokio_stream::once(wire::SnapshotPiece::default()), token)).await),
     ]

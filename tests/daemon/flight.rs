@@ -97,6 +97,11 @@ fn answers_that_nobody_fetches_leave_room_and_memory_for_others() {
         if status != 200 {
             break (status, answered);
         }
+        // On a busy machine the first ones are given up before the last ones are answered.
+        assert!(clients.len() < 400, "nobody is refused");
+        let mut client = narrow(node.http);
+        post(&mut client, SELECT.len(), SELECT.as_bytes());
+        clients.push(client);
     };
     assert_eq!(status, 503, "{refused}");
     assert!(refused.to_lowercase().contains("retry-after: 1"), "{refused}");

@@ -8,6 +8,7 @@ mod cli;
 mod cli_hostile;
 mod crash;
 mod damaged_files;
+mod doors;
 mod flight;
 mod grpc;
 mod hostile;

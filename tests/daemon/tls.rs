@@ -42,7 +42,7 @@ impl World {
     }
 }
 
-async fn connect(node: &Node, files: &Files, identity: bool) -> Result<Channel, tonic::transport::Error> {
+pub async fn connect(node: &Node, files: &Files, identity: bool) -> Result<Channel, tonic::transport::Error> {
     let read = |path: &Path| std::fs::read(path).unwrap();
     let mut tls =
         ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&files.ca))).domain_name("localhost");
@@ -67,6 +67,17 @@ async fn is_let_in(node: &Node, files: &Files, identity: bool) -> bool {
 
 /// One request over HTTPS: status and answer. None where the handshake fails.
 fn https(address: SocketAddr, files: &Files, identity: bool, request: (&str, &str, &str)) -> Option<(u16, String)> {
+    https_as(address, files, identity, request, "")
+}
+
+/// The same with more lines in its head, each with its end.
+pub fn https_as(
+    address: SocketAddr,
+    files: &Files,
+    identity: bool,
+    request: (&str, &str, &str),
+    more: &str,
+) -> Option<(u16, String)> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -83,8 +94,9 @@ fn https(address: SocketAddr, files: &Files, identity: bool, request: (&str, &st
     let mut stream = StreamOwned::new(session, TcpStream::connect(address).unwrap());
     let (method, path, sent) = request;
     let length = sent.len();
-    let head =
-        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(sent.as_bytes()).ok()?;
     let mut answer = Vec::new();

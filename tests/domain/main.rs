@@ -5,12 +5,14 @@
 
 mod checks;
 mod embedded;
+mod engine_claim;
 mod engine_failures;
 mod engine_group;
 mod engine_limits;
 mod engine_rebuild;
 mod engine_refusals;
 mod engine_threads;
+mod engine_witness;
 mod flipped_bits;
 mod fuzz;
 mod fuzz_driver;

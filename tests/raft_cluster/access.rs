@@ -83,7 +83,7 @@ fn only_members_are_peers_of_a_group() {
                 sign(forward.metadata_mut());
                 let refused = ForwardServiceClient::new(channel.clone()).forward(forward).await.unwrap_err();
                 assert_eq!(refused.code(), Code::Unauthenticated, "{token:?} {shown:?}: {refused}");
-                let mut identify = Request::new(IdentifyRequest {});
+                let mut identify = Request::new(IdentifyRequest::default());
                 sign(identify.metadata_mut());
                 let refused = PeerServiceClient::new(channel.clone()).identify(identify).await.unwrap_err();
                 assert_eq!(refused.code(), Code::Unauthenticated, "{token:?} {shown:?}: {refused}");

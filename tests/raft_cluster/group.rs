@@ -15,6 +15,10 @@ pub struct Group {
     ports: Vec<u16>,
     pub nodes: Vec<Option<Node>>,
     settings: Vec<(&'static str, &'static str)>,
+    /// A file that names all members, where they are not all voters.
+    members: Option<PathBuf>,
+    /// The one without rows.
+    witness: Option<usize>,
     _turn: MutexGuard<'static, ()>,
 }
 
@@ -39,16 +43,37 @@ impl Group {
 
     /// The same with settings from the environment.
     pub fn start_with(settings: &[(&'static str, &'static str)]) -> Group {
-        let mut group = Group {
+        let mut group = Group::unstarted(settings);
+        (0..3).for_each(|at| group.restart(at));
+        (0..3).for_each(|at| group.until_ready(at));
+        group
+    }
+
+    /// Two nodes that have the data, and a third one as their witness.
+    pub fn start_with_witness(settings: &[(&'static str, &'static str)]) -> Group {
+        let mut group = Group::unstarted(settings);
+        let member = |at: usize| {
+            let (id, address, role) = (name(at), group.address(at), if at == 2 { "witness" } else { "voter" });
+            format!("[[cluster.members]]\nid = \"{id}\"\naddress = \"{address}\"\nrole = \"{role}\"\n")
+        };
+        let path = group.path().join("members.toml");
+        std::fs::write(&path, (0..3).map(member).collect::<String>()).unwrap();
+        (group.members, group.witness) = (Some(path), Some(2));
+        (0..3).for_each(|at| group.restart(at));
+        (0..3).for_each(|at| group.until_ready(at));
+        group
+    }
+
+    fn unstarted(settings: &[(&'static str, &'static str)]) -> Group {
+        Group {
             directory: tempfile::tempdir().unwrap(),
             ports: free_ports(3),
             nodes: (0..3).map(|_| None).collect(),
             settings: settings.to_vec(),
+            members: None,
+            witness: None,
             _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
-        };
-        (0..3).for_each(|at| group.restart(at));
-        (0..3).for_each(|at| group.until_ready(at));
-        group
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -64,9 +89,10 @@ impl Group {
         self.path().join(name(at))
     }
 
-    /// Waits until a node serves.
+    /// Waits until a node serves, as far as it ever does.
     pub fn until_ready(&self, at: usize) {
-        self.until_readiness(at, "200");
+        let is_witness = Some(at) == self.witness;
+        self.until_readiness(at, if is_witness { "this node is a witness" } else { "200" });
     }
 
     /// Waits until `/ready` of a node says so, in its status or its text.
@@ -100,7 +126,11 @@ impl Group {
     /// The same with others named as its peers.
     pub fn command_with(&self, at: usize, peers: &str, more: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
-        command.args(["node", "--id", &name(at), "--address", &self.address(at), "--peers", peers]);
+        command.args(["node", "--id", &name(at), "--address", &self.address(at)]);
+        match &self.members {
+            Some(members) => command.arg("--config").arg(members),
+            None => command.args(["--peers", peers]),
+        };
         command.arg("--data-dir").arg(self.path()).args(more);
         command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
         command.envs(self.settings.iter().copied());
@@ -127,6 +157,7 @@ impl Group {
         let (status, answer) = self.node(leader).http("POST", "/admin/members", &[], add.as_bytes());
         assert_eq!(status, 200, "{answer}");
         self.nodes.push(Some(Node::spawn_as(self.command(at, &["--join"]), self.path(), &name(at))));
+        self.witness = if role == "witness" { Some(at) } else { self.witness };
         self.until_ready(at);
         at
     }
@@ -163,11 +194,12 @@ impl Group {
         self.sql(at, sql)["rows"][0][0].as_i64().unwrap()
     }
 
-    /// Waits until all that run have the same content at the same position.
+    /// Waits until all that run and have rows have the same content at the same position.
     pub fn agree(&self) -> String {
         until("the nodes come to one position", || {
             let contents: Vec<Json> = self
                 .running()
+                .filter(|(at, _)| Some(*at) != self.witness)
                 .map(|(_, node)| serde_json::from_str::<Json>(&node.get("/status")).unwrap()["content"].clone())
                 .collect();
             if contents.windows(2).all(|pair| pair[0] == pair[1]) && contents[0]["hash"].is_string() {

@@ -7,15 +7,19 @@
 mod access;
 mod clean;
 mod damage;
+mod doubt;
+mod forged;
 mod freshness;
 mod group;
 mod patience;
 #[path = "../daemon/process.rs"]
 #[expect(dead_code, reason = "the daemon's tests use all of it")]
 mod process;
+mod recover;
 mod stale;
 mod standing;
 mod succession;
+mod witness;
 mod writers;
 
 use chronos::clock::{Clock, SystemClock};
@@ -50,8 +54,17 @@ fn every_node_takes_reads_and_writes() {
 
 #[test]
 fn killed_leaders_lose_nothing_that_was_acknowledged() {
+    kill_leaders(Group::start());
+}
+
+#[test]
+fn killed_leaders_lose_nothing_where_only_two_have_rows() {
+    kill_leaders(Group::start_with_witness(&[]));
+}
+
+/// Kills whoever leads, again and again, while clients write.
+fn kill_leaders(mut group: Group) {
     let kills = std::env::var("CHRONOS_LEADER_KILLS").map_or(2, |kills| kills.parse().unwrap());
-    let mut group = Group::start();
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, writer INT)");
     let writers = Writers::start(&group, 6);
     let mut gaps = Vec::new();
@@ -251,6 +264,44 @@ fn peers_that_differ_from_the_group_are_warned_about() {
     group.sql(2, "INSERT INTO t VALUES (1)");
     let said = std::fs::read_to_string(&log).unwrap();
     assert_eq!(said.matches("--peers differs from the members of the group").count(), 1, "{said}");
+}
+
+#[test]
+fn groups_of_the_same_members_and_other_names_refuse_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports(3);
+    let start = |at: usize, name: &str, more: &[&str]| {
+        let (id, other) = (format!("node{}", at + 1), usize::from(at == 0));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_chronos"));
+        command.args(["node", "--id", &id, "--address", &format!("127.0.0.1:{}", ports[at])]).args(more);
+        command.args(["--peers", &format!("node{}=127.0.0.1:{}", other + 1, ports[other])]);
+        command.arg("--data-dir").arg(directory.path()).env("CHRONOS_CLUSTER__NAME", name);
+        command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+        command.env("CHRONOS_LOG_FILE", directory.path().join(format!("{id}.log")));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let run = |at: usize, name: &str| {
+        process::Node::spawn_as(start(at, name, &[]), directory.path(), &format!("node{}", at + 1))
+    };
+    let first = run(0, "north");
+    let second = run(1, "south");
+    for id in ["node1", "node2"] {
+        until("it names the difference", || {
+            let log = std::fs::read_to_string(directory.path().join(format!("{id}.log"))).unwrap_or_default();
+            let is_named = log.contains("is called \"north\"") && log.contains("is called \"south\"");
+            if is_named { Ok(()) } else { Err(format!("{id}: {log}")) }
+        });
+    }
+    let joining = start(2, "south", &["--join"]).output().unwrap();
+    let told = String::from_utf8(joining.stderr).unwrap();
+    assert!(!joining.status.success() && told.contains("is called \"north\""), "{told}");
+    second.kill();
+    std::fs::remove_dir_all(directory.path().join("node2")).unwrap();
+    let second = run(1, "north");
+    first.until_ready();
+    second.until_ready();
+    assert_eq!(second.post_sql(r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#).0, 200);
 }
 
 #[test]

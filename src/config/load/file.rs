@@ -48,7 +48,7 @@ impl Loader {
         }
         let sections = SECTIONS.iter().map(|section| section.name);
         if !sections.clone().any(|known| known == section) {
-            let near = hint(section, sections.chain(["cluster"]));
+            let near = hint(section, sections);
             return self.problem(origin, format!("unknown section \"[{section}]\"{near}"));
         }
         for (key, value) in table {
@@ -69,8 +69,9 @@ impl Loader {
                 ("members", None) => {
                     self.problem(origin, "cluster.members is written as [[cluster.members]] tables".to_owned());
                 }
+                ("name", _) => self.set("cluster", "name", &raw(value.get_ref()), origin),
                 (name, _) => {
-                    let message = format!("unknown setting \"cluster.{name}\"{}", hint(name, ["members"]));
+                    let message = format!("unknown setting \"cluster.{name}\"{}", hint(name, ["members", "name"]));
                     self.problem(origin, message);
                 }
             }

@@ -180,7 +180,8 @@ impl LogThread {
 
     fn trim_below(&mut self, below: LogIndex) -> Result<()> {
         let before = self.wal.terms().previous();
-        self.wal.trim(below)?;
+        // Nothing else, and no full disk, makes a witness let go of what others may need of it.
+        self.wal.trim(below.min(self.shared.kept_from()))?;
         let previous = self.wal.terms().previous();
         if previous != before {
             (self.events)(Event::Trimmed(previous));

@@ -14,9 +14,9 @@
 //!   quarantined until it has what it had.
 
 use super::background::Background;
-use super::rebuild;
 use super::shared::Shared;
 use super::{HotEngine, Options, log_directory, space, state_directory};
+use super::{claim, rebuild};
 use crate::error::Kind;
 use crate::hlc::Timestamp;
 use crate::ids::{LogIndex, Term};
@@ -108,16 +108,23 @@ pub fn format(path: &Path, options: &Options, membership: Option<&Membership>, s
 
 /// Opens the database of node `id`; one whose state is damaged without it, where others have what it had.
 pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64, id: &str) -> Result<Opened> {
-    match open_whole(path, options, watch, salt) {
+    match open_whole(path, options, watch, salt, can_refetch) {
         Err(error) if error.kind() == Kind::Damaged => {
             rebuild::begin(path, options, salt, id, &error)?;
-            open_whole(path, options, watch, salt)
+            open_whole(path, options, watch, salt, can_refetch)
         }
         done => done,
     }
 }
 
-fn open_whole(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> Result<Opened> {
+/// Opens a database whose state is whole, and whose log is, or is kept as far as it is where its hard state is `admitted`.
+pub(super) fn open_whole(
+    path: &Path,
+    options: &Options,
+    watch: &Arc<Watch>,
+    salt: u64,
+    admitted: fn(&HardState) -> bool,
+) -> Result<Opened> {
     let directory = state_directory(path);
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
@@ -141,7 +148,7 @@ fn open_whole(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> 
     }
     // Before the hot store: one that is not to be trusted is thrown away, and a log that cannot be read could not make it
     // anew.
-    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), can_refetch)?;
+    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), admitted)?;
     if let Some(foreign) = log.wal.foreign_segment() {
         // Its entries may follow this state by position and term, and have nothing to do with it.
         return Err(Error::damaged(format!("{} is of the log of another disk", foreign.display()))
@@ -164,6 +171,7 @@ fn open_whole(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64) -> 
     if applied > LogIndex(0) {
         rebuild::forget(&**files, path);
     }
+    claim::announce(&**files, path, &log.wal);
     let hard_state = log.wal.hard_state().cloned().unwrap_or_default();
     if last == LogIndex(0) && !hard_state.membership.is_empty() {
         // Neither state nor log says who the others are: a state was given up.
@@ -189,11 +197,13 @@ fn can_refetch(hard_state: &HardState) -> bool {
 fn rejoin(wal: &mut Wal, applied: Position) -> Result<()> {
     let until = wal.hard_state().and_then(|hard_state| hard_state.quarantined_until);
     let Some(until) = until else { return Ok(()) };
-    tracing::warn!(
-        kept = wal.last().index.0,
-        until = until.0,
-        "the log was damaged: it is fetched again from the group"
-    );
+    if until != HardState::DISMISSED {
+        tracing::warn!(
+            kept = wal.last().index.0,
+            until = until.0,
+            "the log was damaged: it is fetched again from the group"
+        );
+    }
     if wal.holds(applied) { Ok(()) } else { wal.reset(applied, None) }
 }
 

@@ -11,13 +11,18 @@
 //!
 //! * The log comes first: from then on nobody takes this member for one that has what it had. A crash in between leaves
 //!   files that do not hold together, which the next start finds, and goes on from here.
+//! * A witness keeps its log, which others may need of it, and makes a state anew where that begins: there is nothing else
+//!   in it.
 //! * What was sealed is kept in `state-damaged` until a state is whole again, where the disk has room for both.
 
 use super::{Options, log_directory, space, state_directory};
 use crate::error::{Error, Result};
-use crate::raft::{HardState, Member, MemberRole, Membership};
+use crate::ids::LogIndex;
+use crate::raft::{HardState, Member, MemberRole, Membership, NodeId};
 use crate::storage::current::{self, Current};
 use crate::storage::files::{Files, Open};
+use crate::storage::snapshot::bare;
+use crate::storage::state::StateRecord;
 use crate::storage::wal::{Position, Wal};
 use std::path::{Path, PathBuf};
 
@@ -44,6 +49,10 @@ pub(super) fn begin(path: &Path, options: &Options, salt: u64, id: &str, why: &E
     if wal.foreign_segment().is_some() || !admits(&known) {
         return Err(why.clone());
     }
+    if is_witness(&known, id) {
+        tracing::error!(error = %why, "the state is given up: a witness makes one anew where its log begins");
+        return begin_at_log(path, options, &wal, &known);
+    }
     tracing::error!(error = %why, "the state is given up, and fetched again from the group");
     let until = known.quarantined_until.max(Some(wal.last().index));
     wal.reset(Position::default(), Some(&HardState { quarantined_until: until, ..known }))?;
@@ -52,6 +61,34 @@ pub(super) fn begin(path: &Path, options: &Options, salt: u64, id: &str, why: &E
     let hot = 1 + hot_numbers(&**files, &state)?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
     remove_hot(&**files, &state)?;
     Current { hot, ..Current::new() }.store(&**files, &state)?;
+    files.sync_dir(path)
+}
+
+/// True where the newest word of the log has this node for a witness.
+fn is_witness(known: &HardState, id: &str) -> bool {
+    let member = |group: Membership| group.get(&NodeId(id.to_owned())).map(|member| member.role);
+    Membership::decode(&known.membership).ok().and_then(member).is_some_and(MemberRole::is_witness)
+}
+
+/// A witness has nothing in its state that its log does not say, and others may need the log: that stays, and so do term
+/// and vote. The state begins right before its first entry. Of the group it has the newest word, as the log has it.
+fn begin_at_log(path: &Path, options: &Options, wal: &Wal, known: &HardState) -> Result<()> {
+    let (files, state) = (&options.files, state_directory(path));
+    set_aside(path, options)?;
+    let hot = 1 + hot_numbers(&**files, &state)?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
+    remove_hot(&**files, &state)?;
+    let begin = wal.previous();
+    let mut current = Current { hot, ..Current::new() };
+    if begin.index > LogIndex(0) {
+        let record = StateRecord {
+            applied: begin.index,
+            applied_term: begin.term,
+            membership: known.membership.clone(),
+            ..StateRecord::default()
+        };
+        current = bare::write(files, &state, &current, &record)?;
+    }
+    current.store(&**files, &state)?;
     files.sync_dir(path)
 }
 

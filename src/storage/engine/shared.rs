@@ -14,7 +14,7 @@ use crate::storage::levels::{Edit, Levels};
 use crate::storage::view::View;
 use crate::{Error, Result};
 use arc_swap::ArcSwap;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 /// What readers see, and what the next view is made from.
@@ -41,7 +41,12 @@ pub(super) struct Shared {
     /// Set when a thread has failed: the others stop at their next step.
     pub failed: AtomicBool,
     phase: AtomicU8,
+    /// The first entry that a witness must not let go of, whatever its own state covers; [`NO_WITNESS`] where this is none.
+    kept_from: AtomicU64,
 }
+
+/// No witness keeps a log for others here.
+const NO_WITNESS: u64 = u64::MAX;
 
 /// What the engine is doing: it decides what becomes of work for which the disk has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +89,24 @@ impl Shared {
             cache,
             failed: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Opening as u8),
+            // Until it is told what the others have it keeps everything.
+            kept_from: AtomicU64::new(if machine.is_bare() { 0 } else { NO_WITNESS }),
         }
+    }
+
+    /// True where this is a witness, which has no rows.
+    pub fn is_bare(&self) -> bool {
+        self.kept_from.load(Ordering::Acquire) != NO_WITNESS
+    }
+
+    /// The first entry that must stay in the log for others.
+    pub fn kept_from(&self) -> LogIndex {
+        LogIndex(self.kept_from.load(Ordering::Acquire))
+    }
+
+    /// Keeps the log for others from here on, as a witness.
+    pub fn keep_from(&self, index: LogIndex) {
+        self.kept_from.store(index.0.min(NO_WITNESS - 1), Ordering::Release);
     }
 
     /// The newest view.

@@ -212,6 +212,14 @@ impl StateDesk {
         Ok(())
     }
 
+    /// Nothing that clients write is applied from here on, and nothing of it is kept.
+    pub fn strip(&self) {
+        // Poisoned by a panic in the middle of an entry, after which the engine ends.
+        let Ok(mut state) = self.state.lock() else { return };
+        state.machine.strip();
+        state.shared.advance(&state.machine);
+    }
+
     /// Asks for a snapshot of everything applied. An engine that has ended drops the sender.
     pub fn snapshot(&self, done: oneshot::Sender<Result<Option<Snapshot>>>) {
         let _ = self.requests.send(StateRequest::Snapshot(done));

@@ -113,14 +113,13 @@ pub(super) fn recover(files: &dyn Files, directory: &Path, listing: &mut Listing
 }
 
 /// Reads the log as [`recover`] does, and changes nothing: an error where it is damaged.
-pub(super) fn check(files: &dyn Files, directory: &Path) -> Result<()> {
+pub(super) fn check(files: &dyn Files, directory: &Path) -> Result<Log> {
     let opened = open_all(files, directory, &mut Listing::read(files, directory)?)?;
     let mut log = Log::default();
     for (at, segment) in opened.iter().enumerate() {
-        log.begin(Segment::new(segment.path.clone(), &segment.birth, segment.start), &segment.birth)?;
-        log.replay(files, segment, opened.get(at + 1).map(|next| next.birth.former_end))?;
+        log.read(files, segment, opened.get(at + 1).map(|next| next.birth.former_end))?;
     }
-    Ok(())
+    Ok(log)
 }
 
 /// Opens the segments that count, oldest first. `listing.abandoned` gains the others.
@@ -164,12 +163,17 @@ impl Log {
 
     /// Takes in the next segment, header and batches. `end` is where the one after it says that it ends.
     pub(super) fn take(&mut self, files: &dyn Files, opened: &Opened, end: Option<u64>) -> Result<u64> {
-        self.begin(Segment::new(opened.path.clone(), &opened.birth, opened.start), &opened.birth)?;
-        let proven = self.replay(files, opened, end)?;
+        let proven = self.read(files, opened, end)?;
         if let Some(segment) = self.segments.last() {
             pad(files, segment)?;
         }
         Ok(proven)
+    }
+
+    /// The same, and nothing is changed.
+    pub(super) fn read(&mut self, files: &dyn Files, opened: &Opened, end: Option<u64>) -> Result<u64> {
+        self.begin(Segment::new(opened.path.clone(), &opened.birth, opened.start), &opened.birth)?;
+        self.replay(files, opened, end)
     }
 
     /// Reads the batches of the newest segment. `end` is where the next segment says that it ends. Returns the highest

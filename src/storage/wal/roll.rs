@@ -32,6 +32,20 @@ pub(super) enum Continuity {
     Restart,
 }
 
+/// A segment that is about to begin.
+#[derive(Clone)]
+pub(super) struct Begun {
+    /// What the file is called until it has its name.
+    spare: PathBuf,
+    path: PathBuf,
+    file: Arc<dyn File>,
+    filled: u64,
+    /// Where its header ends.
+    start: u64,
+    continuity: Continuity,
+    birth: Birth,
+}
+
 impl Wal {
     /// Sees to it that a batch of `bytes` can be written at the end without new blocks.
     pub(super) fn make_room(&mut self, bytes: u64) -> Result<()> {
@@ -66,6 +80,18 @@ impl Wal {
         continuity: Continuity,
         hard_state: Option<&HardState>,
     ) -> Result<()> {
+        let begun = self.prepare_segment(previous, continuity, hard_state)?;
+        self.name_segment(&begun)?;
+        self.enter_segment(begun)
+    }
+
+    /// Writes the header of a new segment, durably, into a file that does not have its name yet.
+    pub(super) fn prepare_segment(
+        &mut self,
+        previous: Position,
+        continuity: Continuity,
+        hard_state: Option<&HardState>,
+    ) -> Result<Begun> {
         self.sync()?;
         let former = self.log.segments.last();
         let birth = Birth {
@@ -87,14 +113,22 @@ impl Wal {
             }
             return Err(self.fail(error));
         }
-        let path = self.directory.join(birth.file_name());
-        let named = self.files.rename(&spare, &path).and_then(|()| self.files.sync_dir(&self.directory));
-        if let Err(error) = named {
-            return Err(self.fail(error));
-        }
-        self.next_sequence += 1;
         let start = header.len() as u64;
         debug_assert!(start.is_multiple_of(ALIGNMENT as u64), "the header batch is padded");
+        let path = self.directory.join(birth.file_name());
+        Ok(Begun { spare, path, file, filled, start, continuity, birth })
+    }
+
+    /// Gives a segment its name: from here on it is part of the log.
+    pub(super) fn name_segment(&mut self, begun: &Begun) -> Result<()> {
+        let named = self.files.rename(&begun.spare, &begun.path).and_then(|()| self.files.sync_dir(&self.directory));
+        named.map_err(|error| self.fail(error))
+    }
+
+    /// What is appended goes to this segment.
+    pub(super) fn enter_segment(&mut self, begun: Begun) -> Result<()> {
+        let Begun { path, file, filled, start, continuity, birth, .. } = begun;
+        self.next_sequence += 1;
         let unfinished = self.active.is_none() || continuity == Continuity::Truncate;
         let shrink = if unfinished { self.log.segments.last().map(|it| (it.path.clone(), it.end)) } else { None };
         self.active = Some(Active { file, filled, durable_end: start });

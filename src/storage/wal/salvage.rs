@@ -12,13 +12,14 @@
 //! ```
 //!
 //! * Term and vote are known where the newest hard state that can be read is the newest that was written.
-//! * The quarantine is durable before anything of the old log is let go.
+//! * The quarantine, and what is kept, are durable before anything of the old log is let go: where the others are damaged
+//!   too, it may be all that is left (`storage::engine::claim`).
 
 use super::batch::{Body, HEADER_BYTES, Header, Reading};
-use super::recovery::{Listing, Log, Opened};
+use super::recovery::{Listing, Log, Opened, check};
 use super::roll::Continuity;
 use super::scan::{At, Scan};
-use super::{HardState, Recovered, Wal, WalOptions};
+use super::{HardState, Recovered, Survey, Wal, WalOptions};
 use crate::error::{Error, Kind, Result};
 use crate::ids::LogIndex;
 use crate::storage::files::{Files, Open};
@@ -27,6 +28,10 @@ use std::sync::Arc;
 
 /// Entries copied at once.
 const COPY_BYTES: usize = 1 << 20;
+
+/// A log up to this size is copied into one segment, whose offsets have 32 bits; batches may be cut anew on the way. Of a
+/// larger one, far above what is kept by default, a crash in the midst of it costs the part that is not copied yet.
+const WHOLE_BYTES_MAX: u64 = 3 << 30;
 
 impl Wal {
     /// The newest hard state that a log on disk tells of, without opening it: nothing is changed.
@@ -37,6 +42,31 @@ impl Wal {
         let last = opened.last().map(|last| Tail::read(files, last)).transpose()?;
         last.map(|tail| tail.hard_state)
             .ok_or_else(|| Error::damaged(format!("{} holds no log segment that can be read", directory.display())))
+    }
+
+    /// What a log at rest holds, damaged or not, as far as [`Wal::salvage`] would keep it: nothing is changed.
+    pub fn survey(files: &dyn Files, directory: &Path) -> Result<Survey> {
+        let damage = match check(files, directory) {
+            Err(error) if error.kind() == Kind::Damaged => error,
+            checked => {
+                let log = checked?;
+                let (last, hard_state) = (log.last(), log.hard_state.clone().unwrap_or_default());
+                let reached = hard_state.quarantined_until.map_or(last.index, |until| until.max(last.index));
+                return Ok(Survey { hard_state, last, reached, damage: None });
+            }
+        };
+        let segments = Listing::read(files, directory)?.segments;
+        let mut opened: Vec<Result<Opened>> =
+            segments.into_iter().map(|(sequence, path)| Opened::open(files, sequence, path)).collect();
+        let tail = match opened.last() {
+            Some(Ok(last)) => Tail::read(files, last)?,
+            Some(Err(error)) => return Err(seat_lost(error)),
+            None => return Err(damage),
+        };
+        opened.drain(..opened.iter().rposition(restarts).unwrap_or(0));
+        let last = Log::before_damage(files, &opened, Log::read)?.last();
+        let reached = tail.hard_state.quarantined_until.max(Some(tail.last)).unwrap_or(tail.last);
+        Ok(Survey { hard_state: tail.hard_state, last, reached, damage: Some(damage) })
     }
 
     /// Opens a damaged log: what lies before the damage is kept, and the hard state says until where the member is
@@ -72,9 +102,8 @@ impl Wal {
             return Err(damaged);
         }
         let (sequence, tail) = tail?;
-        let restarts = |segment: &Result<Opened>| segment.as_ref().is_ok_and(|segment| segment.birth.restart);
         opened.drain(..opened.iter().rposition(restarts).unwrap_or(0));
-        let kept = Log::before_damage(&*files, &opened)?;
+        let kept = Log::before_damage(&*files, &opened, Log::take)?;
         let mut hard_state = tail.hard_state;
         hard_state.quarantined_until = hard_state.quarantined_until.max(Some(tail.last));
 
@@ -82,7 +111,16 @@ impl Wal {
         let source = Wal::new(files.clone(), directory, options, kept, nothing)?;
         let mut wal = Wal::new(files, directory, options, Log::default(), listing)?;
         wal.next_sequence = sequence + 1;
-        wal.begin_segment(source.previous(), Continuity::Restart, Some(&hard_state))?;
+        let begun = wal.prepare_segment(source.previous(), Continuity::Restart, Some(&hard_state))?;
+        // Once it has its name, what was there before does not count: so it has all of that first, as one segment.
+        let fits = source.statistics().bytes <= WHOLE_BYTES_MAX;
+        if !fits {
+            wal.name_segment(&begun)?;
+        }
+        wal.enter_segment(begun.clone())?;
+        if fits {
+            wal.options.segment_bytes = u64::from(u32::MAX);
+        }
         let mut next = source.previous().index.next();
         while next <= source.last().index {
             let portion = source.read(next, COPY_BYTES)?;
@@ -90,6 +128,10 @@ impl Wal {
             wal.append(&portion, None)?;
         }
         wal.sync()?;
+        wal.options = options;
+        if fits {
+            wal.name_segment(&begun)?;
+        }
         Ok(wal.recovered())
     }
 }
@@ -140,8 +182,12 @@ impl Tail {
 }
 
 impl Log {
-    /// Reads the segments up to the first damage.
-    fn before_damage(files: &dyn Files, opened: &[Result<Opened>]) -> Result<Log> {
+    /// Reads the segments up to the first damage, each with `take`.
+    fn before_damage(
+        files: &dyn Files,
+        opened: &[Result<Opened>],
+        take: impl Fn(&mut Log, &dyn Files, &Opened, Option<u64>) -> Result<u64>,
+    ) -> Result<Log> {
         let mut log = Log::default();
         for (at, segment) in opened.iter().enumerate() {
             let Ok(segment) = segment else { break };
@@ -149,7 +195,7 @@ impl Log {
                 Some(Ok(next)) => Some(next.birth.former_end),
                 Some(Err(_)) | None => None,
             };
-            match log.take(files, segment, end) {
+            match take(&mut log, files, segment, end) {
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::Damaged => break,
                 Err(error) => return Err(error),
@@ -160,6 +206,11 @@ impl Log {
         }
         Ok(log)
     }
+}
+
+/// True where nothing before the segment counts.
+fn restarts(segment: &Result<Opened>) -> bool {
+    segment.as_ref().is_ok_and(|segment| segment.birth.restart)
 }
 
 fn seat_lost(error: &Error) -> Error {

@@ -37,7 +37,7 @@ fn a_quarantined_member_does_not_stand() {
     group.cut = vec!["a", "c"];
     group.pass(4000);
     assert_eq!((group.role("b"), group.term("b")), (Role::Follower, 2));
-    group.step("a", "b", 2, Message::Heartbeat { commit: LogIndex(0), round: 9, confirmed: None });
+    group.step("a", "b", 2, Message::Heartbeat { commit: LogIndex(0), round: 9, confirmed: None, held: LogIndex(0) });
     group.step("a", "b", 2, Message::TimeoutNow);
     assert_eq!(group.role("b"), Role::Follower, "not even when it is told to");
 }
@@ -85,7 +85,7 @@ fn nothing_need_be_written_for_its_leader_to_find_out() {
 fn the_leaders_commit_moves_the_goal_and_a_heartbeat_does_not() {
     let mut group = damaged();
     let until = group.machine("b").hard_state.quarantined_until.unwrap();
-    group.step("a", "b", 2, Message::Heartbeat { commit: LogIndex(99), round: 9, confirmed: None });
+    group.step("a", "b", 2, Message::Heartbeat { commit: LogIndex(99), round: 9, confirmed: None, held: LogIndex(0) });
     assert_eq!(group.machine("b").hard_state.quarantined_until, Some(until));
     let append = |commit| Message::Append { previous: at(3, 2), entries: vec![], commit: LogIndex(commit) };
     group.step("a", "b", 2, append(0));
@@ -115,7 +115,7 @@ fn quarantine_is_over_for_others_once_that_is_durable() {
     let entries = group.machine("a").log.clone()[3..].to_vec();
     let shown = |group: &mut Group| {
         group.take();
-        group.step("a", "b", 2, Message::Heartbeat { commit: goal, round: 9, confirmed: None });
+        group.step("a", "b", 2, Message::Heartbeat { commit: goal, round: 9, confirmed: None, held: LogIndex(0) });
         group.take().into_iter().find_map(|envelope| match envelope.message {
             Message::HeartbeatReply { quarantined_until, .. } => Some(quarantined_until),
             _ => None,

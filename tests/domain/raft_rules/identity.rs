@@ -202,7 +202,7 @@ fn a_removed_disk_does_not_pass_for_the_new_member_of_its_name() {
     change(&mut group, "a", &add("c", MemberRole::Voter)).unwrap();
     group.take();
     group.step_from_disk("c", old, "a", 2, Message::AppendReply(Verdict::Accepted { matched: LogIndex(1) }));
-    assert_eq!(group.take()[0].message, Message::Removed);
+    assert_eq!(group.take()[0].message, Message::Dismissed { disk: old });
     group.pass(2000);
     let member = group.node("a").membership().get(&id("c")).unwrap().clone();
     assert_eq!((member.disk, member.role), (Some(disk_of("x")), MemberRole::Voter));
@@ -214,7 +214,7 @@ fn a_leader_with_another_disk_is_followed_once_it_shows_what_is_committed() {
     let (committed, last) = (group.committed("b"), group.machine("b").last());
     assert_eq!(committed, last.index.0);
     group.take();
-    let beat = Message::Heartbeat { commit: LogIndex(committed), round: 1, confirmed: None };
+    let beat = Message::Heartbeat { commit: LogIndex(committed), round: 1, confirmed: None, held: LogIndex(0) };
     group.step_from_disk("c", disk_of("x"), "b", 5, beat.clone());
     assert_eq!(group.take()[0].message, Message::NewDisk);
     assert_eq!((group.term("b"), group.node("b").leader()), (2, Some(&id("a"))));

@@ -5,6 +5,7 @@
 
 mod alone;
 mod damage;
+mod dismissal;
 mod elections;
 mod group;
 mod identity;

@@ -123,7 +123,7 @@ fn reads_of_a_follower_are_given_up_when_the_leader_changes() {
     let mut group = Group::led(&["a", "b", "c"]);
     group.cut = vec!["a"];
     assert_eq!(group.read("b", 1), None);
-    group.step("c", "b", 5, Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None });
+    group.step("c", "b", 5, Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None, held: LogIndex(0) });
     assert_eq!(group.answer("b", 1), Some(ReadAnswer { id: 1, index: None }));
     group.step("c", "b", 5, Message::ReadIndexReply { id: 1, index: Some(LogIndex(1)), commit: LogIndex(1) });
     assert_eq!(group.machine("b").reads.len(), 1, "what comes too late is not asked for any more");

@@ -1,8 +1,11 @@
 //! A witness votes and keeps the log, and has no state: it leads only until somebody else can.
 
 use super::Group;
-use super::group::{id, voters};
-use chronos::raft::{MemberRole, Message, Role};
+use super::group::{disk_of, id, voters};
+use super::members::{add, change, remove};
+use chronos::clock::Wall;
+use chronos::ids::LogIndex;
+use chronos::raft::{Envelope, Flow, MemberRole, Message, Role};
 
 fn with_witness() -> Group {
     let mut membership = voters(&["a", "b", "w"]);
@@ -81,4 +84,123 @@ fn a_new_witness_learns_first() {
     assert_eq!(group.node("a").membership().get(&id("w")).unwrap().role, MemberRole::LearningWitness);
     group.pass(1500);
     assert_eq!(group.node("a").membership().get(&id("w")).unwrap().role, MemberRole::Witness);
+}
+
+/// Up to where the witness may let go of its log, as it has been told.
+fn held(group: &mut Group) -> u64 {
+    group.node("w").held().0
+}
+
+#[test]
+fn a_witness_is_told_up_to_where_every_full_voter_has_the_log() {
+    let mut group = with_witness();
+    let before = group.machine("a").last().index.0;
+    assert_eq!(held(&mut group), before);
+    group.cut = vec!["b"];
+    let index = group.propose("a", b"x").unwrap();
+    group.pass(300);
+    assert_eq!(group.committed("a"), index.0, "the leader and the witness are a majority");
+    assert_eq!(held(&mut group), before, "b may need it of the witness");
+    group.cut.clear();
+    group.pass(1500);
+    assert_eq!(held(&mut group), group.machine("a").last().index.0);
+}
+
+#[test]
+fn who_learns_to_vote_holds_a_witness_back_and_an_observer_does_not() {
+    for (role, is_waited_for) in [(MemberRole::Voter, true), (MemberRole::Observer, false)] {
+        let mut group = with_witness();
+        change(&mut group, "a", &add("d", role)).unwrap();
+        group.pass(500);
+        let last = group.machine("a").last().index.0;
+        assert_eq!(held(&mut group), if is_waited_for { 0 } else { last }, "{role:?}");
+    }
+}
+
+#[test]
+fn while_a_change_is_under_way_nothing_may_be_let_go_of() {
+    let mut group = with_witness();
+    group.place("d", disk_of("d"), vec![]);
+    change(&mut group, "a", &add("d", MemberRole::Voter)).unwrap();
+    group.pass(1500);
+    // d goes, by the word of a leader that nobody else has heard yet: it may stay.
+    group.cut = vec!["d"];
+    group.propose("a", b"x").unwrap();
+    group.pass(200);
+    group.cut = vec!["b", "w", "d"];
+    change(&mut group, "a", &remove("d")).unwrap();
+    assert_eq!(group.node("a").held(), LogIndex(0));
+    group.cut = vec!["d"];
+    group.pass(700);
+    let last = group.machine("a").last().index.0;
+    assert_eq!(held(&mut group), last, "it is gone, and nobody else lacks anything");
+}
+
+#[test]
+fn a_voter_that_has_lost_its_log_counts_as_one_that_has_nothing() {
+    let mut group = with_witness();
+    let round = 99;
+    let command_version = chronos::machine::COMMAND_VERSION;
+    let term = group.term("a");
+    let lost = |quarantined_until| Message::HeartbeatReply { round, command_version, quarantined_until, wall: Wall(0) };
+    group.step("b", "a", term, lost(Some(LogIndex(3))));
+    assert_eq!(group.node("a").held(), LogIndex(0));
+}
+
+#[test]
+fn a_witness_whose_log_is_full_does_not_count_towards_commit_until_it_has_room() {
+    let mut group = with_witness();
+    group.node("w").set_log_full(true);
+    group.cut = vec!["b"];
+    let before = group.machine("w").last().index;
+    let index = group.propose("a", b"x").unwrap();
+    group.pass(2000);
+    assert!(group.leads("a"), "it is heard all the same");
+    assert!(group.committed("a") < index.0, "the leader alone is no majority");
+    assert_eq!(group.machine("w").last().index, before);
+    let full = |group: &mut Group| {
+        let status = group.node("a").status();
+        status.peers.iter().any(|peer| peer.id == id("w") && peer.flow == Flow::Full)
+    };
+    assert!(full(&mut group) && group.node("w").status().log_is_full);
+    group.node("w").set_log_full(false);
+    group.pass(1200);
+    assert_eq!((group.committed("a"), group.machine("w").last().index), (index.0, index));
+    assert!(!full(&mut group));
+}
+
+#[test]
+fn a_full_witness_is_asked_for_nothing_but_its_position() {
+    let mut group = with_witness();
+    group.node("w").set_log_full(true);
+    group.cut = vec!["b"];
+    for _ in 0..5 {
+        group.propose("a", &[7; 1000]).unwrap();
+    }
+    group.pass(600);
+    group.sent.clear();
+    group.pass(3000);
+    let bytes: usize = group.sent.iter().filter(|sent| sent.to == id("w")).map(Envelope::entry_bytes).sum();
+    assert_eq!(bytes, 0, "nothing that it would throw away");
+}
+
+#[test]
+fn a_member_with_rows_takes_entries_whatever_its_log_has_come_to() {
+    let mut group = with_witness();
+    group.node("b").set_log_full(true);
+    group.cut = vec!["w"];
+    let index = group.propose("a", b"x").unwrap();
+    group.pass(300);
+    assert_eq!(group.committed("a"), index.0);
+}
+
+#[test]
+fn what_a_disk_is_for_is_known_once_that_is_committed() {
+    let mut group = with_witness();
+    assert_eq!(group.node("w").duty(), Some(MemberRole::Witness));
+    assert_eq!(group.node("b").duty(), Some(MemberRole::Voter));
+    // An empty disk that has only the first entry has the name, and nothing more.
+    let first = voters(&["a", "b", "w"]);
+    group.wipe("w", 99, &first);
+    assert_eq!(group.node("w").duty(), None);
 }

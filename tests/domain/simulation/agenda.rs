@@ -115,6 +115,7 @@ fn message(message: &Message) -> u64 {
         }
         Message::AppendReply(Verdict::Accepted { matched }) => (6, matched.0),
         Message::AppendReply(Verdict::Rejected { hint, .. }) => (7, hint.index.0),
+        Message::AppendReply(Verdict::Full { matched }) => (15, matched.0),
         Message::Heartbeat { commit, round, .. } => (8, commit.0 + round * 5),
         Message::HeartbeatReply { round, .. } => (9, *round),
         Message::ReadIndex { id } => (10, *id),
@@ -122,6 +123,7 @@ fn message(message: &Message) -> u64 {
         Message::TimeoutNow => (12, 0),
         Message::NewDisk => (13, 0),
         Message::Removed => (14, 0),
+        Message::Dismissed { .. } => (15, 0),
     };
     detail.wrapping_mul(16).wrapping_add(kind)
 }

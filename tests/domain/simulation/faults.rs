@@ -6,7 +6,7 @@ use super::host::Host;
 use super::network::Chance;
 use super::world::World;
 use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Change, MemberRole, Membership, Payload};
+use chronos::raft::{Change, MemberRole, Membership, NodeId, Payload};
 
 /// A kind of fault, or of work on the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -156,7 +156,14 @@ impl World {
             Fault::NewDisk => return self.replace_disk(host),
             Fault::NewDisks => return self.take_disks_out(),
             Fault::DamagedLog => return self.damage(host),
-            Fault::Trim => return self.trim(host),
+            Fault::Trim => {
+                // Whoever else is trimmed, witnesses let go of what they may.
+                let witnesses: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].is_witness()).collect();
+                witnesses.into_iter().filter(|at| *at != host).for_each(|at| {
+                    self.trim(at);
+                });
+                return self.trim(host);
+            }
             Fault::TrimOfLeader => return self.leader().is_some_and(|leader| self.trim(leader)),
             Fault::Mend => self.mend_network(),
         }
@@ -165,7 +172,12 @@ impl World {
 
     pub(super) fn mend_network(&mut self) {
         self.network.mend();
-        self.hosts.iter_mut().for_each(|host| host.slow_disk = 0);
+        for host in &mut self.hosts {
+            host.slow_disk = 0;
+            if let Some(node) = &mut host.node {
+                node.set_log_full(false);
+            }
+        }
     }
 
     /// The machine stands still, and its clocks go on.
@@ -409,17 +421,57 @@ impl World {
 
     /// A machine seals what it has applied and lets go of the log before.
     fn trim(&mut self, host: usize) -> bool {
-        let this = &mut self.hosts[host];
+        let this = &self.hosts[host];
         let state = this.state.clone();
         let first = LogIndex(this.disk.snapshot.applied.index.0 + 2);
-        // A witness keeps what some full voter may still lack.
-        if !this.is_up() || this.is_witness() || state.applied.index <= first {
+        let held = this.node.as_ref().map_or(LogIndex(0), chronos::raft::Node::held);
+        // A witness keeps what some full voter may still lack, and what it may have passed over by mistake.
+        let may_need_it = this.is_witness() && !(this.is_bound() && this.state.is_bare && held >= state.applied.index);
+        if may_need_it {
+            self.fill_log(host);
+        }
+        let this = &self.hosts[host];
+        if !this.is_up() || may_need_it || state.applied.index <= first {
             return false;
         }
+        if this.is_witness() {
+            self.check_that_others_have(host, state.applied.index);
+            self.count("logs of witnesses that were trimmed");
+        }
+        let this = &mut self.hosts[host];
         this.disk.trim(state.clone());
         if let Some(node) = &mut this.node {
             node.trimmed(state.applied);
+            node.set_log_full(false);
         }
         true
+    }
+
+    /// A witness that may let go of nothing comes to its limit, or is given more room.
+    fn fill_log(&mut self, host: usize) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let is_full = !node.status().log_is_full;
+        node.set_log_full(is_full);
+        if is_full {
+            self.count("logs of witnesses that were full");
+        }
+    }
+
+    /// What a witness lets go of, every full voter has on its disk, but for what a disk has lost since. Its own log may be
+    /// too short to know of one that is gone for good.
+    fn check_that_others_have(&self, witness: usize, index: LogIndex) {
+        let membership = self.hosts[witness].disk.newest_membership();
+        let furthest = self.hosts.iter().max_by_key(|host| host.state.applied.index);
+        let is_full = |membership: &Membership, id: &NodeId| {
+            membership.get(id).is_some_and(|member| member.role == MemberRole::Voter)
+        };
+        let stays = |id: &&NodeId| furthest.is_none_or(|host| is_full(&host.state.membership, id));
+        let full = membership.members.keys().filter(|id| is_full(&membership, id)).filter(stays);
+        for host in full.filter_map(|id| self.index(id)) {
+            let this = &self.hosts[host];
+            let lost_it = this.is_stranger(&membership) || this.is_quarantined() || this.was_damaged;
+            let last = this.disk.last().index;
+            assert!(lost_it || last >= index, "a witness lets go of entry {index}, and {} has {last}", this.id);
+        }
     }
 }

@@ -51,7 +51,7 @@ const EVENTS: u64 = 5000;
 const FAULT_FLOOR: u64 = 60;
 
 /// Of a hundred seeds, in how many each thing must happen at least: a simulation in which nothing works shows nothing.
-const FLOORS: [(&str, u64); 22] = [
+const FLOORS: [(&str, u64); 24] = [
     ("writes acknowledged", 95),
     ("forwarded writes taken", 90),
     ("reads at the leader", 95),
@@ -70,6 +70,8 @@ const FLOORS: [(&str, u64); 22] = [
     ("leaders that removed themselves", 50),
     ("witnesses that led", 15),
     ("writes that a witness refused", 10),
+    ("logs of witnesses that were trimmed", 15),
+    ("logs of witnesses that were full", 15),
     ("disks put back", 50),
     ("groups without a majority of disks", 30),
     ("leaders that handed over for their clock", 10),

@@ -1,0 +1,131 @@
+//! What this disk is for, and what a witness does with its log.
+//!
+//! A node that joins reads its group's log from the beginning, and only somewhere in it what it is itself. A witness must
+//! not apply what clients wrote before that, and a member with rows must miss nothing. So nothing is applied before a
+//! committed membership names this disk. A state that is not empty has been through that.
+//!
+//! A witness then applies positions alone, for good, and keeps its log for the others:
+//!
+//! ```text
+//!   kept ──────────── what a member with rows lacks ────────────────────────────────┐
+//!   let go of ──────> what all of them have, and the own (empty) state covers       │
+//!                                                raft.witness_log_bytes_max ────> takes no more, and says so
+//! ```
+
+use super::Raft;
+use chronos::error::Error;
+use chronos::ids::LogIndex;
+use chronos::raft::Position;
+use chronos::storage::engine::{Freshness, Handle};
+use std::sync::atomic::Ordering;
+use tracing::{info, warn};
+
+/// What is known of it.
+#[derive(Default)]
+pub(super) struct Duty {
+    is_known: bool,
+    /// Committed, and not handed on before that is known.
+    waiting: Option<Position>,
+    /// The log of this witness has reached its limit.
+    is_full: bool,
+    /// What it keeps for the others, as the engine was told.
+    kept_from: LogIndex,
+}
+
+impl Raft {
+    /// Has applied what is committed, once it is known how.
+    pub(super) fn commit(&mut self, committed: Option<Position>) {
+        self.duty.waiting = committed.or(self.duty.waiting);
+        if self.duty.waiting.is_none() {
+            return;
+        }
+        if !self.duty.is_known {
+            self.learn_duty();
+        }
+        if self.duty.is_known
+            && let Some(position) = self.duty.waiting.take()
+        {
+            let _ = self.seed.parts.commit(self.ticket, position);
+        }
+        if committed.is_some() {
+            self.answer_changes();
+        }
+    }
+
+    /// Finds out what this disk is for, as far as that is committed.
+    pub(super) fn learn_duty(&mut self) {
+        let Ok(lent) = self.seed.parts.lent() else { return };
+        let is_bare = lent.handle.is_witness();
+        match self.node.duty() {
+            Some(role) if role.is_witness() => {
+                if !is_bare {
+                    info!("this node is a witness: it keeps the log, and no rows");
+                    lent.handle.become_witness();
+                }
+                self.duty.is_known = true;
+            }
+            Some(_) if is_bare => {
+                // Only a disk whose removal is long forgotten can come here.
+                lent.condemn(Error::damaged("the state of a witness, under a member that is to have rows"));
+            }
+            Some(_) => self.duty.is_known = true,
+            None => {
+                let is_alone = self.node.membership().is_only(&self.seed.config.id)
+                    && self.node.status().quarantined_until.is_none();
+                self.duty.is_known |= is_alone || self.node.applied_index() > LogIndex(0);
+            }
+        }
+    }
+
+    /// What a witness does with its log as time passes. Often: between two looks it takes more.
+    pub(super) fn watch_log(&mut self) {
+        if !self.node.is_witness() {
+            return;
+        }
+        let Ok(handle) = self.seed.parts.handle() else { return };
+        let bytes = handle.counters().segment_bytes.load(Ordering::Relaxed);
+        let bytes_max = self.seed.witness_log_bytes_max;
+        let is_full = bytes >= bytes_max;
+        if is_full != self.duty.is_full {
+            self.duty.is_full = is_full;
+            self.node.set_log_full(is_full);
+            if is_full {
+                warn!(
+                    bytes,
+                    bytes_max,
+                    "the log of this witness has reached raft.witness_log_bytes_max: it counts towards no commit until \
+                     the members with rows have caught up"
+                );
+            } else {
+                info!(bytes, "the log of this witness has room again");
+            }
+        }
+    }
+
+    /// Lets go of what nobody needs of this witness any more.
+    pub(super) fn release_log(&mut self) {
+        self.learn_duty();
+        let Ok(handle) = self.seed.parts.handle() else { return };
+        if !handle.is_witness() {
+            return;
+        }
+        let held = self.node.held();
+        if self.duty.kept_from != held.next() {
+            self.duty.kept_from = held.next();
+            handle.keep_for_others(held.next());
+        }
+        self.cover(&handle, held);
+    }
+
+    /// Seals the state of this witness where only that keeps half of what its log may have. It costs next to nothing: there
+    /// are no rows in it.
+    fn cover(&self, handle: &Handle, held: LogIndex) {
+        let counters = handle.counters();
+        let bytes = counters.segment_bytes.load(Ordering::Relaxed);
+        let covered = counters.birth.load(Ordering::Relaxed);
+        if bytes >= self.seed.witness_log_bytes_max / 2 && held.min(self.node.applied_index()).0 > covered {
+            // It is the seal that is wanted, and not what could be sent of it.
+            drop(handle.snapshot(Freshness::Now));
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The state of a witness: who belongs to the group, up to where, and nothing that clients have written.
+//!
+//! A witness keeps entries for others and applies none of them. Its state moves on all the same, since what the state
+//! covers is what the log may be trimmed to. What is left out cannot be had back from what is there, so the mark stays:
+//! it is in the state record, and a state that has it is never served, compared or sent to anybody.
+
+use super::apply::Machine;
+use crate::sql::catalog::Catalog;
+use crate::storage::state::StateRecord;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The counter that marks such a state.
+const MARK: &str = "witness";
+
+impl Machine {
+    /// From here on nothing that clients write is applied, and nothing of it is kept.
+    pub fn strip(&mut self) {
+        self.catalog = Arc::new(Catalog::default());
+        self.counters = BTreeMap::from([(MARK.to_owned(), 1)]);
+    }
+
+    /// True where the state is a witness's.
+    pub fn is_bare(&self) -> bool {
+        self.counters.contains_key(MARK)
+    }
+}
+
+/// The same for a state record.
+pub fn is_bare(state: &StateRecord) -> bool {
+    state.counters.contains_key(MARK)
+}
+
+/// What a witness keeps of a state.
+pub fn stripped(state: &StateRecord) -> StateRecord {
+    StateRecord {
+        catalog: Catalog::default(),
+        counters: BTreeMap::from([(MARK.to_owned(), 1)]),
+        membership: state.membership.clone(),
+        ..*state
+    }
+}

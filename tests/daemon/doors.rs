@@ -1,0 +1,267 @@
+//! Every door of a group with tokens and certificates, by what a caller shows: one table, of what was seen.
+//!
+//! `cargo test --test daemon every_door -- --nocapture` prints it.
+
+use crate::certificates::{Authority, Files, Validity};
+use crate::process::wire::admin_service_client::AdminServiceClient;
+use crate::process::wire::forward_service_client::ForwardServiceClient;
+use crate::process::wire::peer_frame::Frame;
+use crate::process::wire::peer_service_client::PeerServiceClient;
+use crate::process::wire::sql_service_client::SqlServiceClient;
+use crate::process::wire::sync_service_client::SyncServiceClient;
+use crate::process::wire::sync_status_service_client::SyncStatusServiceClient;
+use crate::process::wire::{self, PeerFrame, PeerHello, change_members_request::Change};
+use crate::process::{Node, wait};
+use crate::tls::{connect, https_as};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// Who asks, and how.
+struct Caller<'a> {
+    shows: &'static str,
+    files: &'a Files,
+    has_certificate: bool,
+    token: Option<&'static str>,
+    cluster_token: Option<&'static str>,
+}
+
+const GRPC: [&str; 11] = [
+    "gRPC SQL, read",
+    "gRPC SQL, write",
+    "gRPC admin, members",
+    "gRPC admin, change",
+    "Sync",
+    "Sync status",
+    "peers: Identify",
+    "peers: Link",
+    "peers: Install",
+    "peers: Content",
+    "peers: Forward",
+];
+
+const HTTP: [(&str, &str, &str, &str); 6] = [
+    ("HTTP /health", "GET", "/health", ""),
+    ("HTTP /sql, read", "POST", "/sql", r#"{"sql": "SELECT 1"}"#),
+    ("HTTP /sql, write", "POST", "/sql", r#"{"sql": "DELETE FROM t"}"#),
+    ("HTTP /status", "GET", "/status", ""),
+    ("HTTP admin, members", "GET", "/admin/members", ""),
+    ("HTTP admin, change", "POST", "/admin/members", r#"{"remove": "node9"}"#),
+];
+
+/// Two nodes, and the certificates of their authority.
+struct World {
+    _directory: tempfile::TempDir,
+    nodes: Vec<Node>,
+}
+
+impl World {
+    fn start(server: &Files) -> World {
+        let directory = tempfile::tempdir().unwrap();
+        let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+        drop(listeners);
+        let start = |at: usize| {
+            let (id, other) = (format!("node{}", at + 1), 1 - at);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+            command.args(["node", "--id", &id, "--address", &format!("127.0.0.1:{}", ports[at])]);
+            command.args(["--peers", &format!("node{}=127.0.0.1:{}", other + 1, ports[other])]);
+            command.arg("--data-dir").arg(directory.path()).envs(server.variables());
+            command.env("CHRONOS_AUTH_TOKEN_ADMIN", "admin-s3cret").env("CHRONOS_AUTH_TOKEN_READONLY", "reader-s3cret");
+            command.env("CHRONOS_AUTH__CLUSTER_TOKEN", "cluster-s3cret");
+            command.env("RUST_LOG", "error").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            Node::spawn_as(command, directory.path(), &id)
+        };
+        World { nodes: vec![start(0), start(1)], _directory: directory }
+    }
+
+    fn http(&self, caller: &Caller, (_, method, path, sent): (&str, &str, &str, &str)) -> String {
+        let head = caller.token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let answer = https_as(self.nodes[0].http, caller.files, caller.has_certificate, (method, path, sent), &head);
+        answer.map_or_else(|| "no TLS".to_owned(), |(status, _)| status.to_string())
+    }
+
+    async fn grpc(&self, caller: &Caller<'_>, door: &str) -> String {
+        match connect(&self.nodes[0], caller.files, caller.has_certificate).await {
+            Ok(channel) => call(channel, caller, door).await,
+            Err(_) => "no TLS".to_owned(),
+        }
+    }
+}
+
+fn said<T>(answer: Result<Response<T>, Status>) -> String {
+    match answer {
+        Ok(_) => "ok".to_owned(),
+        // What the connection failed with, rather than an answer.
+        Err(status) if std::error::Error::source(&status).is_some() => "no TLS".to_owned(),
+        Err(status) => format!("{:?}", status.code()),
+    }
+}
+
+async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
+    fn signed<T>(caller: &Caller, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = caller.token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(token) = caller.cluster_token {
+            request.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        }
+        request
+    }
+    // Whoever gets so far is told that the group is another one: nothing is disturbed.
+    let hello = || PeerHello {
+        version: u32::from(chronos::raft::WIRE_VERSION),
+        cluster_id: vec![0; 16],
+        disk_id: vec![0; 16],
+        ..PeerHello::default()
+    };
+    let (sql, admin) = (SqlServiceClient::new(channel.clone()), AdminServiceClient::new(channel.clone()));
+    let (mut sql, mut admin, mut peers) = (sql, admin, PeerServiceClient::new(channel.clone()));
+    let statement = |text: &str| wire::SqlRequest { sql: text.to_owned() };
+    match door {
+        "gRPC SQL, read" => said(sql.execute_sql(signed(caller, statement("SELECT 1"))).await),
+        "gRPC SQL, write" => said(sql.execute_sql(signed(caller, statement("DELETE FROM t"))).await),
+        "gRPC admin, members" => said(admin.members(signed(caller, wire::MembersRequest {})).await),
+        "gRPC admin, change" => {
+            let change = wire::ChangeMembersRequest { change: Some(Change::Remove("node9".to_owned())) };
+            said(admin.change_members(signed(caller, change)).await)
+        }
+        "Sync" => said(SyncServiceClient::new(channel).sync(signed(caller, wire::SyncRequest::default())).await),
+        "Sync status" => {
+            let asked = signed(caller, wire::SyncStatusRequest {});
+            said(SyncStatusServiceClient::new(channel).get_sync_status(asked).await)
+        }
+        "peers: Identify" => said(peers.identify(signed(caller, wire::IdentifyRequest::default())).await),
+        "peers: Link" => {
+            let frame = PeerFrame { frame: Some(Frame::Hello(hello())) };
+            said(peers.link(signed(caller, tokio_stream::once(frame))).await)
+        }
+        "peers: Install" => {
+            let offer = wire::SnapshotOffer { hello: Some(hello()), term: 0, manifest_bytes: 0 };
+            let piece = wire::SnapshotPiece { piece: Some(wire::snapshot_piece::Piece::Offer(offer)) };
+            match peers.install(signed(caller, tokio_stream::once(piece))).await {
+                Ok(answers) => said(answers.into_inner().message().await.map(Response::new)),
+                Err(status) => said::<()>(Err(status)),
+            }
+        }
+        "peers: Content" => {
+            let asked = wire::ContentRequest { hello: Some(hello()), index: 1 };
+            said(peers.content(signed(caller, asked)).await)
+        }
+        "peers: Forward" => {
+            let asked = wire::ForwardRequest {
+                sql: vec!["SELECT 1".to_owned()],
+                deadline_ms: 5000,
+                consistency: "linearizable".to_owned(),
+                ..wire::ForwardRequest::default()
+            };
+            said(ForwardServiceClient::new(channel).forward(signed(caller, asked)).await)
+        }
+        other => panic!("no door {other}"),
+    }
+}
+
+/// What was seen, as a table.
+fn drawn(callers: &[Caller], rows: &[(&str, Vec<String>)]) -> String {
+    let line = |door: &str, cells: &mut dyn Iterator<Item = &str>| {
+        let columns = cells.map(|cell| format!("{cell:<18}"));
+        let columns: Vec<String> = std::iter::once(format!("{door:<20}")).chain(columns).collect();
+        columns.join(" | ").trim_end().to_owned()
+    };
+    let mut lines = vec![line("", &mut callers.iter().map(|caller| caller.shows))];
+    lines.extend(rows.iter().map(|(door, cells)| line(door, &mut cells.iter().map(String::as_str))));
+    lines.join("\n")
+}
+
+#[test]
+fn every_door_of_a_group_asks_who_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let files: &Path = directory.path();
+    let authority = Authority::new();
+    let server = authority.write(files, "server", "localhost", Validity::Now);
+    let right = authority.write(files, "client", "somebody", Validity::Now);
+    let stranger = Authority::new().write(files, "other", "somebody", Validity::Now).trusting(&right);
+    let caller = |shows, files, has_certificate, token, cluster_token| Caller {
+        shows,
+        files,
+        has_certificate,
+        token,
+        cluster_token,
+    };
+    let (admin, cluster) = (Some("admin-s3cret"), Some("cluster-s3cret"));
+    let callers = [
+        caller("no token", &right, true, None, None),
+        caller("wrong token", &right, true, Some("s3cret"), Some("s3cret")),
+        caller("read-only token", &right, true, Some("reader-s3cret"), Some("reader-s3cret")),
+        caller("admin token", &right, true, admin, admin),
+        caller("cluster token", &right, true, None, cluster),
+        caller("no certificate", &right, false, admin, cluster),
+        caller("wrong CA", &stranger, true, admin, cluster),
+        caller("all of it", &right, true, admin, cluster),
+    ];
+    let world = World::start(&server);
+    let all = callers.last().unwrap();
+    while world.http(all, ("", "POST", "/sql", r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#)) != "200" {}
+    let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
+    for door in HTTP {
+        rows.push((door.0, callers.iter().map(|caller| world.http(caller, door)).collect()));
+    }
+    wait(async {
+        for door in GRPC {
+            let mut cells = Vec::new();
+            for caller in &callers {
+                cells.push(world.grpc(caller, door).await);
+            }
+            rows.push((door, cells));
+        }
+    });
+    let table = drawn(&callers, &rows);
+    println!("{table}");
+    for (door, cells) in &rows {
+        // A cluster's port is never open: whatever else it is shown, not without a certificate of the authority.
+        let is_health = *door == "HTTP /health";
+        let refused = if door.starts_with("HTTP") { "403" } else { "no TLS" };
+        assert_eq!(
+            (cells[5].as_str(), cells[6].as_str()),
+            (if is_health { "200" } else { refused }, "no TLS"),
+            "{door}"
+        );
+        let without = if door.starts_with("HTTP") { "401" } else { "Unauthenticated" };
+        let expected = if is_health { "200" } else { without };
+        assert_eq!((cells[0].as_str(), cells[1].as_str()), (expected, expected), "{door}");
+        // An operator's token is not a node's, and a node's is not an operator's.
+        if door.starts_with("peers") {
+            assert_eq!((cells[2].as_str(), cells[3].as_str()), (without, without), "{door}");
+        } else if !is_health {
+            assert_eq!(cells[4], without, "{door}");
+        }
+    }
+    assert_eq!(table, EXPECTED.trim_matches('\n'));
+}
+
+/// Where a door lets somebody in who asks for what there is not, it says so in its own words: 400, `InvalidArgument`,
+/// `Unimplemented`, `FailedPrecondition`.
+const EXPECTED: &str = "
+                     | no token           | wrong token        | read-only token    | admin token        | cluster token      | no certificate     | wrong CA           | all of it
+HTTP /health         | 200                | 200                | 200                | 200                | 200                | 200                | no TLS             | 200
+HTTP /sql, read      | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
+HTTP /sql, write     | 401                | 401                | 403                | 200                | 401                | 403                | no TLS             | 200
+HTTP /status         | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
+HTTP admin, members  | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
+HTTP admin, change   | 401                | 401                | 403                | 400                | 401                | 403                | no TLS             | 400
+gRPC SQL, read       | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
+gRPC SQL, write      | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
+gRPC admin, members  | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
+gRPC admin, change   | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument
+Sync                 | Unauthenticated    | Unauthenticated    | PermissionDenied   | Unimplemented      | Unauthenticated    | no TLS             | no TLS             | Unimplemented
+Sync status          | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
+peers: Identify      | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok
+peers: Link          | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
+peers: Install       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
+peers: Content       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
+peers: Forward       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok
+";
