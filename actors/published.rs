@@ -80,7 +80,7 @@ impl RaftReport {
             (Some(Outcast::NewDisk), _) => Some("this node has a new disk: remove and re-add it".to_string()),
             (_, Some(HardState::DISMISSED)) => Some(
                 "this node was removed from its group, or left out when that was recovered, and what it holds counts no \
-                 more: empty its directory and add it again"
+                 more: added again, in whatever role, it needs a new disk (--clean)"
                     .to_string(),
             ),
             (Some(Outcast::Removed), _) => Some(
