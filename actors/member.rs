@@ -185,9 +185,20 @@ impl Member {
                 Err(error) if error.kind() == Kind::Unavailable && until.left() > READ_PAUSE => {
                     tokio::time::sleep(READ_PAUSE).await;
                 }
+                // Nobody can say so in time: what matters to the client is not whose turn it was then.
+                Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED => return Err(self.unconfirmed()),
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A leader's word did not come.
+    fn unconfirmed(&self) -> Error {
+        let status = &self.seed.published.raft().status;
+        Error::unavailable(match &status.leader {
+            Some(leader) => format!("{leader} leads, and does not answer (term {})", status.term),
+            None => format!("no leader (term {})", status.term),
+        })
     }
 
     /// Refuses what this node has where it may be older than that.
