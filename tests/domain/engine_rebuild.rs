@@ -77,6 +77,7 @@ fn a_node_that_is_alone_stops_by_name_and_changes_nothing() {
         let options = embedded::Options { id: Some("b".into()), ..embedded::Options::default() };
         let database = Database::open_on("/data", &options, &engine(&disk)).unwrap();
         database.execute("CREATE TABLE t (id INT PRIMARY KEY)").unwrap();
+        database.execute("INSERT INTO t VALUES (1)").unwrap();
         database.close().unwrap();
         let disk = disk.crash(0, Crash::Keep);
         damage(&disk);

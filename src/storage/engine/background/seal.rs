@@ -26,6 +26,10 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
+/// Entries that a clean stop leaves in the log alone, where they brought no rows: a millisecond of the next start. A
+/// directory that is opened and closed over and over is sealed once in about so many times.
+const ROWLESS_ENTRIES_MAX: u64 = 64;
+
 impl Background {
     pub(super) fn birth_state(&self) -> StateRecord {
         self.runs.first().map_or_else(StateRecord::default, |run| run.state.clone())
@@ -177,7 +181,14 @@ impl Background {
         levels.blocks[levels.blocks.len() - self.runs.len()..].to_vec()
     }
 
-    /// Seals what a clean stop leaves in the hot store. Where a merge would have to come first, the log suffices.
+    /// False for a few entries without a row: a start and a stop make some, and flash is not worn for them.
+    fn is_worth_sealing(&self) -> bool {
+        let entries = self.hot.state().applied.0 - self.current.birth.0;
+        self.frozen.is_some() || self.hot.rows() > 0 || entries > ROWLESS_ENTRIES_MAX
+    }
+
+    /// Seals what a clean stop leaves in the hot store. Where a merge would have to come first, or hardly anything came
+    /// since the last seal, the log suffices.
     pub fn seal_at_stop(&mut self) -> Result<()> {
         // Whoever stops the engine is told by the answer.
         self.events = Arc::new(|_: Event| {});
@@ -186,7 +197,7 @@ impl Background {
         }
         // A hot store that was being sealed when the stop came is sealed first, then the one above it.
         for _ in 0..2 {
-            if self.runs.len() < RUNS_MAX {
+            if self.runs.len() < RUNS_MAX && self.is_worth_sealing() {
                 self.seal(&|_| Ok(()))?;
             }
         }
