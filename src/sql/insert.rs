@@ -64,7 +64,7 @@ pub enum Place {
 impl<'a> LiteralInsert<'a> {
     /// Reads what stands before the rows; none where that is not understood.
     pub fn begin(sql: &'a str, context: &BindContext<'_>) -> Option<LiteralInsert<'a>> {
-        let mut scanner = Scanner::new(sql);
+        let mut scanner = Scanner::begin(sql)?;
         scanner.keyword(b"insert")?;
         scanner.keyword(b"into")?;
         let table = context.catalog.table(scanner.name()?.as_str())?;

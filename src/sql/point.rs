@@ -84,7 +84,7 @@ pub struct PointQuery {
 impl PointQuery {
     /// Binds a read of one row by its primary key; none where the statement is anything else, or wrong.
     pub fn bind(sql: &str, catalog: &Catalog) -> Option<PointQuery> {
-        let mut scanner = Scanner::new(sql);
+        let mut scanner = Scanner::begin(sql)?;
         scanner.keyword(b"select")?;
         let selected = select_list(&mut scanner)?;
         scanner.keyword(b"from")?;

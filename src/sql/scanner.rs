@@ -26,9 +26,10 @@ pub(super) struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Begins at the first byte of a statement.
-    pub(super) fn new(sql: &'a str) -> Scanner<'a> {
-        Scanner { bytes: sql.as_bytes(), at: 0 }
+    /// Begins at the first byte of a statement; none where it has a NUL, which is refused the general way (see
+    /// `ParseLimits::check_text`).
+    pub(super) fn begin(sql: &'a str) -> Option<Scanner<'a>> {
+        (!sql.contains('\0')).then(|| Scanner::at(sql, 0))
     }
 
     /// Goes on at a byte of a statement that was read before.

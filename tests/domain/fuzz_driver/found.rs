@@ -37,6 +37,14 @@ fn a_log_cut_short_within_the_zeros_behind_its_last_batch_is_whole() {
 }
 
 #[test]
+fn no_short_way_takes_a_text_with_the_character_nul() {
+    // The target itself says where the ways differ.
+    for sql in ["INSERT INTO t VALUES (1, '\0', 1.5, TRUE, NULL, NULL)", "SELECT * FROM t WHERE id = 1 -- \0"] {
+        assert!(!fuzz::sql_text(sql.as_bytes()), "{sql:?}");
+    }
+}
+
+#[test]
 fn a_state_record_whose_key_or_index_names_no_column_is_damage() {
     let mut catalog = crate::storage_ground::catalog(None);
     let whole = StateRecord { catalog: catalog.clone(), ..StateRecord::default() };
