@@ -379,6 +379,12 @@ impl Group {
         panic!("they talk for ever");
     }
 
+    /// What is on the wire arrives only after so long, and so do its answers.
+    pub(super) fn deliver_after(&mut self, millis: u64) {
+        self.millis += millis;
+        self.deliver();
+    }
+
     /// Time passes at all nodes, with heartbeats and all.
     pub(super) fn pass(&mut self, millis: u64) {
         for _ in 0..millis / 50 {
