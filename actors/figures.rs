@@ -22,6 +22,8 @@ pub struct StorageStatus {
     pub memtable_bytes: u64,
     /// Bytes of flushed memtables that statements under way keep.
     pub memtable_kept_bytes: u64,
+    /// Bytes of superseded blocks on disk that statements under way keep.
+    pub pinned_bytes: u64,
     /// Bytes the block cache holds.
     pub cache_bytes: u64,
     /// Sealed runs.
@@ -41,6 +43,8 @@ pub struct LogStatus {
     pub segments: u64,
     /// Bytes in them that count.
     pub bytes: u64,
+    /// Bytes among them that no restart needs: kept for members that lag, or for the rest of their segment.
+    pub kept_bytes: u64,
     /// Spare segments that wait.
     pub spares: u64,
     /// Position from which it is kept: the birth of the present hot store.
@@ -147,12 +151,14 @@ impl StorageStatus {
             memtables: status.memtables as u64,
             memtable_bytes: status.memtable_bytes as u64,
             memtable_kept_bytes: status.memtable_kept_bytes,
+            pinned_bytes: status.pinned_bytes,
             cache_bytes: status.cache_bytes as u64,
             runs: load(&counters.runs),
             sealed_bytes: load(&counters.sealed_bytes),
             log: LogStatus {
                 segments: load(&counters.segments),
                 bytes: load(&counters.segment_bytes),
+                kept_bytes: load(&counters.kept_bytes),
                 spares: load(&counters.spares),
                 birth: load(&counters.birth),
             },

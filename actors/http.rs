@@ -115,15 +115,15 @@ impl HttpDoor {
                 .service(read("/ready", &readiness))
                 .service(read("/metrics", &metrics))
                 .service(read("/status", &status))
-                .service(web::resource("/sql").route(web::post().to(sql)).default_service(web::to(only_post)))
+                .service(taking("/sql", "POST").route(web::post().to(sql)))
                 .service(
-                    web::resource("/admin/members")
+                    taking("/admin/members", "GET, POST")
                         .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
                         .route(web::get().to(admin::members))
                         .route(web::post().to(admin::change)),
                 )
                 .service(
-                    web::resource("/admin/transfer")
+                    taking("/admin/transfer", "POST")
                         .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
                         .route(web::post().to(admin::transfer)),
                 )
@@ -160,6 +160,16 @@ impl HttpDoor {
     }
 }
 
+/// A path, and the methods that it takes; another one is told which those are (RFC 9110, section 15.5.6).
+fn taking(path: &'static str, methods: &'static str) -> Resource {
+    let refuse = move || async move {
+        HttpResponse::MethodNotAllowed()
+            .insert_header((header::ALLOW, methods))
+            .json(json!({ "error": format!("{path} takes {methods}") }))
+    };
+    web::resource(path).default_service(web::to(refuse))
+}
+
 /// A path that is read. HEAD is answered as GET is, and the server leaves the body out (RFC 9110, section 9.3.2).
 fn read<F, Arguments>(path: &'static str, answer: &F) -> Resource
 where
@@ -167,7 +177,7 @@ where
     Arguments: FromRequest + 'static,
 {
     let route = |method| web::method(method).to(answer.clone());
-    web::resource(path).route(route(Method::GET)).route(route(Method::HEAD))
+    taking(path, "GET, HEAD").route(route(Method::GET)).route(route(Method::HEAD))
 }
 
 /// Escaping may double a statement in JSON; what requests may hold together is the limit of each, too.
@@ -189,12 +199,6 @@ async fn not_found(request: HttpRequest) -> HttpResponse {
     let paths = "/, /health, /ready, /metrics, /status and POST /sql";
     let message = format!("there is no {}; there are {paths}", request.path());
     HttpResponse::NotFound().json(json!({ "error": message }))
-}
-
-async fn only_post() -> HttpResponse {
-    HttpResponse::MethodNotAllowed()
-        .insert_header((header::ALLOW, Method::POST.as_str()))
-        .json(json!({ "error": "/sql takes POST" }))
 }
 
 async fn health(door: web::Data<Door>) -> HttpResponse {
@@ -241,11 +245,7 @@ async fn metrics(door: web::Data<Door>) -> HttpResponse {
 
 async fn status(door: web::Data<Door>) -> HttpResponse {
     match door.router.status().await {
-        Ok(report) => {
-            // A database too large to be hashed in time is still told about.
-            let content = door.router.content_hash().await.ok();
-            HttpResponse::Ok().json(status::json_of(&report, content))
-        }
+        Ok(report) => HttpResponse::Ok().json(status::json_of(&report)),
         Err(error) => failed(&error, None),
     }
 }

@@ -7,7 +7,7 @@
 //! is asked for. Snapshots are made on demand only; what seals the hot store when the log asks for it is the engine, which
 //! alone knows how long the log is.
 //!
-//! In a group it has copies compared ([`compare`]).
+//! In a group it has copies compared ([`compare`]). For those who ask it has the content hashed ([`fingerprint`]).
 //!
 //! * It proposes only where something would change: an idle node's log stands still.
 //! * Raising a mark twice changes nothing, so a proposal lost or repeated needs no care.
@@ -15,9 +15,10 @@
 //! Restart: nothing to rebuild. Marks live in the catalog.
 
 pub mod compare;
+mod fingerprint;
 
 use crate::actors::lifeline::Lifeline;
-use crate::actors::messages::{Content, ContentHash, DamageMet, Propose};
+use crate::actors::messages::{ContentHash, DamageMet, Propose};
 use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
@@ -31,9 +32,9 @@ use chronos::ids::LogIndex;
 use chronos::machine::{Body, Command};
 use chronos::raft::{NodeId, Role};
 use chronos::sql::execute::next_backfill;
-use chronos::storage::content_hash::content_hash;
 use chronos::storage::scrub::{Next, Scrub};
 use compare::Comparing;
+use fingerprint::Fingerprint;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,8 +106,7 @@ pub struct Janitor {
     evicted: Monotonic,
     scrub: Scrub,
     comparing: Comparing,
-    /// The last content hash: asked for again at the same position it costs nothing.
-    content: Option<Content>,
+    fingerprint: Fingerprint,
     /// A turn is under way: the next one waits for it.
     busy: bool,
     _lifeline: Lifeline,
@@ -118,6 +118,7 @@ impl Janitor {
         let lent = seed.parts.lent()?;
         let evicted = seed.clock.monotonic();
         let scrub = Scrub::resume(seed.scrub_interval, evicted, &seed.published.scrub());
+        seed.published.forget_content();
         let comparing = Comparing::new(seed.compare_interval, evicted);
         Ok(Janitor {
             seed,
@@ -127,7 +128,7 @@ impl Janitor {
             evicted,
             scrub,
             comparing,
-            content: None,
+            fingerprint: Fingerprint::default(),
             busy: false,
             _lifeline: lifeline,
         })
@@ -243,21 +244,13 @@ impl Actor for Janitor {
 impl Handler<Ask<ContentHash>> for Janitor {
     type Result = ();
 
-    /// A scan of everything, on the one thread that nobody waits for; it ends when nobody waits for its answer either.
-    fn handle(&mut self, ask: Ask<ContentHash>, _: &mut Self::Context) {
+    /// Has everything scanned, on a thread of its own.
+    fn handle(&mut self, ask: Ask<ContentHash>, context: &mut Self::Context) {
         let (ContentHash, reply) = ask.open();
         if self.lent.handle.is_witness() {
             return reply.send(Err(Error::unavailable("a witness has no rows to hash")));
         }
-        let view = self.lent.handle.lasting_view();
-        let content = if let Some(known) = self.content.filter(|content| content.index == view.version) {
-            Ok(known)
-        } else {
-            let asked = || if reply.is_abandoned() { Err(Error::unavailable("nobody asks any more")) } else { Ok(()) };
-            content_hash(&view, &asked).map(|hash| Content { index: view.version, hash })
-        };
-        self.content = content.as_ref().ok().copied();
-        reply.send(content);
+        reply.send(Ok(self.fingerprint(context)));
     }
 }
 

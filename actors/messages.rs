@@ -8,6 +8,7 @@
 
 use crate::actors::figures::StorageStatus;
 pub use crate::actors::freshness::{Consistency, Freshness};
+use crate::actors::process::Memory;
 use crate::actors::published::RaftReport;
 use crate::actors::route::{Deadline, Effect, Question};
 use crate::actors::rows::Rows;
@@ -319,6 +320,10 @@ pub struct StatusReport {
     pub actors: Vec<ActorReport>,
     /// How far the queue to the sync target is.
     pub sync: SyncReport,
+    /// The newest hash of the content that is known.
+    pub content: Option<Content>,
+    /// How much memory there is for the process, where that is known.
+    pub memory: Option<Memory>,
 }
 
 /// One level of blocks.
@@ -339,14 +344,27 @@ pub struct CeilingReport {
     pub ceiling: Ceiling,
     /// How much of it is used, in the same unit; none where that cannot be told.
     pub now: Option<u64>,
+    /// Of a reserve, what there is where it is to be kept free.
+    pub free: Option<u64>,
 }
 
-/// Asks the janitor for the hash of everything that the newest view shows.
+/// Asks the janitor to hash everything that the newest view shows, where that is not known yet.
 #[derive(Debug)]
 pub struct ContentHash;
 
 impl Question for ContentHash {
-    type Answer = Content;
+    type Answer = Hashed;
+}
+
+/// What became of that. The hash itself is published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hashed {
+    /// What is published is of the newest view.
+    Present,
+    /// Somebody hashes now, though maybe an older view.
+    UnderWay,
+    /// What is published is older, and is left at that for a while.
+    Resting,
 }
 
 /// The content of the database in one number, and where in the log that was.

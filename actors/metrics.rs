@@ -232,6 +232,9 @@ pub struct Seed {
 /// The ceiling of resident memory, which no setting names: that of the database and what the program takes.
 pub const RESIDENT: &str = "process.resident_bytes";
 
+/// The share of memory for flushed memtables that statements keep.
+pub const KEPT: &str = "storage.memtable_kept_bytes_max";
+
 /// What a process takes beside `storage.memory_bytes_max`: code, stacks, sled's tables, and what the allocator keeps.
 pub const RESIDENT_BESIDE_BYTES: u64 = 40_000_000;
 
@@ -310,6 +313,8 @@ impl MetricsActor {
             ceilings: self.ceilings(&published.storage()),
             actors: router.depths().into_iter().map(report).collect(),
             sync: (*published.sync()).clone(),
+            content: published.content(),
+            memory: process::memory(),
         }
     }
 
@@ -322,10 +327,13 @@ impl MetricsActor {
             }
             RESIDENT => Some(process::usage().resident_bytes),
             "storage.memtable_bytes_max" => Some(storage.memtable_bytes),
+            KEPT => Some(storage.memtable_kept_bytes),
             "storage.cache_bytes_max" => Some(storage.cache_bytes),
             "storage.seal_wal_bytes" => Some(storage.log.bytes),
-            "storage.disk_reserve" => Some(storage.disk_free_bytes),
+            "storage.pinned_bytes_max" => Some(storage.pinned_bytes),
             "raft.witness_log_bytes_max" if published.raft().status.is_witness => Some(storage.log.bytes),
+            "raft.log_keep_bytes_max" => Some(storage.log.kept_bytes),
+            "raft.memory_bytes_max" => Some(published.raft().status.tail_bytes as u64),
             "raft.proposals_bytes_max" => Some(published.raft().status.proposals_bytes as u64),
             "limits.query_memory_bytes" => Some(pool.used() as u64),
             "limits.in_flight_bytes_max" => Some(router.routes().transit.used() as u64),
@@ -333,7 +341,11 @@ impl MetricsActor {
             "limits.mailbox" => router.depths().into_iter().map(|(_, depth)| depth as u64).max(),
             _ => None,
         };
-        let report = |ceiling: &Ceiling| CeilingReport { now: now(&ceiling.name), ceiling: ceiling.clone() };
+        let report = |ceiling: &Ceiling| CeilingReport {
+            now: now(&ceiling.name),
+            free: (ceiling.name == "storage.disk_reserve").then_some(storage.disk_free_bytes),
+            ceiling: ceiling.clone(),
+        };
         self.seed.ceilings.iter().map(report).collect()
     }
 }

@@ -211,13 +211,28 @@ pub type Reload<'a> = &'a dyn Fn(TakeAccess) -> Result<String, String>;
 /// Takes tokens and certificates; says what it took.
 pub type TakeAccess<'a> = &'a dyn Fn(&Settings) -> Result<String>;
 
+/// What a start needs of its surroundings, taken before any file is touched: a port that is in use or a wrong certificate
+/// is no reason to recover a database, and less one to remove it.
+pub struct Ports {
+    grpc: TcpListener,
+    http: TcpListener,
+    guard: Arc<Guard>,
+}
+
+impl Ports {
+    /// Takes the ports, and reads tokens and certificates.
+    pub fn take(config: &DaemonConfig) -> Result<Ports> {
+        let guard = Guard::open(&config.access)?;
+        let grpc = listen(config.address, "gRPC")?;
+        let http = listen(config.http_address()?, "HTTP")?;
+        Ok(Ports { grpc, http, guard })
+    }
+}
+
 /// Runs a node until it is told to stop. Errors are those of the start; later ones end in the exit code.
-pub fn run(mut config: DaemonConfig, reload: Reload) -> Result<ExitCode> {
+pub fn run(mut config: DaemonConfig, ports: Ports, reload: Reload) -> Result<ExitCode> {
     supervisor::install_panic_hook();
-    // Before anything is touched: a wrong certificate is no reason to recover a database.
-    let guard = Guard::open(&config.access)?;
-    let grpc = listen(config.address, "gRPC")?;
-    let http = listen(config.http_address()?, "HTTP")?;
+    let Ports { grpc, http, guard } = ports;
     // With port 0 the address is only known now.
     config.address = bound(&grpc)?;
     actix::System::new().block_on(serve(config, (grpc, http), guard, reload))

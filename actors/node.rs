@@ -17,7 +17,7 @@ use crate::actors::forward::{Leaders, message_bytes_max};
 use crate::actors::front::Front;
 use crate::actors::janitor::{self, Janitor};
 use crate::actors::member;
-use crate::actors::metrics::{self, Metrics, MetricsActor, RESIDENT, RESIDENT_BESIDE_BYTES};
+use crate::actors::metrics::{self, KEPT, Metrics, MetricsActor, RESIDENT, RESIDENT_BESIDE_BYTES};
 use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::{self, Raft};
@@ -268,6 +268,7 @@ fn ceilings(config: &DaemonConfig) -> Vec<Ceiling> {
     let memory = config.ceilings.iter().find(|ceiling| ceiling.name == "storage.memory_bytes_max");
     let shares = [
         ("storage.memtable_bytes_max", engine.memtable_bytes_max as u64),
+        (KEPT, engine.memtable_kept_bytes_max()),
         ("storage.cache_bytes_max", engine.cache_bytes_max as u64),
         // What a batch, or a statement that cannot be cut, may write, and the slices of those that can.
         ("storage.batch_effects_bytes_max", statements.whole_bytes_max as u64),

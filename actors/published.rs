@@ -113,6 +113,8 @@ pub struct Published {
     sync: ArcSwap<SyncReport>,
     scrub: ArcSwap<ScrubReport>,
     contents: ArcSwap<Vec<Content>>,
+    // Watched: whoever asks for it waits a moment for a newer one.
+    content: watch::Sender<Option<Content>>,
     comparison: ArcSwap<Comparison>,
     /// Microseconds of the monotonic clock until which this node holds a lease; 0 for none.
     lease_until: AtomicU64,
@@ -127,6 +129,7 @@ impl Default for Published {
             sync: ArcSwap::default(),
             scrub: ArcSwap::default(),
             contents: ArcSwap::default(),
+            content: watch::Sender::new(None),
             comparison: ArcSwap::default(),
             lease_until: AtomicU64::new(0),
         }
@@ -207,6 +210,32 @@ impl Published {
     /// Publishes the same.
     pub fn set_contents(&self, contents: Vec<Content>) {
         self.contents.store(Arc::new(contents));
+    }
+
+    /// The newest hash of the content that is known.
+    pub fn content(&self) -> Option<Content> {
+        *self.content.borrow()
+    }
+
+    /// The same, from here on.
+    pub fn watch_content(&self) -> watch::Receiver<Option<Content>> {
+        self.content.subscribe()
+    }
+
+    /// Publishes a hash of the content, unless a newer one is known.
+    pub fn set_content(&self, content: Content) {
+        self.content.send_if_modified(|known| {
+            let is_newer = known.is_none_or(|known| known.index < content.index);
+            if is_newer {
+                *known = Some(content);
+            }
+            is_newer
+        });
+    }
+
+    /// Forgets it: storage has been opened again, maybe on another copy.
+    pub fn forget_content(&self) {
+        self.content.send_replace(None);
     }
 
     /// What comparing copies has found.

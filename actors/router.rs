@@ -10,8 +10,8 @@ use crate::actors::forward::{Elsewhere, Leaders, Leadership};
 use crate::actors::front::Front;
 use crate::actors::janitor::Janitor;
 use crate::actors::messages::{
-    Backup, BackupDirectory, BatchFailure, Content, ContentHash, DamageMet, Execute, ExecuteBatch, Health,
-    HealthReport, Output, Query, Render, Statement, Status, StatusReport, Streamed, Terms,
+    Backup, BackupDirectory, BatchFailure, ContentHash, DamageMet, Execute, ExecuteBatch, Hashed, Health, HealthReport,
+    Output, Query, Render, Statement, Status, StatusReport, Streamed, Terms,
 };
 use crate::actors::metrics::{Metrics, MetricsActor, Work};
 use crate::actors::peers::Peers;
@@ -38,6 +38,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// How long a scrape or a health check may take.
 const ADMIN_WAIT: Duration = Duration::from_secs(2);
+
+/// How long an answer waits for the hash of the content: tens of thousands of rows have theirs by then.
+const CONTENT_WAIT: Duration = Duration::from_millis(100);
 
 /// How much longer than its deadline an executor is waited for: it knows whether a write that is late was proposed at
 /// all. Half of what the gRPC door keeps for its answer.
@@ -287,8 +290,22 @@ impl Router {
         self.routes.metrics.ask(Health, Deadline::after(ADMIN_WAIT)).await
     }
 
+    /// Has the newest view hashed where that is not known, and waits for it as long as a small database takes.
+    async fn refresh_content(&self) {
+        let mut known = self.routes.published.watch_content();
+        let newer = async {
+            let asked = self.routes.janitor.ask(ContentHash, Deadline::after(CONTENT_WAIT)).await;
+            if asked.is_ok_and(|hashed| hashed == Hashed::UnderWay) {
+                let _ = known.changed().await;
+            }
+        };
+        // What is not there by then is in one of the next answers.
+        let _ = tokio::time::timeout(CONTENT_WAIT, newer).await;
+    }
+
     /// Everything an operator may want to see.
     pub async fn status(&self) -> Result<StatusReport> {
+        self.refresh_content().await;
         self.routes.metrics.ask(Status, Deadline::after(ADMIN_WAIT)).await
     }
 
@@ -303,11 +320,6 @@ impl Router {
     /// Where snapshots of this node are taken in.
     pub fn snapshots(&self) -> Result<PathBuf> {
         self.front.snapshots()
-    }
-
-    /// The hash of everything that the newest view shows.
-    pub async fn content_hash(&self) -> Result<Content> {
-        self.routes.janitor.ask(ContentHash, Deadline::after(ADMIN_WAIT)).await
     }
 
     /// Each actor with what waits for it.

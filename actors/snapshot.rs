@@ -91,7 +91,7 @@ impl AdminService for Door {
         let text = if request.into_inner().metrics {
             self.router.render().await
         } else {
-            self.router.status().await.map(|report| json_of(&report, None).to_string())
+            self.router.status().await.map(|report| json_of(&report).to_string())
         };
         let text = text.map_err(|error| grpc::status(&error))?;
         Ok(Response::new(wire::ReportResponse { text }))

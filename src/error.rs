@@ -176,6 +176,10 @@ states! {
     SNAPSHOT_TOO_OLD = b"72000";
     /// F0000: a configuration is wrong.
     CONFIG_ERROR = b"F0000";
+    /// RQ001: the name of a request is too old, or too far ahead, for its outcome to be known; it was not executed.
+    REQUEST_ID_EXPIRED = b"RQ001";
+    /// RQ002: so many requests have names that those as old as this one are forgotten; it was not executed.
+    REQUEST_ID_FORGOTTEN = b"RQ002";
     /// XX000: a broken promise inside the program.
     INTERNAL = b"XX000";
     /// XX001: stored data is damaged.

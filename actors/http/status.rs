@@ -1,12 +1,12 @@
 //! The JSON of `/status`: everything an operator may want to see, under names that stay.
 
-use crate::actors::messages::{CeilingReport, Content, LevelReport, StatusReport};
+use crate::actors::messages::{CeilingReport, LevelReport, StatusReport};
 use crate::actors::published::role_name;
 use chronos::raft::{Member, NodeId};
 use serde_json::{Map, Value as Json, json};
 
-/// The whole of it; the content hash is missing where the database is too large to be hashed in time.
-pub fn json_of(report: &StatusReport, content: Option<Content>) -> Json {
+/// The whole of it; the content hash is that of its index, and missing until there is a first one.
+pub fn json_of(report: &StatusReport) -> Json {
     let actors = report
         .actors
         .iter()
@@ -23,7 +23,8 @@ pub fn json_of(report: &StatusReport, content: Option<Content>) -> Json {
         "raft": raft(report),
         "storage": storage(report),
         "limits": limits(&report.ceilings),
-        "content": content.map(|content| {
+        "memory": report.memory.as_ref().map(|memory| json!({ "bytes": memory.bytes, "source": memory.source })),
+        "content": report.content.map(|content| {
             json!({ "index": content.index.0, "hash": format!("{:032x}", content.hash) })
         }),
         "sync": {
@@ -101,12 +102,16 @@ fn storage(report: &StatusReport) -> Json {
     })
 }
 
-/// By name: `max` in bytes, milliseconds or a count, `set` as the configuration writes it, `now` where it is measured.
+/// By name: `max` in bytes, milliseconds or a count, `set` as the configuration writes it, `now` where something counts against it
+/// and is measured; of the reserve of disk `free`, what there is.
 fn limits(ceilings: &[CeilingReport]) -> Json {
     let named = ceilings.iter().map(|report| {
         let mut limit = json!({ "max": report.ceiling.number, "set": report.ceiling.text });
         if let Some(now) = report.now {
             limit["now"] = now.into();
+        }
+        if let Some(free) = report.free {
+            limit["free"] = free.into();
         }
         (report.ceiling.name.clone(), limit)
     });

@@ -13,6 +13,7 @@
 //!   alarm.
 
 use super::Janitor;
+use super::fingerprint::{Hashing, hash, told};
 use crate::actors::messages::{Content, Propose};
 use crate::actors::peers::{Peers, compare};
 use crate::actors::route::Deadline;
@@ -24,14 +25,9 @@ use chronos::ids::LogIndex;
 use chronos::machine::{Body, Command};
 use chronos::raft::{Member, MemberRole, Membership, NodeId, Role};
 use chronos::storage::comparison::{Finding, judge};
-use chronos::storage::content_hash::content_hash;
 use chronos::storage::view::View;
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tracing::{debug, error, info};
 
 /// How often it is looked what is to be done: the work itself takes seconds at the least.
@@ -49,12 +45,6 @@ const PROPOSAL_WAIT: Duration = Duration::from_secs(10);
 /// The pause between two rounds of asking those that have not hashed yet: grows to half a minute.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// How much hashing gives way to other threads of this machine, as `nice` counts.
-const NICE: i32 = 10;
-
-/// The longest pause after a step of hashing.
-const STEP_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Hashes that are kept for those who ask later.
 const CONTENTS_MAX: usize = 4;
@@ -101,15 +91,6 @@ pub struct Comparing {
     due: Monotonic,
     hashing: Option<Hashing>,
     round: Option<Round>,
-}
-
-/// A thread that hashes; it ends early once this is dropped.
-struct Hashing(Arc<AtomicBool>);
-
-impl Drop for Hashing {
-    fn drop(&mut self) {
-        self.0.store(false, Ordering::Release);
-    }
 }
 
 /// One comparison.
@@ -169,38 +150,13 @@ impl Janitor {
         context.spawn(proposed.into_actor(self));
     }
 
-    /// Hashes what a view shows, on a thread that gives way to all others.
     fn hash(&mut self, view: View, context: &mut Context<Janitor>) {
-        let is_wanted = Arc::new(AtomicBool::new(true));
-        let (wanted, (done, hashed)) = (is_wanted.clone(), oneshot::channel());
-        let clock = self.seed.clock.clone();
-        let work = move || {
-            // Where it is refused this runs like everything else.
-            let _ = rustix::process::nice(NICE);
-            let step = Cell::new(clock.monotonic());
-            let go_on = || {
-                // As long as the step before took, the disk is left to others.
-                let took = clock.monotonic().saturating_sub(step.get());
-                std::thread::park_timeout(took.min(STEP_PAUSE_MAX));
-                step.set(clock.monotonic());
-                if wanted.load(Ordering::Acquire) { Ok(()) } else { Err(Error::unavailable("nobody asks any more")) }
-            };
-            let hash = content_hash(&view, &go_on).map(|hash| Content { index: view.version, hash });
-            // A janitor that is gone has a successor, which compares at the next position.
-            let _ = done.send(hash);
-        };
-        if let Err(error) = std::thread::Builder::new().name("content-hash".to_string()).spawn(work) {
-            error!(%error, "cannot start a thread to hash the content");
-            return;
-        }
-        self.comparing.hashing = Some(Hashing(is_wanted));
+        let Some((hashing, hashed)) = hash(view, self.seed.clock.clone()) else { return };
+        self.comparing.hashing = Some(hashing);
         let hashed = hashed.into_actor(self).map(|hashed, janitor, _| {
             janitor.comparing.hashing = None;
-            match hashed {
-                Ok(Ok(own)) => janitor.begin_round(own),
-                // A damaged block was told of by whoever met it.
-                Ok(Err(error)) => error!(%error, "the content could not be hashed"),
-                Err(_) => error!("the thread that hashes the content has ended"),
+            if let Some(own) = told(hashed) {
+                janitor.begin_round(own);
             }
         });
         context.spawn(hashed);
@@ -208,6 +164,7 @@ impl Janitor {
 
     fn begin_round(&mut self, own: Content) {
         let published = &self.seed.published;
+        published.set_content(own);
         let mut contents = published.contents().to_vec();
         contents.push(own);
         contents.drain(..contents.len().saturating_sub(CONTENTS_MAX));

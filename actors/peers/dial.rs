@@ -10,7 +10,7 @@ use crate::actors::published::Published;
 use chronos::clock::random_u64;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{ClusterId, DiskId, Term};
-use chronos::raft::{Envelope, Membership, Message, NodeId};
+use chronos::raft::{Envelope, Membership, Message, NodeId, Status};
 use futures_util::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -124,8 +124,12 @@ impl Drop for Links {
 async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, published: Arc<Published>) {
     let mut pause = PAUSE_MIN;
     let mut said = None;
+    let mut has_asked = false;
     loop {
-        inquire(&id, &address, &own, &peers).await;
+        if is_to_ask(has_asked, &published.raft().status) {
+            inquire(&id, &address, &own, &peers).await;
+            has_asked = true;
+        }
         turn(&id, &own, &peers, &published).await;
         match link(&id, &address, &own, &peers, &published).await {
             Ok(()) => {
@@ -145,6 +149,12 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
         tokio::time::sleep(pause / 2 + Duration::from_micros(drawn / 2)).await;
         pause = (pause * 2).min(PAUSE_MAX);
     }
+}
+
+/// True where this node has not asked since it started, or hears nobody who would tell it that it is out. More often a
+/// node that is down would cost a wait and a connection more before every attempt at a link.
+fn is_to_ask(has_asked: bool, status: &Status) -> bool {
+    !has_asked || status.leader.is_none()
 }
 
 /// Asks the other node whether this one still belongs to the group. Two that were left out when an operator recovered it
@@ -289,4 +299,17 @@ fn root(error: &dyn std::error::Error) -> String {
         cause = deeper;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_hears_a_leader_asks_nobody_a_second_time_whether_it_is_out() {
+        let led = Status { leader: Some(NodeId("a".into())), ..Status::default() };
+        assert!(is_to_ask(false, &led) && is_to_ask(false, &Status::default()));
+        assert!(is_to_ask(true, &Status::default()), "another may have come back that knows");
+        assert!(!is_to_ask(true, &led));
+    }
 }

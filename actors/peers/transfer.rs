@@ -14,8 +14,10 @@
 //!   It yields: it gives way to everything else on the processor, and waits while entries wait for their link.
 //! * The snapshot is what is sealed, where that is new enough: it must know the receiver as a member. Only else is sealed
 //!   for it, so one seal serves all who need it.
+//! * It must know this node by its disk, too, or the receiver refuses what another one sends under its name.
 //! * A witness is sent no rows (`witness`).
-//! * While a transfer lives its files stay, and the log from its position on.
+//! * While a transfer lives its files stay, and the log from its position on. Before it has one it keeps nothing that any
+//!   peer that lags would not: it may come to none for as long as a member is away.
 //! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second.
 
 use super::dial::patient;
@@ -29,7 +31,7 @@ use crate::actors::route::Deadline;
 use crate::actors::storage::Parts;
 use chronos::error::{Error, Result};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Flow, Member, NodeId, Peer};
+use chronos::raft::{Flow, Member, Membership, NodeId, Peer};
 use chronos::storage::engine::{Freshness, Keep};
 use chronos::storage::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -83,6 +85,16 @@ struct Running {
     is_wanted: Arc<AtomicBool>,
     /// Its position; 0 while it is not known.
     index: Arc<AtomicU64>,
+}
+
+impl Running {
+    /// Its position, once it is known.
+    fn index(&self) -> Option<LogIndex> {
+        match self.index.load(Ordering::Acquire) {
+            0 => None,
+            index => Some(LogIndex(index)),
+        }
+    }
 }
 
 /// A member that has installed a snapshot, and fetches what came after it.
@@ -203,11 +215,10 @@ impl Transfers {
         let mut keep = Keep::default();
         for peer in peers {
             let running = self.running.get(&peer.id).filter(|_| peer.flow == Flow::Snapshot);
-            match (running, self.landed.get(&peer.id)) {
-                // Until its position is known, all is kept: it may be of the oldest entry that there is.
-                (Some(running), _) => keep.pinned.push(LogIndex(running.index.load(Ordering::Acquire)).next()),
-                (None, Some(landed)) => keep.pinned.push(landed.index.max(peer.matched).next()),
-                (None, None) => keep.lagging.push(peer.matched.next()),
+            match (running.map(Running::index), self.landed.get(&peer.id)) {
+                (Some(Some(index)), _) => keep.pinned.push(index.next()),
+                (_, Some(landed)) => keep.pinned.push(landed.index.max(peer.matched).next()),
+                (Some(None) | None, None) => keep.lagging.push(peer.matched.next()),
             }
         }
         keep
@@ -241,9 +252,8 @@ fn run(order: &Order, index: &AtomicU64, mut ended: Ended, told: &mpsc::Unbounde
 
 /// Sends a snapshot; gives up to where the receiver has everything.
 async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Result<LogIndex> {
-    let (_place, snapshot) = take(order).await?;
     let own = order.peers.identity().ok_or_else(|| Error::unavailable("the node is starting"))?;
-    index.store(snapshot.manifest.position.index.0, Ordering::Release);
+    let (_place, snapshot) = take(order, &own, index).await?;
     let failed = |what: &dyn std::fmt::Display| Error::unavailable(format!("{}: {what}", order.member.address));
     let endpoint = patient(order.peers.endpoint(&order.member.address)?);
     let channel = endpoint.connect().await.map_err(|error| failed(&error))?;
@@ -276,8 +286,8 @@ async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Resul
     }
 }
 
-/// A snapshot that is new enough for its receiver, and holds what is for it.
-async fn take(order: &Order) -> Result<(Option<Place>, Snapshot)> {
+/// A snapshot that is new enough for its receiver, and holds what is for it. Its position is told as soon as it is known.
+async fn take(order: &Order, own: &Identity, index: &AtomicU64) -> Result<(Option<Place>, Snapshot)> {
     let stopped = || Error::unavailable("storage is restarting");
     let lent = order.parts.lent()?;
     if lent.handle.is_witness() {
@@ -288,9 +298,14 @@ async fn take(order: &Order) -> Result<(Option<Place>, Snapshot)> {
             lent.reach(order.last, Deadline::after(REACH_WAIT)).await?;
         }
         let taken = lent.handle.snapshot(freshness).await.map_err(|_| stopped())??;
-        if let Some(snapshot) = taken
-            && knows(&snapshot, order)?
-        {
+        let Some(snapshot) = taken else { continue };
+        let position = snapshot.manifest.position.index;
+        if order.member.role.is_witness() && freshness == Freshness::Sealed {
+            // Where somebody is far behind nothing newer would do, either, and sealing it anew each time costs everybody.
+            witness::check(order, position)?;
+        }
+        if knows(&snapshot.manifest.group()?, order, own) {
+            index.store(position.0, Ordering::Release);
             if order.member.role.is_witness() {
                 let (place, bare) = witness::stripped(&snapshot, order).await?;
                 return Ok((Some(place), bare));
@@ -301,13 +316,15 @@ async fn take(order: &Order) -> Result<(Option<Place>, Snapshot)> {
     Err(Error::unavailable("the group has changed again"))
 }
 
-/// True where the snapshot holds what made the receiver the member that it is. Without that it would start as nobody, or
-/// as the one that its name stood for before.
-fn knows(snapshot: &Snapshot, order: &Order) -> Result<bool> {
-    let group = snapshot.manifest.group()?;
-    Ok(group.get(&order.peer).is_some_and(|member| {
+/// True where the group of a snapshot has what made the receiver the member that it is. Without that it would start as
+/// nobody, or as the one that its name stood for before. And the sender is the one that it is there, or the receiver takes
+/// it for a disk that came back (`install`).
+fn knows(group: &Membership, order: &Order, own: &Identity) -> bool {
+    let is_receiver = |member: &Member| {
         member.address == order.member.address && (member.disk.is_none() || member.disk == order.member.disk)
-    }))
+    };
+    let is_sender = |member: &Member| member.disk.is_none_or(|disk| disk == own.disk);
+    group.get(&order.peer).is_some_and(is_receiver) && group.get(&own.id).is_none_or(is_sender)
 }
 
 async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress> {
@@ -386,6 +403,21 @@ impl Out<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::published::RaftReport;
+    use chronos::ids::{ClusterId, DiskId};
+    use chronos::raft::Status;
+
+    fn order(member: Member) -> Order {
+        Order {
+            peer: NodeId("b".into()),
+            member,
+            last: LogIndex(7),
+            term: Term(2),
+            parts: Arc::default(),
+            peers: Arc::default(),
+            published: Arc::default(),
+        }
+    }
 
     #[test]
     fn a_snapshot_whose_thread_does_not_begin_has_failed() {
@@ -393,18 +425,65 @@ mod tests {
         runtime.block_on(async {
             let (mut transfers, mut endings) = Transfers::new();
             transfers.spawn = |_| Err(std::io::Error::other("no more threads"));
-            let peer = NodeId("b".into());
-            transfers.begin(Order {
-                peer: peer.clone(),
-                member: Member::default(),
-                last: LogIndex(7),
-                term: Term(2),
-                parts: Arc::default(),
-                peers: Arc::default(),
-                published: Arc::default(),
-            });
+            transfers.begin(order(Member::default()));
             let ended = tokio::time::timeout(Duration::from_secs(20), endings.recv()).await.unwrap().unwrap();
+            let peer = NodeId("b".into());
             assert_eq!(transfers.end(ended, LogIndex(7)), Some((peer, None)), "so that raft asks again");
         });
+    }
+
+    #[test]
+    fn a_transfer_keeps_the_log_from_its_position_on_and_before_it_has_one_no_more_than_any_other() {
+        let (mut transfers, _endings) = Transfers::new();
+        transfers.spawn = |_| Ok(());
+        transfers.begin(order(Member::default()));
+        let peer = NodeId("b".into());
+        let peers = [Peer { id: peer.clone(), matched: LogIndex(0), flow: Flow::Snapshot, silent: Duration::ZERO }];
+        let keep = transfers.keep(&peers);
+        assert_eq!((keep.pinned, keep.lagging), (vec![], vec![LogIndex(1)]));
+        transfers.running[&peer].index.store(500, Ordering::Release);
+        let keep = transfers.keep(&peers);
+        assert_eq!((keep.pinned, keep.lagging), (vec![LogIndex(501)], vec![]));
+    }
+
+    #[test]
+    fn a_witness_is_sent_nothing_while_somebody_with_rows_lacks_what_was_sealed() {
+        let order = order(Member::default());
+        let status = Status { held: LogIndex(5), ..Status::default() };
+        order.published.set_raft(RaftReport { status, serves: true });
+        witness::check(&order, LogIndex(5)).unwrap();
+        let refused = witness::check(&order, LogIndex(6)).unwrap_err();
+        assert!(refused.is_retryable() && refused.message().contains("is to be removed first"), "{refused}");
+    }
+
+    #[test]
+    fn a_snapshot_knows_its_receiver_and_the_disk_of_its_sender() {
+        let own = Identity {
+            cluster: ClusterId(1),
+            id: NodeId("a".into()),
+            disk: DiskId(7),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        let receiver = Member { address: "b:1".into(), disk: Some(DiskId(8)), ..Member::default() };
+        let order = order(receiver.clone());
+        let member = |disk| Member { disk, ..Member::default() };
+        let group = |sender: Option<Member>, receiver: Option<Member>| {
+            let sender = sender.map(|member| (NodeId("a".into()), member));
+            Membership::of(sender.into_iter().chain(receiver.map(|member| (NodeId("b".into()), member))))
+        };
+        let before = Member { address: "b:0".into(), ..receiver.clone() };
+        for (sender, receiver, is_known) in [
+            (Some(member(Some(DiskId(7)))), Some(receiver.clone()), true),
+            (Some(member(None)), Some(Member { disk: None, ..receiver.clone() }), true),
+            (None, Some(receiver.clone()), true),
+            (Some(member(Some(DiskId(7)))), Some(before), false),
+            (Some(member(Some(DiskId(7)))), None, false),
+            // The sender was removed and added again behind it.
+            (Some(member(Some(DiskId(6)))), Some(receiver), false),
+        ] {
+            let group = group(sender, receiver);
+            assert_eq!(knows(&group, &order, &own), is_known, "{group:?}");
+        }
     }
 }

@@ -15,7 +15,7 @@
 use super::Raft;
 use chronos::error::Error;
 use chronos::ids::LogIndex;
-use chronos::raft::Position;
+use chronos::raft::{MemberRole, Position};
 use chronos::storage::engine::{Freshness, Handle};
 use std::sync::atomic::Ordering;
 use tracing::{info, warn};
@@ -79,7 +79,8 @@ impl Raft {
 
     /// What a witness does with its log as time passes. Often: between two looks it takes more.
     pub(super) fn watch_log(&mut self) {
-        if !self.node.is_witness() {
+        // By what is committed for this disk: a joiner under a witness's name may be about to be a voter.
+        if !self.node.duty().is_some_and(MemberRole::is_witness) {
             return;
         }
         let Ok(handle) = self.seed.parts.handle() else { return };

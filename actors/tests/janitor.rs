@@ -1,6 +1,7 @@
 //! The janitor with a clock that the test moves.
 
 use crate::actors::DaemonConfig;
+use crate::actors::messages::Content;
 use crate::actors::tests::node::{Running, ints, on_a_system, statement, terms};
 use crate::actors::tests::patience::until;
 use chronos::clock::{Clock, ManualClock, Wall};
@@ -115,6 +116,30 @@ fn a_scrub_reads_all_levels_and_names_what_is_damaged_until_it_is_whole_again() 
         flip(victim, 300);
         scrubbed(&node, &clock).await;
         assert_eq!(node.router.health().await.unwrap().degraded, None);
+        node.stop().await;
+    });
+}
+
+#[test]
+fn the_content_is_hashed_for_whoever_asks_and_told_with_its_position() {
+    let directory = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::new(Wall(1_700_000_000_000)));
+    on_a_system(async {
+        let node = start(directory.path(), &clock).await;
+        assert_eq!(node.published.content(), None, "nobody has asked");
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        let hashed = async |from: Option<Content>| {
+            until(async || node.router.status().await.unwrap().content.is_some_and(|now| Some(now) != from)).await;
+            node.published.content().unwrap()
+        };
+        let empty = hashed(None).await;
+        assert_eq!(node.router.status().await.unwrap().content, Some(empty), "as long as nothing is written");
+        node.execute("INSERT INTO t VALUES (1)").await.unwrap();
+        let one = hashed(Some(empty)).await;
+        assert!(one.index > empty.index && one.hash != empty.hash, "{empty:?}, {one:?}");
+        // What is older than what is known is not shown.
+        node.published.set_content(empty);
+        assert_eq!(node.published.content(), Some(one));
         node.stop().await;
     });
 }

@@ -42,6 +42,15 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    #[command(flatten)]
+    Asked(Asked),
+    /// Go on with the copy of one stopped node alone, where more disks are lost than the group survives
+    Recover(recover::Arguments),
+}
+
+/// What a running node is asked.
+#[derive(Debug, Subcommand)]
+enum Asked {
     /// The members of the group
     Members,
     /// Add a node: it learns first, and votes once it has caught up
@@ -69,56 +78,52 @@ enum What {
     Status,
     /// The text of its metrics
     Metrics,
-    /// Go on with the copy of one stopped node alone, where more disks are lost than the group survives
-    Recover(recover::Arguments),
 }
 
 /// Does it.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
-    if let What::Recover(what) = &arguments.what {
-        return recover::run(what, arguments.json, environment);
+    match &arguments.what {
+        What::Recover(what) => recover::run(what, arguments.json, environment),
+        What::Asked(asked) => {
+            let target = arguments.leader.target(&environment)?;
+            remote::runtime()?.block_on(ask(&target, asked, arguments.json))
+        }
     }
-    let target = arguments.leader.target(&environment)?;
-    remote::runtime()?.block_on(ask(&target, arguments))
 }
 
-async fn ask(target: &Target, arguments: &Arguments) -> Result<(), Stop> {
+async fn ask(target: &Target, asked: &Asked, as_json: bool) -> Result<(), Stop> {
     let (_, channel) = target.channel(0).await?;
     let health = HealthClient::new(channel.clone());
     let mut client = AdminServiceClient::new(channel);
     let failed = |status: tonic::Status| Stop::Failed(remote::from_status(&status));
-    match &arguments.what {
-        What::Members => {
+    match asked {
+        Asked::Members => {
             let answer = client.members(target.request(MembersRequest {})?).await.map_err(failed)?;
-            print_members(&answer.into_inner(), arguments.json)
+            print_members(&answer.into_inner(), as_json)
         }
-        What::AddNode { member, role } => {
+        Asked::AddNode { member, role } => {
             let Some((id, address)) = member.split_once('=') else {
                 return Err(Stop::Usage(format!("{member:?} is not ID=HOST:PORT, for example node4=10.0.0.4:8000")));
             };
             let add = AddMember { id: id.to_owned(), address: address.to_owned(), role: role.clone() };
-            change(&mut client, target, Change::Add(add), arguments.json).await
+            change(&mut client, target, Change::Add(add), as_json).await
         }
-        What::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), arguments.json).await,
-        What::Transfer { to } => {
+        Asked::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), as_json).await,
+        Asked::Transfer { to } => {
             let request = TransferLeaderRequest { to: to.clone().unwrap_or_default() };
             let answer = client.transfer_leader(target.request(request)?).await.map_err(failed)?.into_inner();
-            let line = if arguments.json {
-                json!({ "leader": answer.to }).to_string()
-            } else {
-                format!("{} leads", answer.to)
-            };
+            let line =
+                if as_json { json!({ "leader": answer.to }).to_string() } else { format!("{} leads", answer.to) };
             print(&line)
         }
-        What::Ready => ready(health, arguments.json).await,
-        What::Status => {
+        Asked::Ready => ready(health, as_json).await,
+        Asked::Status => {
             let text = report(&mut client, target, false).await?;
             let status: Json = serde_json::from_str(&text)
                 .map_err(|error| Stop::Message(format!("the status is no JSON: {error}")))?;
-            print(&if arguments.json { text } else { format!("{status:#}") })
+            print(&if as_json { text } else { format!("{status:#}") })
         }
-        What::Metrics => print(report(&mut client, target, true).await?.trim_end()),
-        What::Recover(_) => Err(Stop::Usage("recover works on a directory".to_owned())),
+        Asked::Metrics => print(report(&mut client, target, true).await?.trim_end()),
     }
 }
 

@@ -23,7 +23,7 @@ pub const HELP: &str = "\
 SQL ends with a semicolon and may span lines. Besides SQL:
   \\dt                        list the tables
   \\d                         the same
-  \\d TABLE                   columns of a table
+  \\d TABLE                   columns, indexes and TTL of a table
   \\timing                    show the time a statement took, on or off
   \\format table|csv|json     how results are written
   \\q, exit, quit             leave (also Ctrl-D)

@@ -78,7 +78,7 @@ pub struct Statements {
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub data_dir: PathBuf,
     /// Run these statements and leave (repeatable)
-    #[arg(short = 'e', long = "execute", value_name = "SQL")]
+    #[arg(short = 'e', long = "execute", value_name = "SQL", allow_hyphen_values = true)]
     pub execute: Vec<String>,
     /// Run the statements of a file and leave (repeatable; - is standard input)
     #[arg(short = 'f', long = "file", value_name = "FILE")]

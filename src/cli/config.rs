@@ -1,7 +1,8 @@
 //! `chronos config`: check a file, print the default one, show what counts and why.
 
-use super::{Environment, Stdout, Stop, node};
-use chronos::config::{SETTINGS, Sources, default_file, load};
+use super::{Environment, Stdout, Stop, logging, node};
+use chronos::config::{Loaded, Problem, Problems, SETTINGS, Sources, default_file, load};
+use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -53,13 +54,29 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
             let name = file.display().to_string();
             let loaded = load(&Sources { file: Some((&name, &text)), ..Sources::default() })
                 .map_err(|problems| Stop::Message(problems.to_string()))?;
-            loaded.supported().map_err(|problems| Stop::Message(problems.to_string()))?;
+            check_start(&loaded).map_err(|problems| Stop::Message(problems.to_string()))?;
             writeln!(out, "{name}: ok")
         }
         Command::Default => out.write_all(default_file().as_bytes()),
         Command::Show(show) => return self::show(show, environment, &mut out),
     };
     written.and_then(|()| out.flush()).map_err(|error| Stop::output(&error))
+}
+
+/// What only a start would find out: what this version cannot do, levels that cannot be read, and files that are not there.
+fn check_start(loaded: &Loaded) -> Result<(), Problems> {
+    let place = |section: &str, name: &str| loaded.origin(section, name).clone();
+    let mut problems = loaded.supported().err().map_or_else(Vec::new, |problems| problems.0);
+    if let Err(message) = logging::check(&loaded.config.log.level) {
+        problems.push(Problem { origin: place("log", "level"), message });
+    }
+    for (section, name, path) in loaded.config.files() {
+        if let Err(error) = File::open(path) {
+            let message = format!("{section}.{name}: cannot read {}: {error}", path.display());
+            problems.push(Problem { origin: place(section, name), message });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Problems::sorted(problems)) }
 }
 
 fn show(show: &Show, environment: Environment, out: &mut Stdout) -> Result<(), Stop> {

@@ -12,7 +12,7 @@
 //! * Levels may change while the process runs ([`Levels::set`]); where lines go may not.
 
 use super::Stop;
-use chronos::config::Log;
+use chronos::config::{Log, did_you_mean};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -52,12 +52,53 @@ const HTTP_SERVER: &str = "actix_http";
 /// as many as it likes, and each has its answer; so they are for whoever asks for debugging.
 const HTTP_CONNECTIONS: &str = "actix_http::h1";
 
+/// The levels by name.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// The crates of this build that log (those that depend on `log` or `tracing`), and the target of the audit.
+const LOGGING: [&str; 18] = [
+    "chronos",
+    "chronos_audit",
+    "actix",
+    "actix_codec",
+    "actix_http",
+    "actix_router",
+    "actix_server",
+    "actix_tls",
+    "actix_web",
+    "h2",
+    "hyper_util",
+    "mio",
+    "rustls",
+    "rustyline",
+    "sled",
+    "sqlparser",
+    "tonic",
+    "tower",
+];
+
+/// Refuses a word by itself that is neither a level nor a crate: it would be read as the name of a module, and of a node
+/// with `RUST_LOG=wran` nothing would be logged, errors included.
+fn check_words(level: &str) -> Result<(), String> {
+    let words = level.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains('='));
+    for word in words {
+        let root = word.split("::").next().unwrap_or(word);
+        if word.parse::<LevelFilter>().is_err() && !LOGGING.contains(&root) {
+            let near = did_you_mean(word, LEVELS.into_iter().chain(LOGGING));
+            let known = LEVELS.join(", ");
+            return Err(format!("log.level: {word:?} is neither a level ({known}) nor a crate that logs{near}"));
+        }
+    }
+    Ok(())
+}
+
 /// Levels by module, such as `info` or `warn,chronos=debug`. `EnvFilter` would also take names and fields of spans, of
 /// which there are none here, and brings a third of a megabyte of regular expressions.
 fn filter(level: &str) -> Result<Targets, String> {
     if level.contains(['[', '{']) {
         return Err(format!("log.level: {level:?} names spans; it takes levels by module, such as warn,chronos=debug"));
     }
+    check_words(level)?;
     let levels: Targets =
         level.parse().map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))?;
     let is_quiet = levels.default_level().is_none_or(|default| default < LevelFilter::DEBUG);
@@ -170,6 +211,20 @@ mod tests {
         }
         for level in ["chronos=loud", "[span]=info", "chronos[{id=1}]=debug"] {
             assert!(filter(level).is_err_and(|error| error.contains(level)), "{level}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_and_not_taken_for_a_module() {
+        for level in ["off", "3", "chronos", "warn,chronos::storage", "info,sled=warn", "info,other=debug", "info,"] {
+            filter(level).expect(level);
+        }
+        for (level, says) in [
+            ("loud", "\"loud\" is neither a level (off, error, warn, info, debug, trace) nor a crate that logs"),
+            ("wran", ", did you mean \"warn\"?"),
+            ("info,chronso", ", did you mean \"chronos\"?"),
+        ] {
+            assert!(filter(level).is_err_and(|error| error.ends_with(says)), "{level}");
         }
     }
 

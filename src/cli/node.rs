@@ -3,8 +3,9 @@
 use super::logging::{self, Levels};
 use super::{Environment, Stop, embedded};
 use crate::actors::auth as access;
-use crate::actors::{self, DaemonConfig, TakeAccess};
-use chronos::config::{Address, Config, Flag, GroupName, Loaded, Origin, Role, Sources, load};
+use crate::actors::metrics::RESIDENT_BESIDE_BYTES;
+use crate::actors::{self, DaemonConfig, Ports, TakeAccess, process};
+use chronos::config::{Address, Config, Flag, GroupName, Loaded, Origin, Problem, Role, Sources, load};
 use chronos::embedded::{Begin, Options};
 use chronos::error::{Error, SqlState};
 use chronos::ids::ClusterId;
@@ -26,6 +27,9 @@ Examples:
 
 Settings: flags > environment (CHRONOS_SECTION__KEY) > --config file > defaults.
 `chronos config default` lists them all, `chronos config show --origin` says which one counts.";
+
+/// The smallest `storage.memory_bytes_max` that may be set.
+const MEMORY_BYTES_MIN: u64 = 16_000_000;
 
 /// What `node` takes.
 #[derive(Debug, clap::Args)]
@@ -119,6 +123,10 @@ pub fn read_file(path: &Path) -> Result<String, Stop> {
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     let loaded = arguments.settings.load(environment.clone())?;
     loaded.supported().map_err(|problems| Stop::Usage(problems.to_string()))?;
+    logging::check(&loaded.config.log.level).map_err(|message| {
+        let origin = loaded.origin("log", "level").clone();
+        Stop::Usage(Problem { origin, message }.to_string())
+    })?;
     let data_dir = &loaded.config.node.data_dir;
     // Without an id the only database of the directory is meant, whatever its name.
     let named = *loaded.origin("node", "id") != Origin::Default;
@@ -144,18 +152,31 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     }
     config.database.begin = match &*others(&loaded.config) {
         [] => Begin::Alone,
-        others if arguments.join => Begin::Joining(identify(others, &path, &loaded.config)?),
+        // What --clean is to remove knows another group than the one to join.
+        others if arguments.join => Begin::Joining(identify(others, &path, arguments.clean, &loaded.config)?),
         _ => Begin::Together(group(&loaded.config)),
     };
     let levels = logging::start(&loaded.config.log)?;
     loaded.config.warnings().iter().for_each(|line| tracing::warn!("{line}"));
+    warn_of_memory(&loaded.config);
+    // A start that cannot succeed removes nothing: the ports are taken first.
+    let ports = Ports::take(&config)?;
     // Only this node's directory, and only under its lock: neither a neighbour's files nor a running node's.
     let may_go = |log: &Path| if arguments.force { Ok(()) } else { check_alone(log) };
     if arguments.clean && directory::clean(&SystemFiles, &path, may_go)? {
         tracing::info!(directory = %path.display(), "removed the database");
     }
     let reload = move |take: TakeAccess| reload(&arguments.settings, environment.clone(), &levels, take);
-    actors::run(config, &reload).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+    actors::run(config, ports, &reload).map_err(Stop::Failed).and_then(|code| Err(Stop::Exit(code)))
+}
+
+/// Says where the budget of memory is more than there is, as the control group of a container has it.
+fn warn_of_memory(config: &Config) {
+    let Some(memory) = process::memory() else { return };
+    let budget = config.storage.memory_bytes_max.0;
+    if let Some(warning) = process::memory_warning(&memory, budget, RESIDENT_BESIDE_BYTES, MEMORY_BYTES_MIN) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Refuses to remove a log that says that its node belongs to a group of several, or says nothing.
@@ -216,9 +237,9 @@ fn group(config: &Config) -> Membership {
     }))
 }
 
-/// The group that answers at one of the addresses. Not asked for where this node belongs to one already.
-fn identify(addresses: &[String], path: &Path, config: &Config) -> Result<ClusterId, Stop> {
-    if directory::is_database(&SystemFiles, path) {
+/// The group that answers at one of the addresses. Not asked for where this node belongs to one already, and stays in it.
+fn identify(addresses: &[String], path: &Path, clean: bool, config: &Config) -> Result<ClusterId, Stop> {
+    if !clean && directory::is_database(&SystemFiles, path) {
         return Ok(ClusterId::default());
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -279,6 +300,16 @@ mod tests {
     fn started_with(config: &Config) -> String {
         let daemon = daemon(config, config.node.id.to_string()).expect("the addresses are numbers");
         format!("{:?}", DaemonConfig { ceilings: Vec::new(), ..daemon })
+    }
+
+    #[test]
+    fn the_least_budget_is_the_bound_of_the_setting() {
+        let set = |bytes: u64| {
+            let value = format!("{bytes} B");
+            let flag = Flag { flag: "--x", section: "storage", name: "memory_bytes_max", value };
+            load(&Sources { flags: vec![flag], ..Sources::default() }).is_ok()
+        };
+        assert!(set(MEMORY_BYTES_MIN) && !set(MEMORY_BYTES_MIN - 1));
     }
 
     #[test]

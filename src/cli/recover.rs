@@ -108,16 +108,25 @@ fn told(id: &str, claim: &Claim) -> String {
             log.last.index, log.last.term, log.hard_state.term
         ),
         format!("  committed for certain: everything up to entry {}", claim.sealed),
+        format!("  this copy reaches entry {}: compare that with the other copies", claim.reach()),
     ];
     if let Some(damage) = &log.damage {
         lines.push(format!("  its log is damaged: {damage}"));
     }
+    if let Some(unseated) = &log.unseated {
+        lines.push(format!(
+            "  its newest term and vote cannot be read, and are not needed for this: {}",
+            unseated.message()
+        ));
+    }
     if log.hard_state.is_dismissed() {
         lines.push(
-            "  another member has told it that it was removed, or left out when the group was recovered".to_owned(),
+            "  it is out: another member has told it that it was removed, or left out when the group was recovered, or a \
+             recovery with a damaged log was not completed"
+                .to_owned(),
         );
-    } else if log.reached > log.last.index {
-        let from = log.last.index.next();
+    } else if log.reached > claim.reach() {
+        let from = claim.reach().next();
         lines.push(format!("  it has had entries up to {}, and has lost {from} to {0}", log.reached));
     } else if log.hard_state.quarantined_until.is_some() {
         lines.push("  it is in quarantine: it has lost entries, or has not shown yet that it has all".to_owned());
@@ -126,7 +135,7 @@ fn told(id: &str, claim: &Claim) -> String {
     lines.push("given up:".to_owned());
     lines.push(format!(
         "  writes that only others have, acknowledged ones among them: all behind entry {}",
-        log.last.index
+        claim.reach()
     ));
     if !left_out.is_empty() {
         lines.push(format!("  the members {left_out}: none of them may run again on the disk that it has"));
@@ -145,8 +154,10 @@ fn facts(id: &str, claim: &Claim) -> String {
         "last_term": log.last.term.0,
         "term": log.hard_state.term.0,
         "committed_at_least": claim.sealed.0,
+        "reach": claim.reach().0,
         "reached": log.reached.0,
         "quarantined": log.hard_state.quarantined_until.is_some(),
+        "term_is_certain": log.unseated.is_none(),
         "damage": log.damage.as_ref().map(ToString::to_string),
         "nothing_to_do": claim.is_alone,
     })

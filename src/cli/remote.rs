@@ -26,6 +26,7 @@ use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
 use crate::actors::tls::{Files, explain, wants_tls};
 use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
+use chronos::sql::translate::first_word;
 use link::{Link, Named};
 use name::Names;
 use setting::Settings;
@@ -236,23 +237,10 @@ fn interruption(statement: &str) -> Error {
 
 /// True where the statement's first word says that it only reads.
 pub fn reads(statement: &str) -> bool {
-    let word: String = skip_comments(statement).chars().take_while(char::is_ascii_alphabetic).collect();
+    let word = first_word(statement);
     ["select", "values", "with", "show", "describe", "desc", "explain", "table"]
-        .contains(&word.to_ascii_lowercase().as_str())
-}
-
-fn skip_comments(statement: &str) -> &str {
-    let mut rest = statement.trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    loop {
-        let after = if rest.starts_with("--") {
-            rest.find('\n').map(|end| &rest[end..])
-        } else if rest.starts_with("/*") {
-            rest.find("*/").map(|end| &rest[end + 2..])
-        } else {
-            return rest;
-        };
-        rest = after.unwrap_or("").trim_start_matches(|c: char| c.is_whitespace() || c == '(');
-    }
+        .iter()
+        .any(|reading| word.eq_ignore_ascii_case(reading))
 }
 
 #[cfg(test)]
@@ -273,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_first_word_tells_reads_from_writes() {
-        for text in ["SELECT 1", " -- c\n /* d */ (select 1)", "show tables", "WITH a AS (SELECT 1) SELECT 1"] {
+        for text in ["SELECT 1", " -- c\n /* d /* e */ */ (select 1)", "show tables", "WITH a AS (SELECT 1) SELECT 1"] {
             assert!(reads(text), "{text}");
         }
         for text in ["INSERT INTO t VALUES (1)", "", "-- select", "selected", "DELETE FROM t"] {

@@ -12,6 +12,7 @@ use super::split::Splitter;
 use super::{Stdout, Stop};
 use chronos::Error;
 use chronos::clock::{Clock, SystemClock};
+use chronos::sql::translate::first_word;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
 use rustyline::{CompletionType, Config, Editor};
@@ -181,8 +182,8 @@ impl<'a> Repl<'a> {
 }
 
 fn changes_names(statement: &str) -> bool {
-    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
-    ["create", "drop", "alter"].contains(&word.to_ascii_lowercase().as_str())
+    let word = first_word(statement);
+    ["create", "drop", "alter"].iter().any(|changing| word.eq_ignore_ascii_case(changing))
 }
 
 /// The line below a result: `(2 rows)`, or what a statement without rows did.
@@ -191,8 +192,7 @@ pub fn summary(statement: &str, has_columns: bool, rows: u64, affected: u64) -> 
     if has_columns {
         return format!("({rows} {})", plural(rows));
     }
-    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
-    match word.to_ascii_lowercase().as_str() {
+    match first_word(statement).to_ascii_lowercase().as_str() {
         "insert" => format!("{affected} {} inserted", plural(affected)),
         "update" => format!("{affected} {} updated", plural(affected)),
         "delete" => format!("{affected} {} deleted", plural(affected)),
@@ -218,6 +218,14 @@ mod tests {
         assert_eq!(summary("SELECT 1", true, 0, 0), "(0 rows)");
         assert_eq!(summary("INSERT INTO t", false, 0, 2), "2 rows inserted");
         assert_eq!(summary("create table t", false, 0, 0), "OK");
+        assert_eq!(summary("/* c */ INSERT INTO t", false, 0, 1), "1 row inserted");
+        assert_eq!(summary("-- c\nDELETE FROM t", false, 0, 2), "2 rows deleted");
+    }
+
+    #[test]
+    fn names_are_learnt_again_after_a_change_behind_a_comment_too() {
+        assert!(changes_names("drop table t") && changes_names("-- c\n/* d */ CREATE TABLE t (a INT)"));
+        assert!(!changes_names("INSERT INTO created VALUES (1)"));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! * A group whose members anybody may pretend to be does not start, except on loopback, where it is said.
 //! * Whether a file holds what it should is seen by whoever reads it; here only names are looked at.
 
-use super::Config;
+use super::{Config, Contradiction, MEMBERS};
+use std::path::Path;
 
 impl Config {
     /// True where requests need a token.
@@ -29,7 +30,7 @@ impl Config {
         self.has_cluster_token() || (self.is_encrypted() && !self.asks_for_tokens())
     }
 
-    fn has_peers(&self) -> bool {
+    pub(super) fn has_peers(&self) -> bool {
         self.cluster.peers(&self.node.id).next().is_some()
     }
 
@@ -61,39 +62,66 @@ impl Config {
         lines
     }
 
+    /// The files that settings name and that must be there when the node starts.
+    pub fn files(&self) -> Vec<(&'static str, &'static str, &Path)> {
+        let (auth, tls) = (&self.auth, &self.tls);
+        let named = [
+            ("auth", "token_admin_file", &auth.token_admin_file),
+            ("auth", "token_readonly_file", &auth.token_readonly_file),
+            ("auth", "cluster_token_file", &auth.cluster_token_file),
+            ("tls", "cert", &tls.cert),
+            ("tls", "key", &tls.key),
+            ("tls", "ca_cert", &tls.ca_cert),
+        ];
+        named.into_iter().filter_map(|(section, name, path)| Some((section, name, path.as_deref()?))).collect()
+    }
+
     /// What is wrong about keys.
-    pub(super) fn unsafe_secrets(&self) -> Vec<String> {
+    pub(super) fn unsafe_secrets(&self) -> Vec<Contradiction> {
+        const ADMIN: &[(&str, &str)] = &[("auth", "token_admin_file"), ("auth", "token_admin")];
+        const READER: &[(&str, &str)] = &[("auth", "token_readonly_file"), ("auth", "token_readonly")];
+        const CLUSTER: &[(&str, &str)] = &[("auth", "cluster_token_file"), ("auth", "cluster_token")];
+        const ASKED: &[(&str, &str)] = &[
+            ("auth", "token_admin"),
+            ("auth", "token_admin_file"),
+            ("auth", "token_readonly"),
+            ("auth", "token_readonly_file"),
+            MEMBERS,
+        ];
         let auth = &self.auth;
         let mut wrong = Vec::new();
-        for (name, token, file) in [
-            ("token_admin", &auth.token_admin, &auth.token_admin_file),
-            ("token_readonly", &auth.token_readonly, &auth.token_readonly_file),
-            ("cluster_token", &auth.cluster_token, &auth.cluster_token_file),
+        for (about, name, token, file) in [
+            (ADMIN, "token_admin", &auth.token_admin, &auth.token_admin_file),
+            (READER, "token_readonly", &auth.token_readonly, &auth.token_readonly_file),
+            (CLUSTER, "cluster_token", &auth.cluster_token, &auth.cluster_token_file),
         ] {
             if token.is_some() && file.is_some() {
-                wrong.push(format!("auth.{name} and auth.{name}_file are both set: which of them counts?"));
+                let message = format!("auth.{name} and auth.{name}_file are both set: which of them counts?");
+                wrong.push(Contradiction::of(about, message));
             }
         }
         if auth.token_admin.is_some() && auth.token_admin == auth.token_readonly {
-            wrong.push("auth.token_admin and auth.token_readonly are the same: who has it, may it write?".to_owned());
+            let message = "auth.token_admin and auth.token_readonly are the same: who has it, may it write?";
+            let about = &[("auth", "token_readonly"), ("auth", "token_admin")];
+            wrong.push(Contradiction::of(about, message.to_owned()));
         }
         let tls = [("cert", &self.tls.cert), ("key", &self.tls.key), ("ca_cert", &self.tls.ca_cert)];
         let missing: Vec<&str> = tls.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();
         if !missing.is_empty() && missing.len() < tls.len() {
-            wrong.push(format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", ")));
+            let message = format!("tls needs cert, key and ca_cert together; missing: {}", missing.join(", "));
+            wrong.push(Contradiction::of(&[("tls", "cert"), ("tls", "key"), ("tls", "ca_cert")], message));
         }
         if self.has_peers() && self.asks_for_tokens() && !self.has_cluster_token() {
-            wrong.push(
-                "auth.cluster_token must be set on all nodes of a group where clients have tokens: without it nobody is \
-                 taken for a peer"
-                    .to_owned(),
-            );
+            let message = "auth.cluster_token must be set on all nodes of a group where clients have tokens: without it \
+                           nobody is taken for a peer";
+            wrong.push(Contradiction::of(ASKED, message.to_owned()));
         } else if self.has_peers() && !self.knows_peers() && !self.node.address.is_loopback() {
-            wrong.push(format!(
+            let message = format!(
                 "whoever reaches {} could pretend to be a member of the group: set auth.cluster_token on all nodes, or \
                  tls.cert, tls.key and tls.ca_cert",
                 self.node.address
-            ));
+            );
+            wrong.push(Contradiction::of(&[("node", "address"), MEMBERS], message));
         }
         wrong
     }

@@ -10,6 +10,7 @@ mod environment;
 mod file;
 mod problem;
 
+use super::MEMBERS;
 use super::cluster::{Member, Role, parse_peers};
 use super::setting::{Config, Known, SETTINGS};
 use super::suggest::hint;
@@ -81,7 +82,7 @@ impl Loaded {
                 refuse(self.origin(section, name), format!("{section}.{name} ({value}): {what}"));
             }
         }
-        if problems.is_empty() { Ok(()) } else { Err(Problems(problems)) }
+        if problems.is_empty() { Ok(()) } else { Err(Problems::sorted(problems)) }
     }
 }
 
@@ -97,11 +98,13 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     }
     loader.members(sources.peers.as_deref());
     if loader.problems.is_empty() {
-        let wrong = loader.config.contradictions();
-        loader.problems.extend(wrong.into_iter().map(|message| Problem { origin: Origin::Default, message }));
+        let wrong = loader.config.contradictions().into_iter();
+        let wrong: Vec<Problem> =
+            wrong.map(|wrong| Problem { origin: loader.place(wrong.about), message: wrong.message }).collect();
+        loader.problems.extend(wrong);
     }
     if !loader.problems.is_empty() {
-        return Err(Problems(loader.problems));
+        return Err(Problems::sorted(loader.problems));
     }
     Ok(Loaded { config: loader.config, origins: loader.origins })
 }
@@ -134,6 +137,15 @@ struct Loader {
 impl Loader {
     fn problem(&mut self, origin: Origin, message: String) {
         self.problems.push(Problem { origin, message });
+    }
+
+    /// Where the first of these settings stands that anybody has set.
+    fn place(&self, about: &[(&'static str, &'static str)]) -> Origin {
+        let of = |name: &(&'static str, &'static str)| {
+            if *name == MEMBERS { Some(&self.members_origin) } else { self.origins.get(name) }
+        };
+        let set = about.iter().filter_map(of).find(|origin| **origin != Origin::Default);
+        set.cloned().unwrap_or_default()
     }
 
     fn set(&mut self, section: &str, name: &str, raw: &Raw, origin: Origin) {

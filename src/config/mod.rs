@@ -107,69 +107,122 @@ impl Config {
     }
 
     /// What is wrong with the settings together, each being fine by itself.
-    fn contradictions(&self) -> Vec<String> {
+    fn contradictions(&self) -> Vec<Contradiction> {
+        let mut wrong = self.unfit_sizes();
+        wrong.extend(self.unfit_times());
+        wrong.extend(self.unfit_addresses());
+        wrong.extend(self.unsafe_secrets());
+        wrong
+    }
+
+    fn unfit_sizes(&self) -> Vec<Contradiction> {
         let mut wrong = Vec::new();
         if self.storage.segment_bytes > self.storage.seal_wal_bytes {
-            wrong.push(format!(
-                "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",
-                self.storage.segment_bytes, self.storage.seal_wal_bytes
+            wrong.push(Contradiction::of(
+                &[("storage", "segment_bytes"), ("storage", "seal_wal_bytes")],
+                format!(
+                    "storage.segment_bytes ({}) is more than storage.seal_wal_bytes ({})",
+                    self.storage.segment_bytes, self.storage.seal_wal_bytes
+                ),
             ));
         }
         if self.raft.witness_log_bytes_max.0 < self.storage.segment_bytes.0.saturating_mul(WITNESS_SEGMENTS_MIN) {
-            wrong.push(format!(
-                "raft.witness_log_bytes_max ({}) is less than {WITNESS_SEGMENTS_MIN} times storage.segment_bytes ({}): the \
-                 log is let go of a segment at a time",
-                self.raft.witness_log_bytes_max, self.storage.segment_bytes
-            ));
-        }
-        let (timeout, heartbeat) = (self.raft.election_timeout, self.raft.heartbeat);
-        if heartbeat.0 * HEARTBEATS_MIN > timeout.0 {
-            wrong.push(format!(
-                "raft.heartbeat ({heartbeat}) is more than a fifth of raft.election_timeout ({timeout}): a few that are \
-                 late would be taken for a leader that is gone"
-            ));
-        }
-        if self.raft.clock_drift_max <= timeout {
-            wrong.push(format!(
-                "raft.clock_drift_max ({}) is not more than raft.election_timeout ({timeout}): an answer that is that late \
-                 would be taken for a clock that is that wrong",
-                self.raft.clock_drift_max
+            wrong.push(Contradiction::of(
+                &[("raft", "witness_log_bytes_max"), ("storage", "segment_bytes")],
+                format!(
+                    "raft.witness_log_bytes_max ({}) is less than {WITNESS_SEGMENTS_MIN} times storage.segment_bytes \
+                     ({}): the log is let go of a segment at a time",
+                    self.raft.witness_log_bytes_max, self.storage.segment_bytes
+                ),
             ));
         }
         if self.in_flight().0 < self.in_flight_min() {
-            wrong.push(format!(
-                "limits.in_flight_bytes_max ({}) has no room for one request and one answer: it is at least \
-                 limits.statement_bytes_max ({}) + limits.response_bytes_max ({}) + {}",
-                self.in_flight(),
-                self.limits.statement_bytes_max,
-                self.limits.response_bytes_max,
-                Bytes(ENVELOPE_BYTES_MAX)
+            wrong.push(Contradiction::of(
+                &[
+                    ("limits", "in_flight_bytes_max"),
+                    ("limits", "statement_bytes_max"),
+                    ("limits", "response_bytes_max"),
+                ],
+                format!(
+                    "limits.in_flight_bytes_max ({}) has no room for one request and one answer: it is at least \
+                     limits.statement_bytes_max ({}) + limits.response_bytes_max ({}) + {}",
+                    self.in_flight(),
+                    self.limits.statement_bytes_max,
+                    self.limits.response_bytes_max,
+                    Bytes(ENVELOPE_BYTES_MAX)
+                ),
             ));
         }
-        if self.http_address().is_none() {
-            wrong.push(format!(
-                "node.address {} leaves no room for the HTTP port {HTTP_PORT_OFFSET} above it: choose a lower port or \
-                 set http.address",
-                self.node.address
-            ));
-        }
-        if self.http.address.as_ref().is_some_and(|http| *http == self.node.address && http.port != 0) {
-            wrong.push(format!("http.address and node.address are both {}", self.node.address));
-        }
-        let has_peers = self.cluster.peers(&self.node.id).next().is_some();
-        if has_peers && self.node.advertise.is_none() && self.node.address.is_unspecified() {
-            wrong.push(format!(
-                "node.address {} cannot be reached by peers under that name: set node.advertise",
-                self.node.address
-            ));
-        }
-        if has_peers && self.node.advertise.is_none() && self.node.address.port == 0 {
-            wrong.push(format!(
-                "node.address {} takes any free port, and peers must know it: choose one",
-                self.node.address
-            ));
-        }
-        wrong.extend(self.unsafe_secrets());
         wrong
+    }
+
+    fn unfit_times(&self) -> Vec<Contradiction> {
+        let mut wrong = Vec::new();
+        let (timeout, heartbeat) = (self.raft.election_timeout, self.raft.heartbeat);
+        if heartbeat.0 * HEARTBEATS_MIN > timeout.0 {
+            wrong.push(Contradiction::of(
+                &[("raft", "heartbeat"), ("raft", "election_timeout")],
+                format!(
+                    "raft.heartbeat ({heartbeat}) is more than a fifth of raft.election_timeout ({timeout}): a few that \
+                     are late would be taken for a leader that is gone"
+                ),
+            ));
+        }
+        if self.raft.clock_drift_max <= timeout {
+            wrong.push(Contradiction::of(
+                &[("raft", "clock_drift_max"), ("raft", "election_timeout")],
+                format!(
+                    "raft.clock_drift_max ({}) is not more than raft.election_timeout ({timeout}): an answer that is \
+                     that late would be taken for a clock that is that wrong",
+                    self.raft.clock_drift_max
+                ),
+            ));
+        }
+        wrong
+    }
+
+    fn unfit_addresses(&self) -> Vec<Contradiction> {
+        const ADDRESS: &[(&str, &str)] = &[("node", "address"), MEMBERS];
+        let mut wrong = Vec::new();
+        let address = &self.node.address;
+        if self.http_address().is_none() {
+            wrong.push(Contradiction::of(
+                ADDRESS,
+                format!(
+                    "node.address {address} leaves no room for the HTTP port {HTTP_PORT_OFFSET} above it: choose a lower \
+                     port or set http.address"
+                ),
+            ));
+        }
+        if self.http.address.as_ref().is_some_and(|http| http == address && http.port != 0) {
+            let message = format!("http.address and node.address are both {address}");
+            wrong.push(Contradiction::of(&[("http", "address"), ("node", "address")], message));
+        }
+        if self.has_peers() && self.node.advertise.is_none() && address.is_unspecified() {
+            let message =
+                format!("node.address {address} cannot be reached by peers under that name: set node.advertise");
+            wrong.push(Contradiction::of(ADDRESS, message));
+        }
+        if self.has_peers() && self.node.advertise.is_none() && address.port == 0 {
+            let message = format!("node.address {address} takes any free port, and peers must know it: choose one");
+            wrong.push(Contradiction::of(ADDRESS, message));
+        }
+        wrong
+    }
+}
+
+/// Where the members stand, which are no setting of their own.
+const MEMBERS: (&str, &str) = ("cluster", "members");
+
+/// Settings that do not go together.
+struct Contradiction {
+    /// Those it is about; the first that somebody has set is where to look.
+    about: &'static [(&'static str, &'static str)],
+    message: String,
+}
+
+impl Contradiction {
+    fn of(about: &'static [(&'static str, &'static str)], message: String) -> Contradiction {
+        Contradiction { about, message }
     }
 }

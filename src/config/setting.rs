@@ -176,7 +176,9 @@ settings! {
         heartbeat: Span = "100ms" in "20ms" ..= "10s";
         /// The newest entries of the log that are kept in memory for other members; older ones are read from disk.
         memory_bytes_max: Bytes = "4 MiB" in "1 MiB" ..= "1 GiB";
-        /// Writes proposed and not yet applied; above it new ones are told "overloaded". One is always let through.
+        /// Writes proposed and not yet applied; above it new ones are told "overloaded". One is always let through. Four of
+        /// the largest (`limits.command_bytes_max`): with less, statements that are large at once would refuse each other.
+        /// Their bytes come on top of `storage.memory_bytes_max` until they are applied.
         proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
         /// Log kept for members that lag, beside what a restart needs. One that lags further gets a snapshot.
         log_keep_bytes_max: Bytes = "256 MiB" in "0 B" ..= "1 TB";
@@ -193,8 +195,9 @@ settings! {
 
     /// Memory, log and files.
     storage: Storage {
-        /// Memory for rows in flight, caches and queries: 25 % memtables, 25 % cache, 30 % queries, 20 % the rest.
-        /// The process takes up to 40 MB more. 48 MB suit a small gateway.
+        /// Memory for rows in flight, caches and queries: 25 % memtables, 25 % cache, 30 % queries, 20 % the rest. The rest
+        /// is what reads keep of memtables that were flushed meanwhile; they may keep 25 %, which makes 5 % more in all.
+        /// The process takes up to 40 MB beside that. 48 MB suit a small gateway.
         memory_bytes_max: Bytes = "64 MB" in "16 MB" ..= "1 TB";
         /// Log written since the last seal at which the hot store is sealed into a file. Larger means fewer and
         /// larger files, and a longer replay after a power cut.
@@ -210,7 +213,7 @@ settings! {
         /// A read view older than this fails with "snapshot too old", so that files can be deleted.
         view_age_max: Span = "10min" in "1s" ..= "1d";
         /// Superseded data that read views may keep on disk all together; the oldest that keeps too much fails with
-        /// "snapshot too old". Of memory they keep at most the memtables' share.
+        /// "snapshot too old". Of memory they keep at most the memtables' share once more.
         pinned_bytes_max: Bytes = "256 MiB" in "1 MiB" ..= "1 TB";
         /// Time between the passes that read every block on disk and verify its checksum, a little at a time.
         scrub_interval: Span = "7d" in "1s" ..= "365d";

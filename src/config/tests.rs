@@ -116,6 +116,42 @@ fn a_mistyped_variable_is_an_error() {
 }
 
 #[test]
+fn a_variable_that_nobody_reads_is_an_error() {
+    for (name, says) in [
+        ("CHRONOS_NOPE", "unknown variable: a setting's is CHRONOS_<SECTION>__<KEY>"),
+        ("CHRONOS_CLUSTER_TOKEN", "unknown variable, did you mean \"CHRONOS_AUTH__CLUSTER_TOKEN\"?"),
+        ("CHRONOS_DATA_DIR", "unknown variable, did you mean \"CHRONOS_NODE__DATA_DIR\"?"),
+        ("CHRONOS_PORTS", "unknown variable"),
+        ("CHRONOS_PORT_NUMBER", "unknown variable"),
+    ] {
+        let error = from_environment(&[(name, "1")]).expect_err(name);
+        assert!(error.starts_with(&format!("environment {name}: {says}")), "{error}");
+    }
+    from_environment(&[
+        ("CHRONOS_PORT", "tcp://10.0.0.1:8000"),
+        ("CHRONOS_SERVICE_HOST", "10.0.0.1"),
+        ("CHRONOS_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("CHRONOS_EDGE_SERVICE_PORT_GRPC", "8000"),
+        ("CHRONOS_CRASH_ROUNDS", "7"),
+        ("CHRONOSPHERE", "x"),
+    ])
+    .expect("what nobody has chosen is passed over");
+}
+
+#[test]
+fn a_contradiction_is_told_where_one_of_its_settings_stands_and_all_in_the_order_of_lines() {
+    let text = "[tls]\n\nkey = \"k\"\n[raft]\nelection_timeout = \"1s\"\nheartbeat = \"900ms\"\n[node]\naddress = \"127.0.0.1:65000\"\n";
+    let error = from_file(text).expect_err("three contradictions");
+    let lines: Vec<&str> = error.lines().map(|line| line.split(": ").next().unwrap_or_default()).collect();
+    assert_eq!(lines, ["c.toml:3", "c.toml:6", "c.toml:8"], "{error}");
+    let member = |id: u8| format!("[[cluster.members]]\nid = \"node{id}\"\naddress = \"10.0.0.{id}:8000\"\n");
+    let group = format!("{}{}[auth]\ntoken_admin = \"t\"\n", member(1), member(2));
+    assert!(from_file(&group).expect_err("no cluster token").starts_with("c.toml:8: auth.cluster_token must be set"));
+    let environment = from_environment(&[("CHRONOS_RAFT__HEARTBEAT", "400ms")]).expect_err("too slow");
+    assert!(environment.starts_with("environment CHRONOS_RAFT__HEARTBEAT: raft.heartbeat (400ms)"), "{environment}");
+}
+
+#[test]
 fn a_mistyped_variable_gets_the_nearest_name() {
     for (name, says) in [
         ("CHRONOS_NODE__ADRESS", "unknown setting \"node.adress\", did you mean \"CHRONOS_NODE__ADDRESS\"?"),

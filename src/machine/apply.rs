@@ -58,7 +58,7 @@ impl Machine {
                 Ok(Outcome::default())
             }
             Payload::Membership(membership) => {
-                self.membership = membership;
+                self.settle_group(membership);
                 Ok(Outcome::default())
             }
             Payload::Command(bytes) => self.execute(&Command::decode(bytes)?, entry, view, out)?,

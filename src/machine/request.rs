@@ -132,7 +132,7 @@ pub(super) fn admit(request: &Request, view: &View, counted: Counted) -> Result<
                     "the request id is older than the {REQUESTS_MAX} that are remembered: its outcome may no longer be \
                      known, it was not executed"
                 );
-                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+                return Err(Error::invalid(SqlState::REQUEST_ID_FORGOTTEN, message));
             }
         }
     }
@@ -159,12 +159,12 @@ pub(super) fn look_up(request: &Request, view: &View, now: Timestamp) -> Result<
             if now_ms.saturating_sub(created_ms) >= DEDUPE_WINDOW_MS {
                 let message =
                     "the request id is older than 10 minutes: its outcome is no longer known, it was not executed";
-                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+                return Err(Error::invalid(SqlState::REQUEST_ID_EXPIRED, message));
             }
             // Outcomes are kept until their ids are too old, so an id from far ahead would be kept for as long.
             if created_ms.saturating_sub(now_ms) > DEDUPE_WINDOW_MS {
                 let message = "the request id was made more than 10 minutes in the future: check the client's clock";
-                return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
+                return Err(Error::invalid(SqlState::REQUEST_ID_EXPIRED, message));
             }
             0
         }

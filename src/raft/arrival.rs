@@ -168,7 +168,7 @@ impl Node {
         if envelope.from == self.config.id {
             return envelope.disk == self.config.disk;
         }
-        if self.memberships.settled().removed.contains(&envelope.disk) {
+        if self.memberships.removed().contains(&envelope.disk) {
             match envelope.message {
                 // The last word of a leader that has removed itself.
                 Message::TimeoutNow => return self.leader.as_ref() == Some(&envelope.from),

@@ -120,6 +120,11 @@ impl Log {
         }
     }
 
+    /// Bytes of the entries in memory.
+    pub(super) fn tail_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Entries from `from` on, at least one and about `bytes_max` bytes; none where the log ends before.
     pub(super) fn read(&self, from: LogIndex, bytes_max: usize) -> Found {
         if from > self.last().index {

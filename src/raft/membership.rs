@@ -299,18 +299,30 @@ fn refused(text: String) -> Error {
     Error::invalid(crate::error::SqlState::CONFIG_ERROR, text)
 }
 
+/// How a node knows what its state says of the group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Known {
+    /// It was committed here.
+    #[default]
+    Committed,
+    /// It is the newest word of a log whose state is lost, and was perhaps taken back.
+    Hearsay,
+}
+
 /// The memberships of the log: the one that is settled, and those behind it that a later leader may still take back.
 #[derive(Clone, Debug)]
 pub(super) struct History {
     settled: Membership,
+    /// How it is known.
+    known: Known,
     /// (position, membership), ascending.
     later: Vec<(crate::ids::LogIndex, Membership)>,
 }
 
 impl History {
     /// What a node starts with: the membership of its state, and those in the log behind it.
-    pub(super) fn new(settled: Membership, later: Vec<(crate::ids::LogIndex, Membership)>) -> History {
-        History { settled, later }
+    pub(super) fn new(settled: Membership, known: Known, later: Vec<(crate::ids::LogIndex, Membership)>) -> History {
+        History { settled, known, later }
     }
 
     /// What counts: the newest in the log.
@@ -318,9 +330,18 @@ impl History {
         self.later.last().map_or(&self.settled, |(_, membership)| membership)
     }
 
-    /// What is committed.
+    /// What is committed, or the best guess at it.
     pub(super) fn settled(&self) -> &Membership {
         &self.settled
+    }
+
+    /// The disks whose removal is committed. Nothing is said of any on hearsay: who was once told that it is removed is out
+    /// for good.
+    pub(super) fn removed(&self) -> &[DiskId] {
+        match self.known {
+            Known::Committed => &self.settled.removed,
+            Known::Hearsay => &[],
+        }
     }
 
     /// What counts again should the newest one be taken back; none where it is settled.
@@ -350,6 +371,7 @@ impl History {
     pub(super) fn settle(&mut self, index: crate::ids::LogIndex) {
         while self.later.first().is_some_and(|(at, _)| *at <= index) {
             self.settled = self.later.remove(0).1;
+            self.known = Known::Committed;
         }
     }
 }
@@ -403,7 +425,7 @@ mod tests {
     fn what_a_later_leader_takes_back_no_longer_counts() {
         use crate::ids::LogIndex;
         let without = three().changed(&Change::Remove { id: id("c") }).unwrap();
-        let mut history = History::new(three(), vec![]);
+        let mut history = History::new(three(), Known::Committed, vec![]);
         history.push(LogIndex(5), without.clone());
         assert_eq!(history.newest(), &without);
         assert!(history.truncate(LogIndex(5)) && !history.truncate(LogIndex(5)));
@@ -411,5 +433,17 @@ mod tests {
         history.push(LogIndex(6), without.clone());
         history.settle(LogIndex(6));
         assert_eq!((history.newest(), history.unsettled()), (&without, None));
+    }
+
+    #[test]
+    fn a_removal_known_by_hearsay_is_not_said_to_anybody() {
+        use crate::ids::LogIndex;
+        let mut without = three();
+        without.forget(DiskId(7));
+        let mut history = History::new(without.clone(), Known::Hearsay, vec![]);
+        history.push(LogIndex(5), without.clone());
+        assert_eq!((history.newest(), history.removed()), (&without, &[][..]));
+        history.settle(LogIndex(5));
+        assert_eq!(history.removed(), [DiskId(7)]);
     }
 }

@@ -56,7 +56,7 @@ mod witness;
 pub use crate::storage::wal::{Entry, HardState, Position, Terms};
 pub use codec::WIRE_VERSION;
 pub use entry::{Payload, bootstrap};
-pub use membership::{Change, MEMBERS_MAX, Member, MemberRole, Membership};
+pub use membership::{Change, Known, MEMBERS_MAX, Member, MemberRole, Membership};
 pub use message::{Envelope, Message, Verdict};
 pub use node::{Config, Naming, Node, Now, Recovered};
 pub use progress::Flow;

@@ -12,7 +12,9 @@ use crate::raft::log::Log;
 use crate::raft::membership::History;
 use crate::raft::progress::Window;
 use crate::raft::read::{Answered, Asked, Freshness};
-use crate::raft::{Entry, Envelope, HardState, Member, Membership, Message, NodeId, Outcast, Payload, Ready, Role};
+use crate::raft::{
+    Entry, Envelope, HardState, Known, Member, Membership, Message, NodeId, Outcast, Payload, Ready, Role,
+};
 use crate::storage::wal::{Position, Terms};
 use crate::{Error, Result};
 use std::collections::VecDeque;
@@ -110,6 +112,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The group, as the state knows it.
     pub membership: Membership,
+    /// How that is known.
+    pub known: Known,
     /// What the log behind the state says of the group.
     pub later: Vec<(LogIndex, Membership)>,
     /// The terms of the entries in the log.
@@ -204,11 +208,11 @@ pub struct Node {
 impl Node {
     /// A node that goes on from what is durable, as a follower. Boot and restart both come here.
     pub fn recover(config: Config, recovered: Recovered) -> Result<Node> {
-        let mut memberships = History::new(recovered.membership, recovered.later);
+        let mut memberships = History::new(recovered.membership, recovered.known, recovered.later);
         let renamed = rename(&config, memberships.newest())?;
         memberships.settle(recovered.applied);
         if let Some(renamed) = &renamed {
-            memberships = History::new(renamed.clone(), vec![]);
+            memberships = History::new(renamed.clone(), Known::Committed, vec![]);
         }
         let (random, last_asked) = (config.seed, mixed(config.seed));
         let bytes_max = config.memory_bytes_max;

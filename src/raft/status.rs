@@ -48,6 +48,8 @@ pub struct Status {
     pub last: LogIndex,
     /// Bytes proposed and not yet applied.
     pub proposals_bytes: usize,
+    /// Bytes of the newest entries that are kept in memory for other members.
+    pub tail_bytes: usize,
     /// The group.
     pub membership: Membership,
     /// The others, where this node leads.
@@ -93,11 +95,12 @@ impl Node {
             first: self.log.previous().index.next(),
             last: self.log.last().index,
             proposals_bytes: self.in_flight_bytes,
+            tail_bytes: self.log.tail_bytes(),
             membership: self.membership().clone(),
             peers: self.peers(),
             outcast: self.outcast,
             quarantined_until: self.hard_state.quarantined_until,
-            dismissed: self.memberships.settled().removed.clone(),
+            dismissed: self.memberships.removed().to_vec(),
             clock_off: self.clock_off(),
             awaited: self.awaited(),
             is_witness: self.is_witness(),

@@ -51,9 +51,10 @@ impl Node {
         self.log_is_full = is_full;
     }
 
-    /// True where entries are refused for want of room in the log.
+    /// True where entries are refused for want of room in the log. Who joins under a witness's name is none before it has
+    /// read so, for which it needs entries.
     pub(super) fn takes_no_entries(&self) -> bool {
-        self.log_is_full && self.is_witness()
+        self.log_is_full && self.duty().is_some_and(MemberRole::is_witness)
     }
 
     /// Of a leader's entries those that this log has already.

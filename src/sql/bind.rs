@@ -27,7 +27,7 @@ mod show;
 mod source;
 mod write;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ids::{ColumnId, IndexId, KeyspaceId, SchemaVersion, TableId};
 use crate::sql::batch::Column;
 use crate::sql::catalog::{Catalog, ColumnDefinition, Table};
@@ -200,8 +200,6 @@ pub struct BoundCreateIndex {
     pub table: Arc<Table>,
     /// On which columns, in key order.
     pub columns: Vec<ColumnId>,
-    /// Whether two rows may be equal in them.
-    pub unique: bool,
     /// `IF NOT EXISTS`: an index of the name is no error, neither now nor when the command is applied.
     pub if_not_exists: bool,
     /// An index of the name exists (only with `if_not_exists`): nothing need be done.
@@ -242,7 +240,11 @@ pub fn bind(statement: &Statement, context: &BindContext<'_>) -> Result<Bound> {
         Statement::DropIndex { names, if_exists } => definition::drop_indexes(names, *if_exists, context),
         Statement::ShowTables => Ok(show::tables(context)),
         Statement::ShowColumns(table) => show::columns(table, context),
-        Statement::Explain { analyze, inner } => {
+        Statement::Explain { analyze, position, inner } => {
+            if *analyze && !inner.is_read_only() {
+                let error = Error::unsupported("EXPLAIN ANALYZE of a statement that writes is");
+                return Err(constant::place(error, *position));
+            }
             Ok(Bound::Explain { analyze: *analyze, inner: Box::new(bind(inner, context)?) })
         }
     }

@@ -197,7 +197,6 @@ fn definition(bound: &Bound) -> Result<Effects> {
             expected: None,
         })],
         Bound::DropTable { tables } => tables.iter().map(|&table| Part::DropTable { table }).collect(),
-        Bound::CreateIndex(create) if create.unique => return Err(Error::unsupported("UNIQUE indexes are")),
         Bound::CreateIndex(create) => vec![Part::CreateIndex(NewIndex {
             name: create.name.clone(),
             table: create.table.id,

@@ -272,13 +272,16 @@ fn is_of_number(byte: u8) -> bool {
     byte == b'.' || is_word(byte)
 }
 
-/// Words that cannot be a name, or mean something else, between INTO and VALUES.
+/// Words that cannot be a name, or mean something else, between INTO and VALUES; and the tests for NULL, which are names
+/// nowhere.
 fn is_reserved(name: &str) -> bool {
-    const RESERVED: [&str; 12] = [
+    const RESERVED: [&str; 14] = [
         "as",
         "default",
         "from",
         "into",
+        "isnull",
+        "notnull",
         "only",
         "overriding",
         "overwrite",

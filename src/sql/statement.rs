@@ -53,6 +53,8 @@ pub enum Statement {
     Explain {
         /// Run it and tell rows and time.
         analyze: bool,
+        /// Where the statement stands that is explained.
+        position: u32,
         /// What is explained.
         inner: Box<Statement>,
     },
@@ -64,7 +66,7 @@ impl Statement {
     pub fn is_read_only(&self) -> bool {
         match self {
             Statement::Query(_) | Statement::ShowTables | Statement::ShowColumns(_) => true,
-            Statement::Explain { analyze, inner } => !analyze || inner.is_read_only(),
+            Statement::Explain { analyze, inner, position: _ } => !analyze || inner.is_read_only(),
             Statement::CreateTable(_)
             | Statement::DropTable { .. }
             | Statement::CreateIndex(_)
@@ -144,7 +146,7 @@ pub struct CreateIndex {
     pub table: Name,
     /// On which columns, in key order.
     pub columns: Vec<Name>,
-    /// `UNIQUE`
+    /// `UNIQUE`, which is refused once the names are known.
     pub unique: bool,
     /// `IF NOT EXISTS`
     pub if_not_exists: bool,

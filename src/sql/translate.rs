@@ -1,11 +1,12 @@
 //! From text to [`Statement`]: the only door to `sqlparser`, whose types end here.
 //!
 //! ```text
-//! text -> scan (size) -> tokens -> guard (nesting) -> rewrite (TTL) -> parser -> our statement
+//! text -> scan (size) -> tokens -> guard (nesting) -> rewrite (TTL) -> misread -> parser -> kept -> our statement
 //! ```
 //!
 //! The parser knows fifty dialects; we know one. So every field of each node that is accepted is looked at, and what
-//! has no place in [`Statement`] is refused by name (0A000) with its position, never dropped.
+//! has no place in [`Statement`] is refused by name (0A000) with its position, never dropped. What the parser itself has
+//! dropped, `kept` finds.
 //!
 //! * No text, however hostile, makes the process panic or run out of stack: size, number of tokens, nesting and
 //!   length of operator chains are bounded before the parser, which recurses, sees them.
@@ -22,8 +23,10 @@ mod definition;
 mod dispatch;
 mod expression;
 mod guard;
+mod kept;
 mod lists;
 mod literal;
+mod misread;
 mod query;
 mod rewrite;
 mod scan;
@@ -123,8 +126,9 @@ pub fn parse_within(sql: &str, limits: &ParseLimits, memory: Option<&Arc<QueryMe
     }
     let translator = Translator { positions: Positions::of(sql), depth_max: limits.depth_max, lists };
     let tokens = translator.one_statement(translator.tokenize(sql)?)?;
-    guard::check(&tokens, limits.depth_max).map_err(|(error, span)| error.at(translator.position(span)))?;
-    translator.statement(tokens)
+    let refused = |(error, span): (Error, Span)| error.at(translator.position(span));
+    let longest = guard::check(&tokens, limits.depth_max).map_err(refused)?;
+    translator.statement(tokens, longest)
 }
 
 /// Reads one expression: the text of a DEFAULT.

@@ -60,7 +60,7 @@ use crate::clock::{Clock, Monotonic};
 use crate::error::{Error, Kind, SqlState};
 use crate::ids::LogIndex;
 use crate::machine::Outcome;
-use crate::raft::{Entry, Envelope, HardState, Position, Ready};
+use crate::raft::{Entry, Envelope, HardState, Known, Position, Ready};
 use crate::storage::directory::{Database, Identity};
 use crate::storage::files::Files;
 use crate::storage::snapshot::{self, Snapshot, Staged};
@@ -232,6 +232,8 @@ pub struct Status {
     pub memtable_bytes: usize,
     /// Bytes of flushed memtables that statements under way keep.
     pub memtable_kept_bytes: u64,
+    /// Bytes of superseded blocks on disk that statements under way keep.
+    pub pinned_bytes: u64,
     /// Levels of blocks below them.
     pub block_levels: usize,
     /// Bytes the block cache holds.
@@ -316,6 +318,7 @@ impl Handle {
             memtables: levels.memtables.len(),
             memtable_bytes: levels.memtable_bytes(),
             memtable_kept_bytes: self.shared.leases.memory_bytes(&levels),
+            pinned_bytes: self.shared.leases.disk_bytes(&levels),
             block_levels: levels.blocks.len(),
             cache_bytes: cache.bytes,
             cache_hits: cache.hits,
@@ -374,7 +377,7 @@ impl Engine {
         let salt = salt(&database.identity);
         let watch = Watch::new(options.clock.clone(), options.limits.disk_stall_max);
         let options = &Options { files: watch.over(options.files.clone()), ..options.clone() };
-        let open::Opened { wal, machine, background, shared, hard_state, rebuilt } =
+        let open::Opened { wal, machine, background, shared, hard_state, mut known, rebuilt } =
             open::open(&database.path, options, &watch, salt, &database.identity.node_id)
                 .map_err(|error| advise(error, &database.path))?;
         let (log_sender, log_requests) = channel();
@@ -404,6 +407,7 @@ impl Engine {
         if open::decides_alone(&hard_state, &state.machine.membership, &database.identity.node_id)? {
             // Its log is the majority's, so all of it is committed.
             state.replay(&wal).map_err(|error| advise(error, &database.path))?;
+            known = Known::Committed;
             hlc = state.machine.hlc;
         } else {
             (later, hlc) = open::behind(&wal, state.machine.applied.0, hlc)?;
@@ -411,6 +415,7 @@ impl Engine {
         let recovered = Recovered {
             hard_state,
             membership: state.machine.membership.clone(),
+            known,
             later,
             terms: wal.terms().clone(),
             applied: state.machine.applied.0,

@@ -91,6 +91,29 @@ impl Leases {
         kept.filter(|table| seen.insert(Arc::as_ptr(table).cast())).map(|table| table.bytes() as u64).sum()
     }
 
+    /// Bytes of superseded blocks that live leases keep on disk beside the present levels, each once.
+    pub fn disk_bytes(&self, present: &Levels) -> u64 {
+        // Dropped after the lock, as in `settle`.
+        let leases: Vec<Arc<Lease>> = self.lock().values().filter_map(Weak::upgrade).collect();
+        let kept: Vec<&Arc<Lease>> = leases.iter().filter(|lease| lease.has_other_blocks(present)).collect();
+        if kept.is_empty() {
+            return 0;
+        }
+        let mut seen: BTreeSet<u64> = blocks(present).map(|entry| entry.uid).collect();
+        let mut bytes = 0;
+        let mut before: Option<&Arc<Levels>> = None;
+        for lease in kept {
+            // Thousands of statements may have begun between two changes of the levels.
+            if before.is_some_and(|levels| Arc::ptr_eq(levels, &lease.levels)) {
+                continue;
+            }
+            before = Some(&lease.levels);
+            let fresh = blocks(&lease.levels).filter(|entry| seen.insert(entry.uid));
+            bytes += fresh.map(|entry| u64::from(entry.bytes)).sum::<u64>();
+        }
+        bytes
+    }
+
     /// Revokes leases until what the others keep beside the present levels fits; how many were revoked.
     pub fn settle(&self, present: &Levels) -> usize {
         // Dropped after the lock: the last holder of a lease takes it out of the list.
@@ -176,10 +199,14 @@ impl Lease {
         Ok(())
     }
 
+    /// True where it holds a level of blocks that the present ones have not.
+    fn has_other_blocks(&self, present: &Levels) -> bool {
+        !self.levels.blocks.iter().all(|level| present.blocks.iter().any(|now| Arc::ptr_eq(level, now)))
+    }
+
     /// True where it holds anything that the present levels do not.
     fn keeps_beside(&self, present: &Levels) -> bool {
-        let same_blocks =
-            self.levels.blocks.iter().all(|level| present.blocks.iter().any(|now| Arc::ptr_eq(level, now)));
+        let same_blocks = !self.has_other_blocks(present);
         let known = |table| present.memtables.iter().any(|now| Arc::ptr_eq(table, now));
         let same = same_blocks && self.levels.memtables.iter().all(known);
         !same && !self.revoked.load(Ordering::Acquire)

@@ -42,6 +42,7 @@ mod terms;
 
 pub use pool::Pool;
 pub use read::SegmentFile;
+pub use salvage::{Needs, Seat};
 pub use terms::Terms;
 
 use crate::error::{Error, Result};
@@ -152,6 +153,8 @@ pub struct Survey {
     pub reached: LogIndex,
     /// Where it is damaged.
     pub damage: Option<Error>,
+    /// Why a later term and vote may have been written than can be read.
+    pub unseated: Option<Error>,
 }
 
 /// An opened log and what it holds.

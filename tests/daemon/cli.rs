@@ -1,6 +1,7 @@
 //! The command line as a shell meets it: what it prints, where, and with which exit code.
 
 mod backslashes;
+mod starts;
 mod values;
 
 use crate::process::Node;
@@ -526,16 +527,9 @@ fn a_client_on_the_http_port_is_told_so() {
 }
 
 #[test]
-fn clean_removes_a_database_of_another_name_only_where_it_is_named() {
+fn a_statement_behind_a_comment_is_counted_as_any() {
     let inside = directory();
-    query(inside.path(), "CREATE TABLE t (id INT PRIMARY KEY)");
-    let start = ["node", "--data-dir", "d", "--address", "127.0.0.1:0", "--clean"];
-    let ran = run_in(inside.path(), &start);
-    assert_eq!(ran.code, 2, "{}", ran.err);
-    assert!(
-        ran.err.contains("--clean would remove \"local\", the only database in d, and not \"node1\""),
-        "{}",
-        ran.err
-    );
-    assert_eq!(query(inside.path(), "SELECT COUNT(*) AS n FROM t"), "n\n0\n");
+    let arguments = ["single-node", "--data-dir", "d", "-e", "CREATE TABLE t (id INT PRIMARY KEY)", "-e"];
+    let ran = run_in(inside.path(), &[&arguments[..], &["-- c\nINSERT INTO t VALUES (1)"]].concat());
+    assert_eq!((ran.code, ran.out.as_str()), (0, "OK\n1 row inserted\n"), "{}", ran.err);
 }

@@ -16,7 +16,18 @@ fn health_readiness_status_and_the_page_answer() {
     assert_eq!(status["actors"].as_array().map(Vec::len), Some(6), "{status}");
     assert!(node.get("/").contains("<title>ChronosDB</title>"));
     assert_eq!(node.http("GET", "/nowhere", &[], b"").0, 404);
-    assert_eq!(node.http("GET", "/sql", &[], b"").0, 405);
+    for (method, path, allowed) in [
+        ("GET", "/sql", "POST"),
+        ("POST", "/health", "GET, HEAD"),
+        ("DELETE", "/status", "GET, HEAD"),
+        ("PUT", "/admin/members", "GET, POST"),
+        ("GET", "/admin/transfer", "POST"),
+    ] {
+        let (status, answer) = node.http(method, path, &[], b"");
+        assert_eq!(status, 405, "{answer}");
+        assert!(answer.contains(&format!("\r\nallow: {allowed}\r\n")), "{answer}");
+        assert_eq!(body(&answer), format!("{{\"error\":\"{path} takes {allowed}\"}}"));
+    }
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod http;
 mod operations;
 mod process;
 mod prompt;
+#[path = "../domain/skipped.rs"]
+mod skipped;
 mod snapshot;
 mod snapshots;
 mod sqlite_twins;

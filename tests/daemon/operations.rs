@@ -2,6 +2,7 @@
 
 use crate::process::wire::SqlRequest;
 use crate::process::{Node, command, wait};
+use crate::skipped::skipped;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -40,7 +41,7 @@ fn promtool_finds_nothing_to_lint() {
     let mut tool = match tool {
         Ok(tool) => tool,
         Err(error) => {
-            println!("skipped: promtool (Debian package prometheus) cannot be started: {error}");
+            skipped(&format!("promtool (Debian package prometheus) cannot be started: {error}"));
             return;
         }
     };
@@ -58,7 +59,9 @@ fn the_status_says_everything_under_names_that_stay() {
     node.until_ready();
     node.post_sql(r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#);
     node.post_sql(r#"{"sql": "INSERT INTO t VALUES (1), (2)"}"#);
-    let status = until_status(&node, |status| status["storage"]["wal"]["fsyncs"].as_u64() >= Some(2));
+    let status = until_status(&node, |status| {
+        status["storage"]["wal"]["fsyncs"].as_u64() >= Some(2) && status["content"]["hash"].is_string()
+    });
     assert_eq!((&status["id"], &status["status"], &status["reason"]), (&json!("node1"), &json!("ok"), &Value::Null));
     assert_eq!(status["address"], json!("gateway.local:8000"));
     assert_eq!(status["version"], json!(env!("CARGO_PKG_VERSION")));
@@ -132,6 +135,33 @@ fn the_status_says_everything_under_names_that_stay() {
     let memory = &status["limits"]["storage.memory_bytes_max"];
     assert!(memory["now"].as_u64() > Some(0) && memory["now"].as_u64() < memory["max"].as_u64(), "{memory}");
     assert!(status["limits"]["storage.memtable_bytes_max"]["now"].as_u64() > Some(0));
+    for name in ["storage.memtable_kept_bytes_max", "storage.pinned_bytes_max"] {
+        assert_eq!(status["limits"][name]["now"], json!(0), "nobody reads");
+    }
+    let kept = &status["limits"]["storage.memtable_kept_bytes_max"]["max"];
+    assert_eq!(kept, &status["limits"]["storage.memtable_bytes_max"]["max"], "one share more");
+    assert!(status["limits"]["raft.memory_bytes_max"]["now"].is_u64());
+    assert!(status["limits"]["raft.log_keep_bytes_max"]["now"].is_u64());
+    // Of a reserve nothing is used: there is what is free.
+    let reserve = &status["limits"]["storage.disk_reserve"];
+    assert!(reserve["now"].is_null() && reserve["free"] == status["storage"]["disk_free_bytes"], "{reserve}");
+    assert!(status["memory"]["bytes"].as_u64() > Some(1 << 24), "{}", status["memory"]);
+    assert!(status["memory"]["source"].as_str().is_some_and(|file| file.starts_with('/')), "{}", status["memory"]);
+}
+
+#[test]
+fn a_budget_of_memory_beyond_the_machine_is_warned_of_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("node.log");
+    let file = log.to_str().unwrap();
+    let told = |budget| {
+        let settings = [("CHRONOS_LOG__FILE", file), ("CHRONOS_STORAGE__MEMORY_BYTES_MAX", budget)];
+        drop(Node::start_with(directory.path(), &settings));
+        std::fs::read_to_string(&log).unwrap()
+    };
+    assert!(!told("16 MB").contains("memory_bytes_max"), "fits");
+    let told = told("900 GB");
+    assert!(told.contains("storage.memory_bytes_max (900000 MB) and 40 MB for the program itself"), "{told}");
 }
 
 #[test]

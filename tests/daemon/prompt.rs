@@ -33,7 +33,7 @@ impl Terminal {
             command.env_remove(name);
         }
         let Ok(mut child) = command.spawn() else {
-            eprintln!("skipped: no `script` to make a terminal with");
+            crate::skipped::skipped("no `script` (Debian package bsdutils) to make a terminal with");
             return None;
         };
         let (keys, mut screen) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());

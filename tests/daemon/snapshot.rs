@@ -34,12 +34,17 @@ fn int(node: &Node, sql: &str) -> i64 {
     answer["rows"][0][0].as_i64().unwrap()
 }
 
-/// The content's hash as `/status` shows it.
+/// The content's hash as `/status` shows it, once that is of everything applied.
 fn content(node: &Node) -> serde_json::Value {
-    let status: serde_json::Value = serde_json::from_str(&node.get("/status")).unwrap();
-    let content = status["content"].clone();
-    assert!(content["hash"].is_string(), "{status}");
-    content["hash"].clone()
+    loop {
+        let status: serde_json::Value = serde_json::from_str(&node.get("/status")).unwrap();
+        let content = &status["content"];
+        if content["index"].as_u64() >= status["raft"]["applied"].as_u64() {
+            assert!(content["hash"].is_string(), "{status}");
+            return content["hash"].clone();
+        }
+        std::thread::yield_now();
+    }
 }
 
 fn insert(table: &str, ids: std::ops::Range<i64>) -> String {

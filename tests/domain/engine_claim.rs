@@ -128,6 +128,68 @@ fn a_claimed_copy_decides_alone_and_knows_whose_disks_do_not_count() {
 }
 
 #[test]
+fn a_copy_whose_newest_term_cannot_be_read_is_claimed_with_all_that_can() {
+    let (disk, entries) = member(10, |_| {});
+    let (whole, _) = member_of(entries[..entries.len() - 1].to_vec(), |_| {});
+    let segments = disk.list(Path::new("/data/b/raft")).unwrap();
+    let newest = segments.iter().filter(|path| path.extension().is_some_and(|it| it == "wal")).max().unwrap();
+    disk.flip(newest, 60 * 8).unwrap();
+    assert!(open(&disk.crash(0, Crash::Keep), "b").is_err(), "as a member it has lost its seat");
+    let before = contents(&disk);
+    let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
+    assert_eq!(contents(&disk), before);
+    assert!(looked.log.unseated.is_some() && looked.log.damage.is_some());
+    assert_eq!(looked.reach(), entries.last().unwrap().index);
+    let base = disk.crash(0, Crash::Keep);
+    let before = disk.operations();
+    let at = claim(&directory(&disk).unwrap(), &engine(&disk)).unwrap().unwrap();
+    let operations = disk.operations() - before;
+    assert!(at.index > looked.reach() && at.term > Term(9 + 100), "{at:?}");
+    let (running, recovered) = open(&disk, "b").unwrap();
+    assert!(recovered.membership.is_only(&id("b")) && recovered.hard_state.quarantined_until.is_none());
+    let (other, _) = open(&whole, "b").unwrap();
+    super::snapshots::commit(&other, entries.last().unwrap());
+    assert_eq!(hash(&running), hash(&other));
+    running.stop(Stop::Abandon).unwrap();
+    other.stop(Stop::Abandon).unwrap();
+    // Cut short, it is a member that counts for nothing, or none, and the claim can be made again.
+    let (mut is_out, mut done) = (0, 0);
+    for cut in (0..operations).step_by(3) {
+        let disk = base.crash(0, Crash::Keep);
+        disk.stop_at(disk.operations() + cut);
+        let _ = directory(&disk).and_then(|database| claim(&database, &engine(&disk)));
+        let after = disk.crash(cut, Crash::ALL[cut as usize % Crash::ALL.len()]);
+        if let Ok((running, recovered)) = open(&after.crash(0, Crash::Keep), "b") {
+            let is_claimed = recovered.hard_state.quarantined_until.is_none();
+            assert!(is_claimed || recovered.hard_state.is_dismissed(), "cut {cut}");
+            *(if is_claimed { &mut done } else { &mut is_out }) += 1;
+            running.stop(Stop::Abandon).unwrap();
+        }
+        claim(&directory(&after).unwrap(), &engine(&after)).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+        let (running, recovered) = open(&after, "b").unwrap();
+        assert!(recovered.applied > looked.reach(), "cut {cut}: {}", recovered.applied);
+        running.stop(Stop::Abandon).unwrap();
+    }
+    assert!(is_out > 0 && done > 0, "{is_out} out, {done} done");
+}
+
+#[test]
+fn a_copy_reaches_as_far_as_its_state_where_its_log_has_lost_more() {
+    let (disk, entries) = member(usize::MAX, |_| {});
+    let (running, _) = open(&disk, "b").unwrap();
+    super::snapshots::commit(&running, entries.last().unwrap());
+    running.seal().unwrap();
+    running.stop(Stop::Abandon).unwrap();
+    let disk = disk.crash(0, Crash::Keep);
+    let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
+    let log =
+        chronos::storage::wal::Survey { last: Position { index: LogIndex(3), term: Term(1) }, ..looked.log.clone() };
+    let damaged = Claim { log, ..looked.clone() };
+    assert_eq!((looked.reach(), damaged.reach()), (looked.log.last.index, looked.sealed));
+    assert!(damaged.reach() > damaged.log.last.index);
+}
+
+#[test]
 fn a_power_cut_while_a_copy_is_claimed_is_gone_through_again() {
     for is_damaged in [false, true] {
         let (base, _) = member(10, |_| {});
@@ -197,5 +259,8 @@ fn a_copy_that_cannot_count_is_refused_by_name() {
     let empty = embedded::open_directory(Path::new("/data"), &options, &engine(&disk)).unwrap();
     let refused = claim(&empty, &engine(&disk)).unwrap_err();
     assert!(refused.message().contains("has nothing of its group yet"), "{refused}");
-    assert_eq!(Position::default(), chronos::storage::wal::Wal::survey(&disk, Path::new("/data/d/raft")).unwrap().last);
+    assert_eq!(
+        Position::default(),
+        chronos::storage::wal::Wal::survey(&disk, Path::new("/data/d/raft"), LogIndex(0)).unwrap().last
+    );
 }

@@ -109,8 +109,12 @@ fn read_while_all_is_replaced(pinned_bytes_max: u64) -> Option<chronos::Error> {
     }
     until(|| of(&counters.merges) > merges);
     assert_eq!(db.execute("SELECT COUNT(*) FROM t").unwrap().rows.len(), 1, "a new read is not concerned");
+    let pinned = || db.group().handle().unwrap().status().pinned_bytes;
+    assert!(pinned() > 1000, "what the reader sees is in no level any more");
     let error = reader.find_map(Result::err);
     assert_eq!(of(&counters.views_revoked) > 0, error.is_some());
+    drop(reader);
+    assert_eq!(pinned(), 0, "nobody reads it any more");
     error
 }
 

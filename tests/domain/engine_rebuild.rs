@@ -4,9 +4,9 @@ use super::snapshots::{Source, engine, group, hash, install, member, open};
 use chronos::embedded::{self, Database};
 use chronos::error::{Error, Kind};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Entry, Position};
+use chronos::raft::{Entry, Known, Position};
 use chronos::storage::content_hash::content_hash;
-use chronos::storage::engine::{Engine, Stop};
+use chronos::storage::engine::{Engine, Keep, Stop};
 use chronos::storage::faults::{Crash, Disk};
 use chronos::storage::files::{Files, Open};
 use std::path::{Path, PathBuf};
@@ -59,15 +59,45 @@ fn a_member_with_a_damaged_state_begins_without_one_in_quarantine_and_is_brought
             assert_eq!((recovered.hard_state.term, recovered.hard_state.vote), (Term(9), Some(7)), "{what}");
             assert_eq!((recovered.applied, recovered.terms.last()), (LogIndex(0), Position::default()), "{what}");
             assert_eq!(recovered.membership, group(), "{what}: it knows who the others are");
+            assert_eq!(recovered.known, Known::Hearsay, "{what}: by a log that may have been taken back");
             engine.stop(Stop::Abandon).unwrap();
         }
         assert!(!disk.list(Path::new("/data/b/state-damaged")).unwrap().is_empty(), "{what}: nothing is deleted");
         let (engine, recovered) = install(&disk, &source).unwrap();
         assert_eq!((recovered.applied, recovered.hard_state.quarantined_until), (source.position().index, Some(last)));
+        assert_eq!(recovered.known, Known::Committed, "{what}");
         assert_eq!(hash(&engine), hash(&source.engine), "{what}");
         assert!(!disk.exists(Path::new("/data/b/state-damaged")), "{what}: it is whole again");
         engine.stop(Stop::Abandon).unwrap();
     }
+}
+
+#[test]
+fn a_member_whose_log_is_damaged_where_its_state_covers_it_lacks_nothing() {
+    let source = Source::new();
+    let (sealed, last) = (&source.entries[source.entries.len() - 6], source.entries.last().unwrap());
+    let disk = Disk::new();
+    let (engine, _) = open(&disk, "b").unwrap();
+    // As for a peer that lags.
+    engine.handle().keep_log(Keep { pinned: vec![LogIndex(1)], ..Keep::default() });
+    for part in source.entries[1..].chunks(3) {
+        super::snapshots::append(&engine, part, 9);
+    }
+    super::snapshots::commit(&engine, sealed);
+    engine.seal().unwrap();
+    engine.stop(Stop::Abandon).unwrap();
+    let disk = disk.crash(0, Crash::Keep);
+    let segments = disk.list(Path::new("/data/b/raft")).unwrap();
+    let bytes = |path: &Path| disk.open(path, Open::Read).unwrap().len().unwrap();
+    let is_long = |path: &&PathBuf| path.extension().is_some_and(|end| end == "wal") && bytes(path) > 4000;
+    flip(&disk, segments.iter().filter(is_long).min().unwrap(), 2000);
+    let (engine, recovered) = open(&disk, "b").unwrap();
+    assert_eq!(recovered.hard_state.quarantined_until, None);
+    assert_eq!((recovered.applied, recovered.terms.last().index), (sealed.index, last.index));
+    assert!(recovered.terms.previous().index > LogIndex(0), "the damaged segment is gone");
+    super::snapshots::commit(&engine, last);
+    assert_eq!(hash(&engine), hash(&source.engine));
+    engine.stop(Stop::Abandon).unwrap();
 }
 
 #[test]

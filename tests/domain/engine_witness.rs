@@ -2,7 +2,7 @@
 
 use super::snapshots::{Source, append, commit, files, group, hard_state, history, member, open};
 use chronos::ids::LogIndex;
-use chronos::raft::{Entry, HardState, MemberRole, NodeId};
+use chronos::raft::{Entry, HardState, Known, MemberRole, NodeId, Payload};
 use chronos::storage::engine::{Append, Engine, Freshness, Stop};
 use chronos::storage::faults::{Crash, Disk};
 use chronos::storage::snapshot::Staging;
@@ -130,10 +130,80 @@ fn a_witness_whose_state_is_damaged_keeps_its_log() {
         "it lacks nothing"
     );
     assert_eq!((recovered.membership, recovered.terms.last().index), (group, last.index));
+    assert_eq!(recovered.known, Known::Committed, "nothing in the log says otherwise");
     assert!(recovered.applied < middle && recovered.applied > LogIndex(0), "it begins where the log does");
     assert!(has_nothing(&engine));
     assert_eq!(read(&engine, middle), kept);
     commit(&engine, last);
     assert!(has_nothing(&engine));
+    engine.stop(Stop::Abandon).unwrap();
+}
+
+#[test]
+fn a_witness_whose_log_is_damaged_below_its_state_does_not_pass_for_one_that_has_it() {
+    let entries = history();
+    let last = entries.last().unwrap().index;
+    for keeps_all in [true, false] {
+        let (disk, engine) = witness(&entries);
+        let first = if keeps_all { LogIndex(1) } else { entries[entries.len() / 3].index };
+        engine.handle().keep_for_others(first);
+        let mut group = group();
+        group.members.get_mut(&NodeId("b".into())).unwrap().role = MemberRole::Witness;
+        let hard_state = HardState { membership: group.encode(), ..hard_state(9) };
+        engine.handle().append(Append { hard_state: Some(hard_state), ..Append::default() });
+        let kept = read(&engine, first);
+        engine.stop(Stop::Abandon).unwrap();
+        let disk = disk.crash(0, Crash::Keep);
+        let segments = files(&disk).list(Path::new("/data/b/raft")).unwrap();
+        let segments: Vec<PathBuf> =
+            segments.into_iter().filter(|path| path.extension().is_some_and(|end| end == "wal")).collect();
+        assert!(segments.len() > 2, "{segments:?}");
+        disk.flip(&segments[segments.len() - 2], 8000 * 8).unwrap();
+        // A restart on the way changes nothing.
+        for _ in 0..2 {
+            let (engine, recovered) = open(&disk, "b").unwrap();
+            let end = recovered.terms.last().index;
+            assert!(first < end && end < last, "{first} to {end}, of {last}");
+            assert_eq!(recovered.hard_state.quarantined_until, Some(last));
+            assert!(recovered.applied <= first, "{} is applied", recovered.applied);
+            let still = read(&engine, first);
+            assert_eq!(still[..], kept[..still.len()], "what others may lack is kept");
+            assert_eq!(still.last().unwrap().index, end);
+            engine.stop(Stop::Abandon).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_witness_without_its_state_knows_its_group_by_hearsay_until_it_is_committed() {
+    let entries = history();
+    let (last, middle) = (entries.last().unwrap(), entries[entries.len() / 2].index);
+    let (disk, engine) = witness(&entries);
+    engine.handle().keep_for_others(middle);
+    let mut group = group();
+    group.members.get_mut(&NodeId("b".into())).unwrap().role = MemberRole::Witness;
+    let payload = Payload::Membership(group.clone()).encode();
+    let said =
+        Entry { index: last.index.next(), hlc: chronos::hlc::Timestamp(last.hlc.0 + 1), payload, ..last.clone() };
+    let hard_state = HardState { membership: group.encode(), ..hard_state(9) };
+    let entry = vec![said.clone()];
+    engine.handle().append(Append { hard_state: Some(hard_state), entries: entry, ..Append::default() });
+    read(&engine, middle);
+    engine.stop(Stop::Abandon).unwrap();
+    let disk = disk.crash(0, Crash::Keep);
+    let sealed =
+        disk.paths().into_iter().filter(|path| path.extension().is_some_and(|end| end == "blk")).max().unwrap();
+    disk.flip(&sealed, 500).unwrap();
+    for _ in 0..2 {
+        let (engine, recovered) = open(&disk, "b").unwrap();
+        assert_eq!((recovered.known, recovered.later.len()), (Known::Hearsay, 1));
+        engine.stop(Stop::Abandon).unwrap();
+    }
+    let (engine, _) = open(&disk, "b").unwrap();
+    commit(&engine, &said);
+    engine.seal().unwrap();
+    engine.stop(Stop::Abandon).unwrap();
+    let (engine, recovered) = open(&disk, "b").unwrap();
+    assert_eq!((recovered.known, recovered.membership), (Known::Committed, group));
     engine.stop(Stop::Abandon).unwrap();
 }

@@ -39,7 +39,7 @@ use chronos::storage::entry;
 use chronos::storage::faults::{Crash, Disk};
 use chronos::storage::files::{Files, Open};
 use chronos::storage::sealed::{self, SealedRun};
-use chronos::storage::wal::{Entry, Wal, WalOptions};
+use chronos::storage::wal::{Entry, Needs, Wal, WalOptions};
 use chronos::storage::{codec, keys};
 use std::cmp::Ordering;
 use std::path::Path;
@@ -163,7 +163,11 @@ pub fn wal_recovery(data: &[u8]) -> bool {
     }
     let salvage = flags & 2 == 2;
     let open = |files, directory: &Path, options| {
-        if salvage { Wal::salvage(files, directory, options, |_| true) } else { Wal::open(files, directory, options) }
+        if salvage {
+            Wal::salvage(files, directory, options, Needs::default(), |_| true)
+        } else {
+            Wal::open(files, directory, options)
+        }
     };
     let mut recovered = match open(Arc::new(disk.clone()), directory, WAL) {
         Ok(recovered) => recovered,

@@ -23,6 +23,7 @@ mod power_cut;
 mod raft_rules;
 mod rescue;
 mod simulation;
+mod skipped;
 mod snapshots;
 mod sql_exec;
 mod sql_front;

@@ -18,6 +18,8 @@ use std::sync::Arc;
 mod irregular;
 #[path = "sql_front/laws.rs"]
 mod laws;
+#[path = "sql_front/words.rs"]
+mod words;
 
 /// 2024-03-10 12:00:00, the instant of every statement here.
 pub(crate) const NOW_US: i64 = 1_710_072_000_000_000;
@@ -66,7 +68,7 @@ impl Front {
                     name: create.name.clone(),
                     keyspace,
                     columns: create.columns.clone(),
-                    unique: create.unique,
+                    unique: false,
                     state: IndexState::Ready,
                 };
                 self.change(create.table.id, |table| table.indexes.push(index));
@@ -122,9 +124,8 @@ fn describe(bound: &Bound) -> String {
         Bound::CreateIndex(create) => {
             let columns: Vec<&str> =
                 create.columns.iter().map(|id| create.table.column_by_id(*id).unwrap().name.as_str()).collect();
-            let unique = if create.unique { " unique" } else { "" };
             let exists = if create.exists { " exists" } else { "" };
-            writeln!(out, "{} on {} ({}){unique}{exists}", create.name, create.table.name, columns.join(", ")).unwrap();
+            writeln!(out, "{} on {} ({}){exists}", create.name, create.table.name, columns.join(", ")).unwrap();
             return out;
         }
         Bound::Explain { analyze, .. } => writeln!(out, "explain analyze={analyze}").unwrap(),
@@ -220,6 +221,21 @@ fn long_chains_are_refused_and_moderate_ones_pass() {
     front.prepare(&format!("SELECT * FROM t WHERE {}", terms.join(" OR "))).expect("a thousand terms");
     let list: Vec<String> = (0..50_000).map(|i| i.to_string()).collect();
     front.prepare(&format!("SELECT * FROM t WHERE id IN ({})", list.join(", "))).expect("a long list");
+}
+
+#[test]
+fn what_is_printed_to_be_kept_or_compared_is_not_too_long_for_the_stack() {
+    let front = Front::with(&["CREATE TABLE t (id INT PRIMARY KEY, value INT, ok BOOL)"]);
+    for (chain, state) in [("TRUE AND ", None), ("ok OR ", None), ("1 = 1 AND ", None), ("1 + ", Some("54001"))] {
+        let refused = |sql: &str| front.prepare(sql).err().map(|error| error.sqlstate().as_str().to_owned());
+        let sql = format!("CREATE TABLE x (a BOOL DEFAULT {}TRUE)", chain.repeat(1_900));
+        assert_eq!(refused(&sql).as_deref(), Some("54001"), "{chain}");
+        // `value` is a keyword of the parser's, which is looked for.
+        for terms in [200, 1_900] {
+            let sql = format!("SELECT value FROM t WHERE {}value = 1", chain.repeat(terms));
+            assert_eq!(refused(&sql).as_deref(), state, "{chain} {terms}");
+        }
+    }
 }
 
 #[test]

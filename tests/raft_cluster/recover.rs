@@ -157,3 +157,31 @@ fn old_members_on_their_old_disks_elect_nobody_and_count_for_nothing() {
     group.agree();
     assert_eq!(group.number(2, "SELECT COUNT(*) FROM t"), 25);
 }
+
+#[test]
+fn the_last_copy_counts_although_its_newest_term_and_vote_cannot_be_read() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, note TEXT)");
+    rows(&group, 0, 60);
+    group.agree();
+    (0..3).for_each(|at| group.kill(at));
+    let segments = std::fs::read_dir(group.directory(0).join("raft")).unwrap().map(|entry| entry.unwrap().path());
+    let newest = segments.filter(|path| path.extension().is_some_and(|end| end == "wal")).max().unwrap();
+    let mut content = std::fs::read(&newest).unwrap();
+    content[60] ^= 1;
+    std::fs::write(newest, content).unwrap();
+    let (code, facts) = recover(&group, &["--json"]);
+    let facts: Json = serde_json::from_str(facts.lines().next().unwrap()).unwrap();
+    assert_eq!((code, &facts["term_is_certain"]), (Some(1), &json!(false)), "{facts}");
+    assert!(facts["reach"].as_u64() >= Some(60) && facts["reach"] == facts["reached"], "{facts}");
+    let (code, told) = recover(&group, &["--accept-loss"]);
+    for says in
+        ["its newest term and vote cannot be read", "this copy reaches entry", "node1 is a group of its own now"]
+    {
+        assert!(code == Some(0) && told.contains(says), "{says}: {code:?} {told}");
+    }
+    let said = start_logged(&mut group, 0);
+    assert!(said.contains("audit_recover"), "{said}");
+    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), 60, "what can be read of its log is there");
+    rows(&group, 60, 70);
+}

@@ -130,12 +130,20 @@ impl Link<'_> {
     }
 }
 
-/// True where an error says what became of a write that was sent before: others are about this attempt alone.
+/// Classes of what a statement itself comes to: its data, its constraints, its text and names.
+const OF_STATEMENTS: [&str; 3] = ["22", "23", "42"];
+
+/// True where an error says what became of a write that was sent before: what the group remembers of a statement is one
+/// of the statement. Others are about this attempt alone: a node that does not know the call, takes shorter texts, knows
+/// no more of the name, or does not let the caller in.
 fn is_outcome(error: &Error) -> bool {
-    let of_the_attempt = [SqlState::QUERY_CANCELED, SqlState::INVALID_AUTHORIZATION, SqlState::INSUFFICIENT_PRIVILEGE];
+    let of_the_attempt = [SqlState::INVALID_PARAMETER, SqlState::INSUFFICIENT_PRIVILEGE];
+    let state = error.sqlstate();
+    let of_the_statement = state.as_str().get(..2).is_some_and(|class| OF_STATEMENTS.contains(&class));
     match error.kind() {
-        Kind::Invalid | Kind::Limit => !of_the_attempt.contains(&error.sqlstate()),
-        Kind::Unavailable
+        Kind::Invalid => of_the_statement && !of_the_attempt.contains(&state),
+        Kind::Limit
+        | Kind::Unavailable
         | Kind::Overloaded
         | Kind::Conflict
         | Kind::InDoubt
@@ -216,15 +224,28 @@ mod tests {
 
     #[test]
     fn what_keeps_a_later_attempt_from_its_answer_is_no_outcome_of_an_earlier_one() {
-        let duplicate = Error::invalid(SqlState::UNIQUE_VIOLATION, "duplicate key");
-        assert!(is_outcome(&duplicate) && is_outcome(&Error::limit(SqlState::LIMIT_EXCEEDED, "too large")));
+        let invalid = |state| Error::invalid(state, "no");
+        for state in [SqlState::UNIQUE_VIOLATION, SqlState::DIVISION_BY_ZERO, SqlState::UNDEFINED_TABLE] {
+            assert!(is_outcome(&invalid(state)), "{state}");
+        }
         for error in [
             Error::unavailable("no leader"),
             Error::overloaded("overloaded, retry"),
             Error::in_doubt("no answer"),
             Error::limit(SqlState::QUERY_CANCELED, "timeout"),
-            Error::invalid(SqlState::INVALID_AUTHORIZATION, "the token has changed"),
+            Error::limit(SqlState::LIMIT_EXCEEDED, "a statement is longer than this node takes"),
             Error::internal("a panic"),
+            invalid(SqlState::INVALID_AUTHORIZATION),
+            invalid(SqlState::INSUFFICIENT_PRIVILEGE),
+            invalid(SqlState::REQUEST_ID_EXPIRED),
+            invalid(SqlState::REQUEST_ID_FORGOTTEN),
+            invalid(SqlState::INVALID_PARAMETER),
+            invalid(SqlState::CONFIG_ERROR),
+            invalid(SqlState::LIMIT_EXCEEDED),
+            invalid(SqlState::SNAPSHOT_TOO_OLD),
+            from_status(&tonic::Status::unimplemented("another service")),
+            from_status(&tonic::Status::invalid_argument("bytes")),
+            from_status(&tonic::Status::out_of_range("decoded message length too large")),
         ] {
             assert!(!is_outcome(&error), "{error}");
         }

@@ -36,9 +36,8 @@ impl Names {
 
     /// True where a node has refused a name because of the time in it; there are no names from then on.
     pub fn refused(&mut self, error: &Error) -> bool {
-        let text = error.message();
-        let is_old = text.starts_with("the request id is older") || text.starts_with("the request id was made more");
-        let is_refused = self.is_wanted && error.sqlstate() == SqlState::INVALID_PARAMETER && is_old;
+        let of_the_time = [SqlState::REQUEST_ID_EXPIRED, SqlState::REQUEST_ID_FORGOTTEN];
+        let is_refused = self.is_wanted && of_the_time.contains(&error.sqlstate());
         if is_refused {
             eprintln!("this machine's clock is not the group's: writes go without a name, and may end in doubt");
             self.is_wanted = false;
@@ -80,10 +79,11 @@ mod tests {
     #[test]
     fn a_wrong_clock_ends_names_and_nothing_else_does() {
         let mut names = Names::new(true);
-        let wrong = |text: &str| Error::invalid(SqlState::INVALID_PARAMETER, text.to_owned());
-        assert!(!names.refused(&wrong("the request id was used for another statement")));
-        assert!(names.refused(&wrong("the request id was made more than 10 minutes in the future: check the clock")));
+        let wrong = |state| Error::invalid(state, "the request id is older than it may be");
+        assert!(!names.refused(&wrong(SqlState::INVALID_PARAMETER)));
+        assert!(names.refused(&wrong(SqlState::REQUEST_ID_EXPIRED)));
         assert!(names.next("INSERT INTO t VALUES (1)").unwrap().is_none());
-        assert!(!names.refused(&wrong("the request id is older than 10 minutes")));
+        assert!(!names.refused(&wrong(SqlState::REQUEST_ID_EXPIRED)), "there are none any more");
+        assert!(Names::new(true).refused(&wrong(SqlState::REQUEST_ID_FORGOTTEN)));
     }
 }

@@ -1,7 +1,9 @@
 //! Settings from the environment: `CHRONOS_<SECTION>__<KEY>`, and the names that the first version had.
 //!
 //! * A variable of a section, whatever the section, is meant for us: where there is no such setting, that is an error.
-//! * Others may have variables that begin with `CHRONOS_`: of those only what is nearly one of ours is surely a slip.
+//! * So is any other variable that begins with `CHRONOS_`, for a slip would be a setting that never took effect. Passed over
+//!   are those that nobody has chosen: what Kubernetes and Docker put into a container beside a service called `chronos`,
+//!   and what the tests of this repository hand to the nodes that they start.
 
 use super::super::setting::{SECTIONS, SETTINGS};
 use super::super::suggest::{hint, nearest};
@@ -29,6 +31,35 @@ const PREFIX: &str = "CHRONOS_";
 /// The client's own, which it reads itself.
 const CLIENT_TOKEN: &str = "CHRONOS_AUTH_TOKEN";
 
+/// What the tests of this repository read; the nodes that they start inherit it.
+const OF_TESTS: [&str; 14] = [
+    "CHRONOS_CASES",
+    "CHRONOS_CRASHES",
+    "CHRONOS_CRASH_ROUNDS",
+    "CHRONOS_FIRST_SEED",
+    "CHRONOS_FLIPPED_BITS",
+    "CHRONOS_FUZZ_CORPUS",
+    "CHRONOS_FUZZ_INPUTS",
+    "CHRONOS_HOT_STORE_LIES",
+    "CHRONOS_LEADER_KILLS",
+    "CHRONOS_POWER_CUTS",
+    "CHRONOS_SEED",
+    "CHRONOS_SEEDS",
+    "CHRONOS_TEST_DATA",
+    "CHRONOS_TEST_SIX_FAILURES",
+];
+
+/// True for what service discovery puts into a container where a service is called `chronos` or `chronos-...`:
+/// `CHRONOS_SERVICE_HOST`, `CHRONOS_PORT`, `CHRONOS_PORT_8000_TCP_ADDR`, `CHRONOS_EDGE_SERVICE_PORT_GRPC`.
+fn is_of_a_service(rest: &str) -> bool {
+    let mut words = rest.split('_').skip_while(|word| !["SERVICE", "PORT"].contains(word));
+    match (words.next(), words.next()) {
+        (Some("PORT"), None) | (Some("SERVICE"), Some("HOST" | "PORT")) => true,
+        (Some("PORT"), Some(number)) => number.parse::<u16>().is_ok(),
+        (Some(_) | None, _) => false,
+    }
+}
+
 impl Loader {
     pub(super) fn environment(&mut self, environment: &BTreeMap<String, String>) {
         // An empty variable is how compose files and shells say "not set".
@@ -49,13 +80,8 @@ impl Loader {
                         self.problem(origin, unknown(&section, &key));
                     }
                 }
-                None if name == CLIENT_TOKEN => {}
-                None => {
-                    let near = nearest_variable(name);
-                    if !near.is_empty() {
-                        self.problem(origin, format!("unknown variable{near}"));
-                    }
-                }
+                None if name == CLIENT_TOKEN || OF_TESTS.contains(&name.as_str()) || is_of_a_service(rest) => {}
+                None => self.problem(origin, format!("unknown variable{}", nearest_variable(name, rest))),
             }
         }
     }
@@ -66,10 +92,20 @@ fn variable(section: &str, key: &str) -> String {
     format!("{PREFIX}{}__{}", section.to_ascii_uppercase(), key.to_ascii_uppercase())
 }
 
-/// The sentence's end: the variable that a whole name is nearest to, or nothing.
-fn nearest_variable(name: &str) -> String {
+/// The sentence's end: the variable that a whole name is nearest to, the one of the setting whose key it is without its
+/// section, or how variables are made.
+fn nearest_variable(name: &str, rest: &str) -> String {
     let settings: Vec<String> = SETTINGS.iter().map(|known| variable(known.section, known.name)).collect();
-    hint(name, SEED_VARIABLES.iter().map(|known| known.0).chain(settings.iter().map(String::as_str)))
+    let near = hint(name, SEED_VARIABLES.iter().map(|known| known.0).chain(settings.iter().map(String::as_str)));
+    if !near.is_empty() {
+        return near;
+    }
+    match SETTINGS.iter().find(|known| known.name.eq_ignore_ascii_case(rest)) {
+        Some(known) => format!(", did you mean {:?}?", variable(known.section, known.name)),
+        None => {
+            format!(": a setting's is {PREFIX}<SECTION>__<KEY>, and `chronos config default` lists the settings")
+        }
+    }
 }
 
 /// What is wrong with a name of two parts, each of which may be a slip, and what it may have meant.

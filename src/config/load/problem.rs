@@ -56,6 +56,19 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problems(pub Vec<Problem>);
 
+impl Problems {
+    /// In the order of a file's lines; then what stands elsewhere, and last what stands nowhere.
+    pub fn sorted(mut problems: Vec<Problem>) -> Problems {
+        problems.sort_by_key(|problem| match problem.origin {
+            Origin::File { line, .. } => (0, line),
+            Origin::Environment(_) => (1, 0),
+            Origin::Flag(_) => (2, 0),
+            Origin::Default => (3, 0),
+        });
+        Problems(problems)
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, problem) in self.0.iter().enumerate() {

@@ -143,6 +143,9 @@ pub(super) fn create_index(create: &CreateIndex, context: &BindContext<'_>) -> R
         }
         columns.push(column.id);
     }
+    if create.unique {
+        return Err(place(Error::unsupported("UNIQUE indexes are"), create.table.position));
+    }
     let name = match &create.name {
         Some(name) => name.text.clone(),
         None => made_name(create, context),
@@ -153,14 +156,7 @@ pub(super) fn create_index(create: &CreateIndex, context: &BindContext<'_>) -> R
         let message = format!("index \"{name}\" already exists");
         return Err(place(Error::invalid(SqlState::DUPLICATE_TABLE, message), position));
     }
-    Ok(BoundCreateIndex {
-        name,
-        table: Arc::clone(table),
-        columns,
-        unique: create.unique,
-        if_not_exists: create.if_not_exists,
-        exists: taken,
-    })
+    Ok(BoundCreateIndex { name, table: Arc::clone(table), columns, if_not_exists: create.if_not_exists, exists: taken })
 }
 
 /// As PostgreSQL: table and columns, then `idx`, with a number where that is taken.

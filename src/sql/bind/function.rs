@@ -182,19 +182,20 @@ fn nullif(arguments: Vec<Typed>, position: u32) -> Result<Typed> {
 /// looks for a typing error.
 #[rustfmt::skip]
 const KNOWN_ELSEWHERE: &[&str] = &[
-    "age", "any_value", "array_agg", "array_length", "avg_over_time", "bit_and", "bit_or", "bool_and", "bool_or", "btrim",
-    "bucket", "cbrt", "char_length", "chr", "clock_timestamp", "concat", "concat_ws", "corr", "covar_pop", "covar_samp",
-    "cume_dist", "current_database", "current_schema", "date_bin", "date_part", "date_trunc", "decode", "degrees",
-    "dense_rank", "encode", "every", "extract", "first", "first_value", "format", "gen_random_uuid", "generate_series",
-    "greatest", "grouping", "initcap", "interpolate", "json_agg", "json_build_object", "json_object_agg", "jsonb_agg",
-    "justify_interval", "lag", "last", "last_value", "lead", "least", "left", "localtime", "locf", "lpad", "ltrim",
+    "age", "any_value", "array_agg", "array_length", "avg_over_time", "bit_and", "bit_or", "bool_and", "bool_or",
+    "btrim", "bucket", "cbrt", "char_length", "chr", "clock_timestamp", "concat", "concat_ws", "corr", "covar_pop",
+    "covar_samp", "cume_dist", "current_catalog", "current_database", "current_date", "current_role", "current_schema",
+    "current_time", "current_user", "date_bin", "date_part", "date_trunc", "decode", "degrees", "dense_rank", "encode",
+    "every", "extract", "first", "first_value", "format", "gen_random_uuid", "generate_series", "greatest", "grouping",
+    "initcap", "interpolate", "json_agg", "json_build_object", "json_object_agg", "jsonb_agg", "justify_interval",
+    "lag", "last", "last_value", "lead", "least", "left", "localtime", "localtimestamp", "locf", "lpad", "ltrim",
     "make_date", "make_interval", "make_timestamp", "md5", "mode", "nth_value", "ntile", "octet_length", "percent_rank",
     "percentile_cont", "percentile_disc", "pi", "position", "radians", "random", "rank", "regexp_match",
-    "regexp_replace", "regr_slope", "repeat", "replace", "reverse", "right", "row_number", "row_to_json", "rpad", "rtrim",
-    "setseed", "sha256", "split_part", "starts_with", "stddev", "stddev_pop", "stddev_samp", "string_agg",
-    "string_to_array", "strpos", "substr", "substring", "time_bucket", "time_bucket_gapfill", "to_char", "to_date",
-    "to_json", "to_number", "to_timestamp", "translate", "trim", "trunc", "unnest", "uuid_generate_v4", "var_pop",
-    "var_samp", "variance", "version", "width_bucket",
+    "regexp_replace", "regr_slope", "repeat", "replace", "reverse", "right", "row_number", "row_to_json", "rpad",
+    "rtrim", "session_user", "setseed", "sha256", "split_part", "starts_with", "stddev", "stddev_pop", "stddev_samp",
+    "string_agg", "string_to_array", "strpos", "substr", "substring", "time_bucket", "time_bucket_gapfill", "to_char",
+    "to_date", "to_json", "to_number", "to_timestamp", "translate", "trim", "trunc", "unnest", "user",
+    "uuid_generate_v4", "var_pop", "var_samp", "variance", "version", "width_bucket",
 ];
 
 fn unknown(name: &str, arguments: &[Typed], position: u32) -> Error {

@@ -53,6 +53,11 @@ impl Translator {
                     return refuse("clauses within a function call (ORDER BY, LIMIT, SEPARATOR) are");
                 }
                 distinct = list.duplicate_treatment == Some(ast::DuplicateTreatment::Distinct);
+                let of_all = list.duplicate_treatment.is_some();
+                if of_all && list.args.contains(&ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Wildcard)) {
+                    let message = "* stands alone in count(*)";
+                    return Err(place(Error::invalid(SqlState::SYNTAX_ERROR, message), name.position));
+                }
                 for argument in list.args {
                     match argument {
                         ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument)) => {
@@ -67,7 +72,7 @@ impl Translator {
                 }
             }
         }
-        if star && (distinct || !arguments.is_empty()) {
+        if star && !arguments.is_empty() {
             return Err(place(Error::invalid(SqlState::SYNTAX_ERROR, "* stands alone in count(*)"), name.position));
         }
         let position = name.position;
@@ -99,6 +104,13 @@ impl Translator {
             ast::Expr::IsNormalized { .. } => "IS NORMALIZED is",
             _ => "this form of expression is",
         };
-        self.refuse(what, expression.span())
+        let span = match expression {
+            // The parser says no place for these.
+            ast::Expr::RLike { expr, .. }
+            | ast::Expr::AnyOp { left: expr, .. }
+            | ast::Expr::AllOp { left: expr, .. } => expr.span(),
+            other => other.span(),
+        };
+        self.refuse(what, span)
     }
 }

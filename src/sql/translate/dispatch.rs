@@ -1,6 +1,7 @@
 //! Which statement it is, and what must not reach the parser.
 
-use super::{Translator, rewrite, word};
+use super::kept::Words;
+use super::{Translator, guard, misread, rewrite, word};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::statement::{Name, Statement};
 use sqlparser::ast;
@@ -65,14 +66,16 @@ const OWN_GRAMMAR: [Keyword; 8] = [
 const SET_OPERATIONS: [Keyword; 3] = [Keyword::UNION, Keyword::INTERSECT, Keyword::EXCEPT];
 
 impl Translator {
-    /// Dispatches on the first word, so that only statements we have reach the parser.
-    pub(super) fn statement(&self, tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    /// Dispatches on the first word, so that only statements we have reach the parser. `longest` is the longest chain of
+    /// operators in them.
+    pub(super) fn statement(&self, tokens: Vec<TokenWithSpan>, longest: usize) -> Result<Statement> {
         match word(&tokens, 0).as_str() {
             "SHOW" => self.show(&tokens),
             "DESCRIBE" | "DESC" => self.describe(&tokens),
-            "EXPLAIN" => self.explain(tokens),
-            "SELECT" | "VALUES" | "INSERT" | "UPDATE" | "DELETE" | "CREATE" | "DROP" => self.parsed(tokens),
+            "EXPLAIN" => self.explain(tokens, longest),
+            "SELECT" | "VALUES" | "INSERT" | "UPDATE" | "DELETE" | "CREATE" | "DROP" => self.parsed(tokens, longest),
             "WITH" => Err(self.refuse("WITH queries are", tokens[0].span)),
+            "TABLE" => Err(self.refuse("TABLE as a query is", tokens[0].span).hint("write SELECT * FROM")),
             "" if tokens[0].token == Token::LParen => {
                 Err(self.refuse("queries in parentheses and set operations are", tokens[0].span))
             }
@@ -92,10 +95,13 @@ impl Translator {
         }
     }
 
-    fn parsed(&self, mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    fn parsed(&self, mut tokens: Vec<TokenWithSpan>, longest: usize) -> Result<Statement> {
         match word(&tokens, 0).as_str() {
             "CREATE" => {
                 self.check_create(&tokens)?;
+                if longest > guard::PRINTED_MAX {
+                    return Err(self.at(guard::too_long_to_keep(), tokens[0].span.start));
+                }
                 rewrite::ttl(&mut tokens);
             }
             "DROP" if !matches!(word(&tokens, 1).as_str(), "TABLE" | "INDEX") => {
@@ -108,9 +114,21 @@ impl Translator {
         }
         self.check_numbers(&tokens)?;
         self.check_sources(&tokens)?;
+        misread::check(&tokens).map_err(|(error, span)| self.at(error, span.start))?;
+        let words = if longest > guard::PRINTED_MAX { Words::default() } else { Words::of(&tokens) };
         let mut parser = self.parser(tokens);
         let statement = parser.parse_statement().map_err(|error| self.syntax(&error))?;
         self.expect_end(&mut parser)?;
+        let lost = words.lost(&statement);
+        let translated = self.translated(statement)?;
+        // What is refused by its own name has been by now.
+        match lost {
+            None => Ok(translated),
+            Some((words, span)) => Err(self.refuse(format_args!("{words} here is"), span)),
+        }
+    }
+
+    fn translated(&self, statement: ast::Statement) -> Result<Statement> {
         match statement {
             ast::Statement::Query(query) => Ok(Statement::Query(Box::new(self.query(*query)?))),
             ast::Statement::Insert(insert) => self.insert(insert),
@@ -159,10 +177,14 @@ impl Translator {
 
     fn show(&self, tokens: &[TokenWithSpan]) -> Result<Statement> {
         match (word(tokens, 1).as_str(), word(tokens, 2).as_str()) {
-            ("TABLES", _) => {
+            ("TABLES", "") => {
                 self.ends_after(tokens, 2)?;
                 Ok(Statement::ShowTables)
             }
+            ("TABLES", clause @ ("FROM" | "IN" | "LIKE" | "WHERE")) => {
+                Err(self.refuse(format_args!("SHOW TABLES {clause} is"), tokens[2].span))
+            }
+            ("TABLES", _) => Err(self.unexpected(&tokens[2], "the end of the statement")),
             ("COLUMNS", "FROM" | "IN") => Ok(Statement::ShowColumns(self.only_name(tokens, 3)?)),
             ("COLUMNS", _) => Err(self.syntax_error_at(tokens.get(2), "FROM and a table")),
             ("", _) => Err(self.syntax_error_at(tokens.get(1), "TABLES or COLUMNS")),
@@ -174,7 +196,7 @@ impl Translator {
         Ok(Statement::ShowColumns(self.only_name(tokens, 1)?))
     }
 
-    fn explain(&self, mut tokens: Vec<TokenWithSpan>) -> Result<Statement> {
+    fn explain(&self, mut tokens: Vec<TokenWithSpan>, longest: usize) -> Result<Statement> {
         if tokens.get(1).is_some_and(|token| token.token == Token::LParen) {
             return Err(self.refuse("EXPLAIN options in parentheses are", tokens[1].span));
         }
@@ -182,10 +204,12 @@ impl Translator {
         let prefix = 1 + usize::from(analyze);
         match word(&tokens, prefix).as_str() {
             "SELECT" | "VALUES" | "INSERT" | "UPDATE" | "DELETE" => {
+                let position = self.position(tokens[prefix].span);
                 tokens.drain(..prefix);
-                Ok(Statement::Explain { analyze, inner: Box::new(self.parsed(tokens)?) })
+                Ok(Statement::Explain { analyze, position, inner: Box::new(self.parsed(tokens, longest)?) })
             }
             "WITH" => Err(self.refuse("WITH queries are", tokens[prefix].span)),
+            "TABLE" => Err(self.refuse("TABLE as a query is", tokens[prefix].span).hint("write SELECT * FROM")),
             "VERBOSE" => Err(self.refuse("EXPLAIN VERBOSE is", tokens[prefix].span)),
             what if !what.is_empty() && KNOWN_STATEMENTS.contains(&what) => {
                 Err(self.refuse(format_args!("EXPLAIN of {what} is"), tokens[prefix].span))

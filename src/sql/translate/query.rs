@@ -38,7 +38,7 @@ impl Translator {
         let (limit, offset) = self.limit(limit_clause, position)?;
         let body = match *body {
             SetExpr::Select(select) => QueryBody::Select(Box::new(self.select(*select)?)),
-            SetExpr::Values(values) => QueryBody::Values(self.rows(values)?),
+            SetExpr::Values(values) => QueryBody::Values(self.rows(values, position)?),
             SetExpr::Query(_) => return refuse("queries in parentheses are"),
             SetExpr::SetOperation { op, .. } => return refuse(&format!("{op} is")),
             SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
@@ -57,10 +57,10 @@ impl Translator {
         }
     }
 
-    /// The rows of a VALUES, each with its opening parenthesis' position in the first expression.
-    pub(super) fn rows(&self, values: ast::Values) -> Result<Vec<Vec<Expr>>> {
+    /// The rows of a VALUES. An error that is about all of them points at `position`.
+    pub(super) fn rows(&self, values: ast::Values, position: u32) -> Result<Vec<Vec<Expr>>> {
         if values.explicit_row || values.value_keyword {
-            return Err(Error::unsupported("VALUE and VALUES ROW(...) are"));
+            return Err(place(Error::unsupported("VALUE and VALUES ROW(...) are"), position));
         }
         values.rows.into_iter().map(|row| self.expressions(row.content)).collect()
     }

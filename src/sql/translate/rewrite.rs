@@ -6,6 +6,7 @@
 //! WITH (ttl = 7d)                -> WITH (ttl = '7d')
 //! x>-1                           -> x > - 1
 //! x ISNULL                       -> x IS NULL
+//! x NOTNULL                      -> x IS NOT NULL
 //! 'a'                            -> 'ab'
 //! 'b'
 //! ```
@@ -64,16 +65,20 @@ fn without_signs(operator: &str) -> Option<Vec<(Token, u64)>> {
     Some(std::iter::once((token, head.len() as u64)).chain(signs).collect())
 }
 
-/// `ISNULL` behind an operand, which the parser takes for an alias. It is a reserved word: only behind `AS` or a point
-/// it may be a name.
+/// `ISNULL` behind an operand, which the parser takes for an alias, and `NOTNULL`, which it knows and prints as two words.
+/// They are reserved words: only behind `AS` or a point they may be names.
 pub(super) fn null_tests(tokens: &mut Vec<TokenWithSpan>) {
     let mut at = 1;
     while at < tokens.len() {
         let named = word(tokens, at - 1) == "AS" || tokens[at - 1].token == Token::Period;
-        if word(tokens, at) == "ISNULL" && !named {
+        let words: &[&str] = match word(tokens, at).as_str() {
+            "ISNULL" if !named => &["IS", "NULL"],
+            "NOTNULL" if !named => &["IS", "NOT", "NULL"],
+            _ => &[],
+        };
+        if !words.is_empty() {
             let span = tokens[at].span;
-            let words = ["IS", "NULL"].map(|word| made(Token::make_keyword(word), span));
-            tokens.splice(at..=at, words);
+            tokens.splice(at..=at, words.iter().map(|word| made(Token::make_keyword(word), span)));
         }
         at += 1;
     }

@@ -114,7 +114,7 @@ impl Translator {
             && format_clause.is_none()
             && pipe_operators.is_empty();
         match *body {
-            SetExpr::Values(values) if plain => Ok(InsertSource::Values(self.rows(values)?)),
+            SetExpr::Values(values) if plain => Ok(InsertSource::Values(self.rows(values, position)?)),
             SetExpr::Values(_) => Err(place(Error::unsupported("clauses after the VALUES of an INSERT are"), position)),
             _ => Err(place(Error::unsupported("INSERT ... SELECT is"), position)),
         }

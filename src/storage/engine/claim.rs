@@ -26,7 +26,8 @@
 //! ```
 //!
 //! A crash before the batch is durable leaves the member as it was, but for the part of a damaged log that a start would
-//! have let go, too; done again, it is done.
+//! have let go, too; done again, it is done. Where its term and vote cannot be read, which a claim far above every term
+//! does not need, the member is out by then (`wal::salvage`): only the claim makes it count again.
 
 use super::{Options, log_directory, open, salt, state_directory};
 use crate::error::{Error, Result, SqlState};
@@ -36,7 +37,7 @@ use crate::raft::{HardState, Membership, NodeId, Payload};
 use crate::storage::current::Current;
 use crate::storage::directory::{Database, RECOVERED};
 use crate::storage::files::{self, Files};
-use crate::storage::wal::{Entry, Position, Survey, Wal};
+use crate::storage::wal::{Entry, Position, Seat, Survey, Wal};
 use crate::storage::watch::Watch;
 use std::path::Path;
 
@@ -65,8 +66,8 @@ impl Claim {
     pub fn survey(database: &Database, files: &dyn Files) -> Result<Claim> {
         let id = NodeId(database.identity.node_id.clone());
         let refused = |text: String, hint: &'static str| Err(Error::invalid(SqlState::NOT_IN_STATE, text).hint(hint));
-        let log = Wal::survey(files, &log_directory(&database.path))?;
         let sealed = Current::load(files, &state_directory(&database.path))?.birth;
+        let log = Wal::survey(files, &log_directory(&database.path), sealed)?;
         let other = "choose the member that has most of the log";
         let group = match log.hard_state.membership.as_slice() {
             [] => return refused(format!("{id} has nothing of its group yet"), other),
@@ -85,7 +86,7 @@ impl Claim {
             let hint = "start all of its members on their disks, or all of them on empty ones";
             return refused("the group has never begun: no client was ever answered".to_owned(), hint);
         }
-        if log.last.index.max(sealed) <= LogIndex(1) {
+        if reach(&log, sealed) <= LogIndex(1) {
             return refused(format!("{id} has no rows: its state was given up, and none brought to it since"), other);
         }
         let next = group.claimed_by(&id, database.identity.disk_id);
@@ -93,10 +94,20 @@ impl Claim {
         Ok(Claim { is_alone: is_whole && group.members.len() == 1, log, sealed, group, next })
     }
 
+    /// The last position of this copy: where two copies are compared, the one that reaches further has more.
+    pub fn reach(&self) -> LogIndex {
+        reach(&self.log, self.sealed)
+    }
+
     /// The members that are left out.
     pub fn left_out(&self) -> impl Iterator<Item = (&NodeId, &crate::raft::Member)> {
         self.group.members.iter().filter(|(id, _)| self.next.get(id).is_none())
     }
+}
+
+/// Behind a damaged log the state may stand further ahead, and goes on from there.
+fn reach(log: &Survey, sealed: LogIndex) -> LogIndex {
+    log.last.index.max(sealed)
 }
 
 /// Makes this database the only one of its group that counts; gives the entry that says so. Nothing is changed where there
@@ -109,7 +120,7 @@ pub fn claim(database: &Database, options: &Options) -> Result<Option<Position>>
     let path = &database.path;
     let watch = Watch::new(options.clock.clone(), options.limits.disk_stall_max);
     // As a start would: the log is brought in line with the state, which must be whole.
-    let opened = open::open_whole(path, options, &watch, salt(&database.identity), |_| true)?;
+    let opened = open::open_whole(path, options, &watch, salt(&database.identity), Seat::GivenUp, |_| true)?;
     let mut wal = opened.wal;
     let (_, hlc) = open::behind(&wal, opened.machine.applied.0, opened.machine.hlc)?;
     let term = Term(opened.hard_state.term.max(wal.last().term).0 + TERMS_AHEAD);

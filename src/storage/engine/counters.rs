@@ -69,6 +69,8 @@ pub struct Counters {
     pub segments: AtomicU64,
     /// Bytes in them that count.
     pub segment_bytes: AtomicU64,
+    /// Bytes among them that no restart needs: kept for members that lag, or for the rest of their segment.
+    pub kept_bytes: AtomicU64,
     /// Spare segments that wait to be used.
     pub spares: AtomicU64,
     /// Position at which the present hot store was born, and from which the log is kept.

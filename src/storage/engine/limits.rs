@@ -31,13 +31,17 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Bytes of flushed memtables that statements may keep, beside those in use: as much again. The budget of memory has a
+    /// fifth for it, so that where reads keep all of it the sum of the shares is 5 % more.
+    pub fn memtable_kept_bytes_max(&self) -> u64 {
+        self.memtable_bytes_max as u64
+    }
+
     pub(super) fn leases(&self) -> Bounds {
         Bounds {
             age_max: self.view_age_max,
             disk_bytes_max: self.pinned_bytes_max,
-            // What statements keep of memtables comes on top of those in use, at most twice as much: one that writes and
-            // one that reads may each keep what it began with.
-            memory_bytes_max: 2 * self.memtable_bytes_max as u64,
+            memory_bytes_max: self.memtable_kept_bytes_max(),
         }
     }
 }

@@ -186,6 +186,8 @@ impl LogThread {
         if previous != before {
             (self.events)(Event::Trimmed(previous));
         }
+        let kept = self.wal.statistics().bytes.saturating_sub(self.wal.bytes_since(self.trim_to));
+        self.shared.counters.kept_bytes.store(kept, Ordering::Relaxed);
         self.note_segments();
         Ok(())
     }

@@ -20,11 +20,12 @@ use super::{claim, rebuild};
 use crate::error::Kind;
 use crate::hlc::Timestamp;
 use crate::ids::{LogIndex, Term};
-use crate::machine::Machine;
-use crate::raft::{HardState, Membership, NodeId, Payload, bootstrap};
+use crate::machine::{Machine, bare};
+use crate::raft::{HardState, Known, Membership, NodeId, Payload, bootstrap};
 use crate::storage::block_store::BlockStore;
 use crate::storage::cache::Cache;
 use crate::storage::current::{self, Current};
+use crate::storage::files::Files;
 use crate::storage::hot::HotStore;
 use crate::storage::lease::Leases;
 use crate::storage::levels::Levels;
@@ -33,7 +34,7 @@ use crate::storage::sealed::SealedRun;
 use crate::storage::sled::SledStore;
 use crate::storage::snapshot;
 use crate::storage::state::StateRecord;
-use crate::storage::wal::{Position, Terms, Wal, WalOptions};
+use crate::storage::wal::{Needs, Position, Seat, Terms, Wal, WalOptions};
 use crate::storage::watch::Watch;
 use crate::{Error, Result};
 use std::path::Path;
@@ -46,6 +47,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The group.
     pub membership: Membership,
+    /// How the state knows that.
+    pub known: Known,
     /// What the log behind the state says of the group.
     pub later: Vec<(LogIndex, Membership)>,
     /// The terms of the log's entries.
@@ -66,6 +69,7 @@ impl Recovered {
         crate::raft::Recovered {
             hard_state: self.hard_state.clone(),
             membership: self.membership.clone(),
+            known: self.known,
             later: self.later.clone(),
             terms: self.terms.clone(),
             applied: self.applied,
@@ -81,6 +85,7 @@ pub(super) struct Opened {
     pub shared: Arc<Shared>,
     pub background: Background,
     pub hard_state: HardState,
+    pub known: Known,
     pub rebuilt: bool,
 }
 
@@ -108,21 +113,23 @@ pub fn format(path: &Path, options: &Options, membership: Option<&Membership>, s
 
 /// Opens the database of node `id`; one whose state is damaged without it, where others have what it had.
 pub(super) fn open(path: &Path, options: &Options, watch: &Arc<Watch>, salt: u64, id: &str) -> Result<Opened> {
-    match open_whole(path, options, watch, salt, can_refetch) {
+    match open_whole(path, options, watch, salt, Seat::Kept, can_refetch) {
         Err(error) if error.kind() == Kind::Damaged => {
             rebuild::begin(path, options, salt, id, &error)?;
-            open_whole(path, options, watch, salt, can_refetch)
+            open_whole(path, options, watch, salt, Seat::Kept, can_refetch)
         }
         done => done,
     }
 }
 
 /// Opens a database whose state is whole, and whose log is, or is kept as far as it is where its hard state is `admitted`.
+/// A witness whose log has lost what its state has passed over goes back to where its log begins.
 pub(super) fn open_whole(
     path: &Path,
     options: &Options,
     watch: &Arc<Watch>,
     salt: u64,
+    seat: Seat,
     admitted: fn(&HardState) -> bool,
 ) -> Result<Opened> {
     let directory = state_directory(path);
@@ -132,23 +139,11 @@ pub(super) fn open_whole(
     let snapshots = path.join("snapshots");
     space::release(options, &directory)?;
     super::backup::remove_leftovers(&**files, &snapshots)?;
-    let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
-    for names in &current.runs {
-        let run = SealedRun::open(files, &directory, names, &runs)?;
-        runs.push(run);
-    }
-    let birth = runs.first().map_or_else(StateRecord::default, |run| run.state.clone());
-    if birth.applied != current.birth {
-        return Err(Error::damaged(format!(
-            "{}: CURRENT says position {}, the sealed files say {}",
-            directory.display(),
-            current.birth,
-            birth.applied
-        )));
-    }
+    let (runs, birth) = open_runs(files, &directory, &current)?;
     // Before the hot store: one that is not to be trusted is thrown away, and a log that cannot be read could not make it
     // anew.
-    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), admitted)?;
+    let needs = Needs { behind: covered(&birth), seat };
+    let mut log = Wal::salvage(files.clone(), &log_directory(path), wal_options(options, salt), needs, admitted)?;
     if let Some(foreign) = log.wal.foreign_segment() {
         // Its entries may follow this state by position and term, and have nothing to do with it.
         return Err(Error::damaged(format!("{} is of the log of another disk", foreign.display()))
@@ -158,7 +153,13 @@ pub(super) fn open_whole(
     let (hot, rebuilt) = open_hot(options, watch, &directory, &mut current, &birth)?;
     let mut machine = machine_of(hot.state())?;
     let (applied, term) = machine.applied;
-    rejoin(&mut log.wal, Position { index: applied, term })?;
+    if rejoin(&mut log.wal, Position { index: applied, term }, machine.is_bare())? == Rejoined::Behind {
+        // Its state is made anew in its place, and does not lie ahead then. What it knows of the group it knows as well.
+        drop(hot);
+        rebuild::begin_at_log(path, options, &log.wal, &machine.membership, machine.group_known())?;
+        drop(log);
+        return open_whole(path, options, watch, salt, seat, admitted);
+    }
     let (previous, last) = (log.wal.previous().index, log.wal.last().index);
     if previous > applied || last < applied || log.wal.term(applied) != Some(term) {
         return Err(Error::damaged(format!(
@@ -173,9 +174,11 @@ pub(super) fn open_whole(
     }
     claim::announce(&**files, path, &log.wal);
     let hard_state = log.wal.hard_state().cloned().unwrap_or_default();
+    let mut known = machine.group_known();
     if last == LogIndex(0) && !hard_state.membership.is_empty() {
         // Neither state nor log says who the others are: a state was given up.
         machine.membership = Membership::decode(&hard_state.membership)?;
+        known = Known::Hearsay;
     }
     let blocks = std::iter::once(hot.level()).chain(runs.iter().map(|run| Arc::new(run.level.clone()))).collect();
     let cache = Arc::new(Cache::new(options.limits.cache_bytes_max));
@@ -184,7 +187,7 @@ pub(super) fn open_whole(
     let log_bytes = log.wal.bytes_since(current.birth.next());
     let background =
         Background::new(options, watch, &directory, current, hot, runs, shared.clone(), log.wal.pool(), log_bytes);
-    Ok(Opened { wal: log.wal, machine, shared, background, hard_state, rebuilt })
+    Ok(Opened { wal: log.wal, machine, shared, background, hard_state, known, rebuilt })
 }
 
 /// True where others can bring back what a damaged log has lost: a witness has all of the log, too.
@@ -192,11 +195,45 @@ fn can_refetch(hard_state: &HardState) -> bool {
     Membership::decode(&hard_state.membership).is_ok_and(|group| group.voters().count() > 1)
 }
 
+/// Opens the sealed files that `CURRENT` names, newest first, with the state that they hold.
+fn open_runs(files: &Arc<dyn Files>, directory: &Path, current: &Current) -> Result<(Vec<SealedRun>, StateRecord)> {
+    let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
+    for names in &current.runs {
+        let run = SealedRun::open(files, directory, names, &runs)?;
+        runs.push(run);
+    }
+    let birth = runs.first().map_or_else(StateRecord::default, |run| run.state.clone());
+    if birth.applied != current.birth {
+        return Err(Error::damaged(format!(
+            "{}: CURRENT says position {}, the sealed files say {}",
+            directory.display(),
+            current.birth,
+            birth.applied
+        )));
+    }
+    Ok((runs, birth))
+}
+
+/// What the sealed files stand for in the place of entries. Those of a witness stand for none: it has what is in its log.
+fn covered(birth: &StateRecord) -> LogIndex {
+    if bare::is_bare(birth) { LogIndex(0) } else { birth.applied }
+}
+
+/// How a log and a state go together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rejoined {
+    /// They do, as far as a quarantine can tell.
+    Here,
+    /// The log of a witness ends before its state, or begins after it.
+    Behind,
+}
+
 /// In quarantine a log may end before the state, or begin after it: what was applied is committed, so it goes on behind
-/// that, and the rest is fetched again.
-fn rejoin(wal: &mut Wal, applied: Position) -> Result<()> {
+/// that, and the rest is fetched again. Not so where the state is `bare`: there are no rows in it that stand for what the
+/// log has lost, and a log that went on behind it would be taken for one that has all of that.
+fn rejoin(wal: &mut Wal, applied: Position, is_bare: bool) -> Result<Rejoined> {
     let until = wal.hard_state().and_then(|hard_state| hard_state.quarantined_until);
-    let Some(until) = until else { return Ok(()) };
+    let Some(until) = until else { return Ok(Rejoined::Here) };
     if until != HardState::DISMISSED {
         tracing::warn!(
             kept = wal.last().index.0,
@@ -204,7 +241,14 @@ fn rejoin(wal: &mut Wal, applied: Position) -> Result<()> {
             "the log was damaged: it is fetched again from the group"
         );
     }
-    if wal.holds(applied) { Ok(()) } else { wal.reset(applied, None) }
+    if wal.holds(applied) {
+        return Ok(Rejoined::Here);
+    }
+    if is_bare {
+        return Ok(Rejoined::Behind);
+    }
+    wal.reset(applied, None)?;
+    Ok(Rejoined::Here)
 }
 
 pub(super) fn wal_options(options: &Options, salt: u64) -> WalOptions {

@@ -12,18 +12,19 @@
 //! * The log comes first: from then on nobody takes this member for one that has what it had. A crash in between leaves
 //!   files that do not hold together, which the next start finds, and goes on from here.
 //! * A witness keeps its log, which others may need of it, and makes a state anew where that begins: there is nothing else
-//!   in it.
+//!   in it. So it does where its log has lost what the state has passed over, for the state says nothing of what that was.
 //! * What was sealed is kept in `state-damaged` until a state is whole again, where the disk has room for both.
 
 use super::{Options, log_directory, space, state_directory};
 use crate::error::{Error, Result};
 use crate::ids::LogIndex;
-use crate::raft::{HardState, Member, MemberRole, Membership, NodeId};
+use crate::machine::bare::mark;
+use crate::raft::{HardState, Known, Member, MemberRole, Membership, NodeId};
 use crate::storage::current::{self, Current};
 use crate::storage::files::{Files, Open};
 use crate::storage::snapshot::bare;
 use crate::storage::state::StateRecord;
-use crate::storage::wal::{Position, Wal};
+use crate::storage::wal::{Needs, Position, Wal};
 use std::path::{Path, PathBuf};
 
 /// True where another member has the whole state, by a group's newest word.
@@ -44,14 +45,19 @@ pub(super) fn begin(path: &Path, options: &Options, salt: u64, id: &str, why: &E
     if !Wal::last_words(&**files, &log).is_ok_and(|words| admits(&words)) {
         return Err(why.clone());
     }
-    let mut wal = Wal::salvage(files.clone(), &log, super::open::wal_options(options, salt), admits)?.wal;
+    let mut wal =
+        Wal::salvage(files.clone(), &log, super::open::wal_options(options, salt), Needs::default(), admits)?.wal;
     let known = wal.hard_state().cloned().unwrap_or_default();
     if wal.foreign_segment().is_some() || !admits(&known) {
         return Err(why.clone());
     }
     if is_witness(&known, id) {
         tracing::error!(error = %why, "the state is given up: a witness makes one anew where its log begins");
-        return begin_at_log(path, options, &wal, &known);
+        // What counts of the group is in the log, or was committed before it begins.
+        let said = super::open::behind(&wal, wal.previous().index, crate::hlc::Timestamp(0))?.0;
+        let is_certain = said.is_empty() && known.quarantined_until.is_none();
+        let how = if is_certain { Known::Committed } else { Known::Hearsay };
+        return begin_at_log(path, options, &wal, &Membership::decode(&known.membership)?, how);
     }
     tracing::error!(error = %why, "the state is given up, and fetched again from the group");
     let until = known.quarantined_until.max(Some(wal.last().index));
@@ -71,8 +77,8 @@ fn is_witness(known: &HardState, id: &str) -> bool {
 }
 
 /// A witness has nothing in its state that its log does not say, and others may need the log: that stays, and so do term
-/// and vote. The state begins right before its first entry. Of the group it has the newest word, as the log has it.
-fn begin_at_log(path: &Path, options: &Options, wal: &Wal, known: &HardState) -> Result<()> {
+/// and vote. The state begins right before its first entry. Of the group it says what is known, and how.
+pub(super) fn begin_at_log(path: &Path, options: &Options, wal: &Wal, group: &Membership, known: Known) -> Result<()> {
     let (files, state) = (&options.files, state_directory(path));
     set_aside(path, options)?;
     let hot = 1 + hot_numbers(&**files, &state)?.into_iter().map(|(number, _)| number).max().unwrap_or(0);
@@ -83,7 +89,8 @@ fn begin_at_log(path: &Path, options: &Options, wal: &Wal, known: &HardState) ->
         let record = StateRecord {
             applied: begin.index,
             applied_term: begin.term,
-            membership: known.membership.clone(),
+            membership: group.encode(),
+            counters: mark(known),
             ..StateRecord::default()
         };
         current = bare::write(files, &state, &current, &record)?;

@@ -11,19 +11,24 @@
 //!         copied into segment 10, marked restart      states there were, so that a lost one is noticed
 //! ```
 //!
-//! * Term and vote are known where the newest hard state that can be read is the newest that was written.
+//! * What sealed files cover is not needed of the log: reading begins in the last segment that reaches back to it. Damage
+//!   in older ones, which are kept for peers, costs those entries and no quarantine.
+//! * Term and vote are known where the newest hard state that can be read is the newest that was written. An operator who
+//!   claims a copy (`storage::engine::claim`) needs neither: what can be read counts, a segment whose header is lost
+//!   included, and until the claim is durable the member is out, as one that was removed.
 //! * The quarantine, and what is kept, are durable before anything of the old log is let go: where the others are damaged
-//!   too, it may be all that is left (`storage::engine::claim`).
+//!   too, it may be all that is left.
 
 use super::batch::{Body, HEADER_BYTES, Header, Reading};
 use super::recovery::{Listing, Log, Opened, check};
 use super::roll::Continuity;
 use super::scan::{At, Scan};
-use super::{HardState, Recovered, Survey, Wal, WalOptions};
+use super::segment::{self, Birth};
+use super::{HardState, Position, Recovered, Survey, Wal, WalOptions};
 use crate::error::{Error, Kind, Result};
-use crate::ids::LogIndex;
+use crate::ids::{LogIndex, Term};
 use crate::storage::files::{Files, Open};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Entries copied at once.
@@ -33,50 +38,66 @@ const COPY_BYTES: usize = 1 << 20;
 /// larger one, far above what is kept by default, a crash in the midst of it costs the part that is not copied yet.
 const WHOLE_BYTES_MAX: u64 = 3 << 30;
 
+/// What becomes of a member whose newest term and vote, or last index, cannot be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Seat {
+    /// Its log is refused: the member must come back as a new one.
+    #[default]
+    Kept,
+    /// What can be read of its log is kept, and the member is out until somebody says otherwise.
+    GivenUp,
+}
+
+/// What whoever opens a damaged log needs of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Needs {
+    /// Nothing up to here: a sealed state covers it.
+    pub behind: LogIndex,
+    /// The seat in the group.
+    pub seat: Seat,
+}
+
 impl Wal {
     /// The newest hard state that a log on disk tells of, without opening it: nothing is changed.
     pub fn last_words(files: &dyn Files, directory: &Path) -> Result<HardState> {
         let listing = Listing::read(files, directory)?;
         let opened = listing.segments.into_iter().map(|(sequence, path)| Opened::open(files, sequence, path));
         let opened: Vec<Opened> = opened.filter_map(Result::ok).collect();
-        let last = opened.last().map(|last| Tail::read(files, last)).transpose()?;
+        let last = opened.last().map(|last| Tail::read(files, last)?.seated()).transpose()?;
         last.map(|tail| tail.hard_state)
             .ok_or_else(|| Error::damaged(format!("{} holds no log segment that can be read", directory.display())))
     }
 
-    /// What a log at rest holds, damaged or not, as far as [`Wal::salvage`] would keep it: nothing is changed.
-    pub fn survey(files: &dyn Files, directory: &Path) -> Result<Survey> {
+    /// What a log at rest holds, damaged or not, as far as [`Wal::salvage`] would keep it where the seat is given up and all
+    /// up to `behind` is sealed: nothing is changed.
+    pub fn survey(files: &dyn Files, directory: &Path, behind: LogIndex) -> Result<Survey> {
         let damage = match check(files, directory) {
             Err(error) if error.kind() == Kind::Damaged => error,
             checked => {
                 let log = checked?;
                 let (last, hard_state) = (log.last(), log.hard_state.clone().unwrap_or_default());
                 let reached = hard_state.quarantined_until.map_or(last.index, |until| until.max(last.index));
-                return Ok(Survey { hard_state, last, reached, damage: None });
+                return Ok(Survey { hard_state, last, reached, damage: None, unseated: None });
             }
         };
-        let segments = Listing::read(files, directory)?.segments;
-        let mut opened: Vec<Result<Opened>> =
-            segments.into_iter().map(|(sequence, path)| Opened::open(files, sequence, path)).collect();
-        let tail = match opened.last() {
-            Some(Ok(last)) => Tail::read(files, last)?,
-            Some(Err(error)) => return Err(seat_lost(error)),
-            None => return Err(damage),
-        };
-        opened.drain(..opened.iter().rposition(restarts).unwrap_or(0));
-        let last = Log::before_damage(files, &opened, Log::read)?.last();
+        let pieces = Piece::read_all(files, Listing::read(files, directory)?.segments);
+        let Some(tail) = Tail::of(files, &pieces)? else { return Err(damage) };
+        let seat = Seat::GivenUp;
+        let last = Log::before_damage(files, needed(&pieces, behind), seat, Log::read)?.log.last();
         let reached = tail.hard_state.quarantined_until.max(Some(tail.last)).unwrap_or(tail.last);
-        Ok(Survey { hard_state: tail.hard_state, last, reached, damage: Some(damage) })
+        Ok(Survey { hard_state: tail.hard_state, last, reached, damage: Some(damage), unseated: tail.unseated })
     }
 
     /// Opens a damaged log: what lies before the damage is kept, and the hard state says until where the member is
-    /// quarantined. Refused where term, vote or the old last index cannot be known: such a member must come back as a
-    /// new one. A log without damage is opened as ever, and so, in vain, is one whose hard state is not `admitted`: what a
-    /// node alone has lost, nobody brings back.
+    /// quarantined. Where the damage is only in what is not needed, all the rest is kept, and nothing is lacking.
+    /// Refused where term, vote or the old last index cannot be known and the seat is to be kept: such a member must come
+    /// back as a new one. A log without damage is opened as ever, and so, in vain, is one whose hard state is not
+    /// `admitted`: what a node alone has lost, nobody brings back.
     pub fn salvage(
         files: Arc<dyn Files>,
         directory: &Path,
         options: WalOptions,
+        needs: Needs,
         admitted: impl FnOnce(&HardState) -> bool,
     ) -> Result<Recovered> {
         let damaged = match Wal::open(files.clone(), directory, options) {
@@ -84,31 +105,32 @@ impl Wal {
             opened => return opened,
         };
         let mut listing = Listing::read(&*files, directory)?;
-        let mut opened: Vec<Result<Opened>> = std::mem::take(&mut listing.segments)
-            .into_iter()
-            .map(|(sequence, path)| {
-                listing.abandoned.push(path.clone());
-                Opened::open(&*files, sequence, path)
-            })
-            .collect();
-        let known = opened.iter().rev().find_map(|segment| segment.as_ref().ok()?.birth.hard_state.clone());
-        let tail = match opened.last() {
-            Some(Ok(last)) => Tail::read(&*files, last).map(|tail| (last.birth.sequence, tail)),
-            Some(Err(error)) => Err(seat_lost(error)),
-            None => return Err(damaged),
-        };
-        let newest = tail.as_ref().ok().map(|(_, tail)| tail.hard_state.clone()).or(known);
-        if !admitted(&newest.unwrap_or_default()) {
+        let segments = std::mem::take(&mut listing.segments);
+        let Some(sequence) = segments.last().map(|(sequence, _)| *sequence) else { return Err(damaged) };
+        listing.abandoned.extend(segments.iter().map(|(_, path)| path.clone()));
+        let pieces = Piece::read_all(&*files, segments);
+        let tail = Tail::of(&*files, &pieces);
+        let words = |tail: &Option<Tail>| tail.as_ref().map(|tail| tail.hard_state.clone());
+        if !admitted(&tail.as_ref().ok().and_then(words).unwrap_or_default()) {
             return Err(damaged);
         }
-        let (sequence, tail) = tail?;
-        opened.drain(..opened.iter().rposition(restarts).unwrap_or(0));
-        let kept = Log::before_damage(&*files, &opened, Log::take)?;
+        let Some(tail) = tail? else { return Err(damaged) };
+        let tail = match needs.seat {
+            Seat::Kept => tail.seated()?,
+            Seat::GivenUp => tail,
+        };
+        let kept = Log::before_damage(&*files, needed(&pieces, needs.behind), needs.seat, Log::take)?;
         let mut hard_state = tail.hard_state;
-        hard_state.quarantined_until = hard_state.quarantined_until.max(Some(tail.last));
+        if tail.unseated.is_some() {
+            // Which vote it gave is not known, so it may give none. A term that others may have voted in is known.
+            hard_state = HardState { term: hard_state.term.max(tail.term), vote: None, ..hard_state };
+            hard_state.quarantined_until = Some(HardState::DISMISSED);
+        } else if !kept.is_whole {
+            hard_state.quarantined_until = hard_state.quarantined_until.max(Some(tail.last));
+        }
 
         let nothing = Listing { segments: Vec::new(), abandoned: Vec::new(), spares: Vec::new() };
-        let source = Wal::new(files.clone(), directory, options, kept, nothing)?;
+        let source = Wal::new(files.clone(), directory, options, kept.log, nothing)?;
         let mut wal = Wal::new(files, directory, options, Log::default(), listing)?;
         wal.next_sequence = sequence + 1;
         let begun = wal.prepare_segment(source.previous(), Continuity::Restart, Some(&hard_state))?;
@@ -136,13 +158,91 @@ impl Wal {
     }
 }
 
-/// What the last segment says about the end of the log.
+/// A segment file, whether or not its header can be read.
+struct Piece {
+    sequence: u64,
+    path: PathBuf,
+    opened: Result<Opened>,
+}
+
+impl Piece {
+    fn read_all(files: &dyn Files, segments: Vec<(u64, PathBuf)>) -> Vec<Piece> {
+        let read = |(sequence, path): (u64, PathBuf)| {
+            let opened = Opened::open(files, sequence, path.clone());
+            Piece { sequence, path, opened }
+        };
+        segments.into_iter().map(read).collect()
+    }
+
+    /// The segment as its name and the one before have it, for its header is lost: whether all of its batches are there is
+    /// not known. `salt` is that of the log.
+    fn beheaded(&self, files: &dyn Files, previous: Position, salt: u64) -> Result<Opened> {
+        let birth = Birth { sequence: self.sequence, salt, previous, restart: false, former_end: 0, hard_state: None };
+        let file = files.open(&self.path, Open::Read)?;
+        let mut scan = Scan::new(&*file, file.len()?);
+        let mut start = 0;
+        while scan.bytes(start, HEADER_BYTES)?.is_some() {
+            if let Reading::Valid(Header { batch: 1, .. }) = scan.header(start, birth.seed())? {
+                break;
+            }
+            start += super::batch::ALIGNMENT as u64;
+        }
+        Ok(Opened { path: self.path.clone(), birth, start })
+    }
+}
+
+/// The segments that hold what lies behind a position, and count.
+fn needed(pieces: &[Piece], behind: LogIndex) -> &[Piece] {
+    let restart = pieces.iter().rposition(|piece| piece.opened.as_ref().is_ok_and(|opened| opened.birth.restart));
+    let counting = &pieces[restart.unwrap_or(0)..];
+    // Whatever came later begins further ahead, but for what takes back entries: then it is the last of those.
+    let reaches = |piece: &Piece| piece.opened.as_ref().is_ok_and(|opened| opened.birth.previous.index <= behind);
+    &counting[counting.iter().rposition(reaches).unwrap_or(0)..]
+}
+
+/// What the newest segment says about the end of the log.
 struct Tail {
     hard_state: HardState,
     last: LogIndex,
+    /// The highest term of an entry that can be read.
+    term: Term,
+    /// Why a later term, vote or entry than these may have been written.
+    unseated: Option<Error>,
 }
 
 impl Tail {
+    /// Refused where term and vote are not certain.
+    fn seated(self) -> Result<Tail> {
+        self.unseated.clone().map_or(Ok(self), Err)
+    }
+
+    /// What the end of a log says; none where there is none. Where the newest header is lost, what came before counts, and
+    /// what else can be read of it.
+    fn of(files: &dyn Files, pieces: &[Piece]) -> Result<Option<Tail>> {
+        let Some(newest) = pieces.last() else { return Ok(None) };
+        let Some((at, known)) =
+            pieces.iter().enumerate().rev().find_map(|(at, piece)| Some((at, piece.opened.as_ref().ok()?)))
+        else {
+            return newest.opened.as_ref().map(|_| None).map_err(seat_lost);
+        };
+        let mut tail = Tail::read(files, known)?;
+        for piece in &pieces[at + 1..] {
+            let Err(error) = &piece.opened else { continue };
+            if error.kind() != Kind::Damaged {
+                return Err(error.clone());
+            }
+            let previous = Position { index: segment::first_of(&piece.path).previous(), term: tail.term };
+            let later = Tail::read(files, &piece.beheaded(files, previous, known.birth.salt)?)?;
+            tail = Tail {
+                hard_state: if later.hard_state == HardState::default() { tail.hard_state } else { later.hard_state },
+                last: later.last,
+                term: tail.term.max(later.term),
+                unseated: Some(seat_lost(error)),
+            };
+        }
+        Ok(Some(tail))
+    }
+
     /// Reads every batch of the segment that can be read, damaged ones between them or not.
     fn read(files: &dyn Files, opened: &Opened) -> Result<Tail> {
         let file = files.open(&opened.path, Open::Read)?;
@@ -150,6 +250,7 @@ impl Tail {
         let seed = opened.birth.seed();
         let mut hard_state = (0, opened.birth.hard_state.clone());
         let (mut newest, mut bodiless, mut proven) = (None::<Header>, Vec::new(), 0);
+        let mut term = opened.birth.previous.term;
         let mut at = opened.start;
         while scan.bytes(at, HEADER_BYTES)?.is_some() {
             let Reading::Valid(header) = scan.header(at, seed)? else {
@@ -158,8 +259,9 @@ impl Tail {
             };
             proven = proven.max(u64::from(header.durable_end));
             if let At::Batch(header, body) = scan.batch(at, seed)? {
-                if let Some((Some(found), _)) = Body::open(&header, body) {
-                    hard_state = (header.hard_states, Some(found));
+                if let Some((found, records)) = Body::open(&header, body) {
+                    hard_state = found.map_or(hard_state, |found| (header.hard_states, Some(found)));
+                    term = records.map(|record| record.term).max().map_or(term, |found| found.max(term));
                 }
                 newest = Some(header);
                 at += header.size();
@@ -173,44 +275,78 @@ impl Tail {
         let newest = torn.chain(newest).max_by_key(|header| header.batch);
         let (count, last) = newest
             .map_or((0, opened.birth.previous.index), |header| (header.hard_states, header.next_index().previous()));
-        if count != hard_state.0 {
+        let unseated = (count != hard_state.0).then(|| {
             let what = "a term and vote were written that can no longer be read";
-            return Err(seat_lost(&super::segment::damaged(&opened.path, opened.start, what)));
-        }
-        Ok(Tail { hard_state: hard_state.1.unwrap_or_default(), last })
+            seat_lost(&segment::damaged(&opened.path, opened.start, what))
+        });
+        Ok(Tail { hard_state: hard_state.1.unwrap_or_default(), last, term, unseated })
     }
 }
 
+/// What can be kept of a damaged log.
+struct Kept {
+    log: Log,
+    /// All of the segments that were to be read.
+    is_whole: bool,
+}
+
 impl Log {
-    /// Reads the segments up to the first damage, each with `take`.
+    /// Reads segments up to the first damage, each with `take`. Where the seat is given up, one whose header is lost is
+    /// read, too, if it goes on where the one before ends.
     fn before_damage(
         files: &dyn Files,
-        opened: &[Result<Opened>],
+        pieces: &[Piece],
+        seat: Seat,
         take: impl Fn(&mut Log, &dyn Files, &Opened, Option<u64>) -> Result<u64>,
-    ) -> Result<Log> {
+    ) -> Result<Kept> {
         let mut log = Log::default();
-        for (at, segment) in opened.iter().enumerate() {
-            let Ok(segment) = segment else { break };
-            let end = match opened.get(at + 1) {
+        let mut is_whole = true;
+        let mut salt = None;
+        for (at, piece) in pieces.iter().enumerate() {
+            let beheaded;
+            let opened = if let Ok(opened) = &piece.opened {
+                opened
+            } else {
+                is_whole = false;
+                let first = segment::first_of(&piece.path);
+                log.end_before(first);
+                let Some(salt) = salt.filter(|_| seat == Seat::GivenUp && log.last().index.next() == first) else {
+                    break;
+                };
+                beheaded = piece.beheaded(files, log.last(), salt)?;
+                &beheaded
+            };
+            salt = Some(opened.birth.salt);
+            let end = match pieces.get(at + 1).map(|next| &next.opened) {
                 Some(Ok(next)) => Some(next.birth.former_end),
                 Some(Err(_)) | None => None,
             };
-            match take(&mut log, files, segment, end) {
+            match take(&mut log, files, opened, end) {
                 Ok(_) => {}
-                Err(error) if error.kind() == Kind::Damaged => break,
+                Err(error) if error.kind() == Kind::Damaged => {
+                    is_whole = false;
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }
         if let Some(segment) = log.segments.last() {
             log.terms.truncate(segment.last);
         }
-        Ok(log)
+        Ok(Kept { log, is_whole })
     }
-}
 
-/// True where nothing before the segment counts.
-fn restarts(segment: &Result<Opened>) -> bool {
-    segment.as_ref().is_ok_and(|segment| segment.birth.restart)
+    /// A segment that begins there says by its name alone what of the former ones counts.
+    fn end_before(&mut self, first: LogIndex) {
+        let last = first.previous();
+        if last < self.previous().index {
+            return;
+        }
+        for former in &mut self.segments {
+            former.last = former.last.min(last);
+        }
+        self.terms.truncate(last);
+    }
 }
 
 fn seat_lost(error: &Error) -> Error {

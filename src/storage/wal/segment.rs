@@ -83,6 +83,13 @@ pub(super) fn sequence_of(path: &Path) -> Option<u64> {
     (file_name(LogIndex(first), sequence) == path.file_name()?.to_str()?).then_some(sequence)
 }
 
+/// The first index in a segment's file name: what its header says, too.
+pub(super) fn first_of(path: &Path) -> LogIndex {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let first = name.and_then(|name| name.split_once('-')?.0.parse().ok());
+    LogIndex(first.unwrap_or(1))
+}
+
 /// Where a batch begins, for reads that start in the middle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {

@@ -2,8 +2,10 @@
 
 use super::group::{bound, command, disk_of, id, membership_entry};
 use super::*;
-use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Member, Message, Outcast, Role, bootstrap};
+use chronos::ids::{DiskId, LogIndex, Term};
+use chronos::raft::{
+    Config, Envelope, Known, Member, Message, Node, Now, Outcast, Position, Recovered, Role, bootstrap,
+};
 
 fn dismissed(name: &str) -> Message {
     Message::Dismissed { disk: disk_of(name) }
@@ -82,6 +84,25 @@ fn the_word_of_who_is_no_member_dismisses_nobody() {
     // Nor that of a member's name on another disk.
     group.step_from_disk("c", DiskId(7), "b", 0, dismissed("b"));
     assert_eq!(group.machine("b").hard_state.quarantined_until, None);
+}
+
+#[test]
+fn a_removal_that_may_never_have_been_committed_dismisses_nobody() {
+    // Its state is lost, and the newest word of its log is one that a later leader may have taken back.
+    let mut without = bound(&["a", "b"]);
+    without.removed.push(disk_of("c"));
+    for known in [Known::Committed, Known::Hearsay] {
+        let recovered = Recovered { membership: without.clone(), known, ..Recovered::default() };
+        let mut node = Node::recover(Config::new(id("b"), disk_of("b"), 1), recovered).unwrap();
+        node.tick(Now::default());
+        let message = Message::PreVote { last: Position::default() };
+        let (from, to) = (id("c"), id("b"));
+        node.step(Envelope { from, disk: disk_of("c"), to, term: Term(5), message }, Now::default());
+        let answers: Vec<Message> = node.take_ready().messages.into_iter().map(|envelope| envelope.message).collect();
+        let is_settled = known == Known::Committed;
+        assert_eq!(answers.contains(&dismissed("c")), is_settled, "{known:?}: {answers:?}");
+        assert_eq!(node.status().dismissed.contains(&disk_of("c")), is_settled, "{known:?}");
+    }
 }
 
 #[test]

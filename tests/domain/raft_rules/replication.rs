@@ -270,6 +270,8 @@ fn what_memory_does_not_hold_is_loaded_from_the_disk() {
     for n in 0..20_u8 {
         group.propose("a", &[n; 50]).unwrap();
         group.deliver();
+        let held = group.node("a").status().tail_bytes;
+        assert!((1..=300).contains(&held), "{held} bytes are held");
     }
     group.cut.clear();
     group.pass(700);

@@ -1,7 +1,7 @@
 //! A witness votes and keeps the log, and has no state: it leads only until somebody else can.
 
 use super::Group;
-use super::group::{disk_of, id, voters};
+use super::group::{bound, disk_of, id, voters};
 use super::members::{add, change, remove};
 use chronos::clock::Wall;
 use chronos::ids::LogIndex;
@@ -203,4 +203,11 @@ fn what_a_disk_is_for_is_known_once_that_is_committed() {
     let first = voters(&["a", "b", "w"]);
     group.wipe("w", 99, &first);
     assert_eq!(group.node("w").duty(), None);
+    // Nor is it full before it knows: it would never come to know.
+    let mut with_disks = bound(&["a", "b", "w"]);
+    with_disks.members.get_mut(&id("w")).unwrap().role = MemberRole::Witness;
+    group.wipe("w", 99, &with_disks);
+    group.node("w").set_log_full(true);
+    assert!(group.node("w").is_witness() && group.node("w").duty().is_none());
+    assert!(!group.node("w").status().log_is_full);
 }

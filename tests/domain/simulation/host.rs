@@ -4,7 +4,7 @@ use super::checks::Checks;
 use super::disk::{Disk, State};
 use chronos::clock::Wall;
 use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Config, Entry, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered};
+use chronos::raft::{Config, Entry, Known, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -102,6 +102,7 @@ impl Host {
         let recovered = Recovered {
             hard_state: self.disk.hard_state.clone(),
             membership: self.state.membership.clone(),
+            known: Known::Committed,
             later: later.into_iter().filter(|(index, _)| *index > self.state.applied.index).collect(),
             terms: self.disk.terms(),
             applied: self.state.applied.index,

@@ -87,13 +87,18 @@ impl Twin {
 pub const FILES: [(&str, &str); 2] =
     [("machine", "machine_temperature_system_failure.csv"), ("office", "occupancy_datatraining.txt")];
 
-/// Where the files are.
+/// Where the files are: the directory that `CHRONOS_TEST_DATA` names, else `../shared/data` beside the repository.
 pub fn data() -> Option<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let named = std::env::var_os("CHRONOS_TEST_DATA").filter(|named| !named.is_empty()).map(PathBuf::from);
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
+    let directory = named.unwrap_or_else(beside);
     if directory.join("machine_temperature_system_failure.csv").exists() {
         return Some(directory);
     }
-    eprintln!("skipped: no sensor data in {}", directory.display());
+    crate::skipped::skipped(&format!(
+        "no sensor data in {}: CHRONOS_TEST_DATA names its directory",
+        directory.display()
+    ));
     None
 }
 

@@ -2,6 +2,7 @@
 
 use super::support::*;
 use chronos::error::SqlState;
+use chronos::sql::value::Value;
 use chronos::storage::engine::{Engine, Stop};
 
 #[test]
@@ -66,6 +67,38 @@ fn definitions_survive_restarts() {
     }
     run(&db, "INSERT INTO t (id) VALUES (1)");
     fail(&db, "INSERT INTO t (id, name) VALUES (2, 'abcd')", SqlState::STRING_TOO_LONG);
+}
+
+#[test]
+fn describe_tells_columns_indexes_and_the_ttl() {
+    let db = fresh();
+    run(
+        &db,
+        "CREATE TABLE t (id INT, name VARCHAR(3) NOT NULL DEFAULT 'abc', v FLOAT, at TIMESTAMP, \
+         PRIMARY KEY (at, id)) WITH TTL=36h",
+    );
+    run(&db, "CREATE INDEX by_name ON t (name)");
+    run(&db, "CREATE INDEX by_both ON t (v, name)");
+    let described = db.execute("DESCRIBE t").unwrap();
+    let names: Vec<&str> = described.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, ["column_name", "data_type", "is_nullable", "key", "column_default", "indexes", "ttl"]);
+    let described: Vec<String> = rows(&db, "SHOW COLUMNS FROM t")
+        .iter()
+        .map(|row| row.iter().map(ToString::to_string).collect::<Vec<String>>().join("|"))
+        .collect();
+    assert_eq!(
+        described,
+        [
+            "id|INT|NO|primary|NULL|NULL|36h",
+            "name|VARCHAR(3)|NO|index|'abc'|by_name (name), by_both (v, name)|36h",
+            "v|FLOAT|YES|index|NULL|by_both (v, name)|36h",
+            "at|TIMESTAMP|NO|primary|NULL|NULL|36h",
+        ]
+    );
+    run(&db, "DROP INDEX by_both");
+    run(&db, "CREATE TABLE forever (id INT)");
+    assert_eq!(rows(&db, "DESCRIBE t")[2][5], Value::Null);
+    assert_eq!(rows(&db, "DESCRIBE forever")[0][6], Value::Null);
 }
 
 #[test]

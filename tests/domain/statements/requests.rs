@@ -167,11 +167,12 @@ fn a_bare_name_is_good_for_ten_minutes() {
     world.clock.advance(Duration::from_secs(2));
     for old in [early, bare(BEGIN_MS, 2)] {
         let error = named(&db, old, sql).unwrap_err();
-        assert_eq!(error.sqlstate(), SqlState::INVALID_PARAMETER);
+        assert_eq!(error.sqlstate(), SqlState::REQUEST_ID_EXPIRED);
         assert!(error.to_string().contains("10 minutes"), "{error}");
     }
     let future = bare(BEGIN_MS + 24 * 3600 * 1000, 1);
     let error = named(&db, future, sql).unwrap_err();
+    assert_eq!(error.sqlstate(), SqlState::REQUEST_ID_EXPIRED);
     assert!(error.to_string().contains("future"), "an outcome that is forgotten before its name ages: {error}");
     assert_eq!(int(&db, "SELECT v FROM t"), 1);
 }
@@ -295,6 +296,7 @@ fn bare_ids_have_a_ceiling_above_which_the_oldest_are_refused_and_never_executed
     for (ms, random) in [(BEGIN_MS - 50, 1), (BEGIN_MS - 30, 3), (BEGIN_MS - 30, 99)] {
         let refused = apply(&mut machine, &view, body(), Some(of(ms, random))).unwrap_err();
         assert!(refused.message().contains("it was not executed"), "{refused}");
+        assert_eq!(refused.sqlstate(), SqlState::REQUEST_ID_FORGOTTEN);
     }
     apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 29, 5))).expect("one above those is executed");
     apply(&mut machine, &view, body(), Some(of(BEGIN_MS - 10, 4))).expect("its outcome is known");

@@ -154,7 +154,8 @@ fn a_member_keeps_what_lies_before_the_damage_and_is_quarantined() {
     let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
     let files = healthy.wal.segment_files();
     assert!(files.len() >= 2);
-    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, |_| true);
+    let salvage =
+        |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, Needs::default(), |_| true);
     let same = salvage(&disk.crash(0, Crash::Keep)).unwrap();
     assert_eq!((same.last, same.hard_state), (healthy.last, healthy.hard_state.clone()));
     let (mut salvaged, mut refused) = (0, 0);
@@ -202,18 +203,77 @@ fn a_lost_vote_loses_the_seat() {
     for (offset, byte) in [("header", at + 3), ("body", at + 42)] {
         let disk = disk.crash(0, Crash::Keep);
         disk.flip(&path, byte * 8).unwrap();
-        let error = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, |_| true).err().unwrap();
+        let (dir, files) = (Path::new(DIR), Arc::new(disk.clone()));
+        let error = Wal::salvage(files, dir, OPTIONS, Needs::default(), |_| true).err().unwrap();
         assert!(error.hint_text().is_some_and(|hint| hint.contains("add it again")), "{offset}: {error}");
+        let needs = Needs { seat: Seat::GivenUp, ..Needs::default() };
+        let recovered = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, needs, |_| true).unwrap();
+        let state = recovered.hard_state.unwrap();
+        assert_eq!((state.term, state.vote), (Term(5), None), "{offset}: an entry of that term shows it");
+        assert!(state.is_dismissed(), "{offset}");
     }
     // Written once more, it is known again.
     wal.append(&[], Some(&HardState { vote: Some(4), ..state })).unwrap();
     wal.sync().unwrap();
     let disk = disk.crash(0, Crash::Keep);
     disk.flip(&path, at * 8).unwrap();
-    let recovered = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, |_| true).unwrap();
+    let recovered = Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, Needs::default(), |_| true).unwrap();
     let state = recovered.hard_state.unwrap();
     assert_eq!((state.vote, state.quarantined_until), (Some(4), Some(LogIndex(2))));
     assert_eq!(recovered.last.index, LogIndex(1));
+}
+
+#[test]
+fn damage_in_what_sealed_files_cover_costs_nothing_behind_it() {
+    let (disk, all) = proven_log();
+    let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
+    let files = healthy.wal.segment_files();
+    let salvage = |disk: Disk, behind| {
+        let needs = Needs { behind, ..Needs::default() };
+        Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, needs, |_| true).unwrap()
+    };
+    let birth = files[1].first.next();
+    for byte in [42, files[0].durable_bytes / 2] {
+        let disk = disk.crash(0, Crash::Keep);
+        disk.flip(&files[0].path, byte * 8).unwrap();
+        let survey = Wal::survey(&disk, Path::new(DIR), birth).unwrap();
+        assert_eq!((survey.last, survey.damage.is_some()), (healthy.last, true));
+        let recovered = salvage(disk.crash(0, Crash::Keep), birth);
+        assert_eq!((recovered.previous.index.next(), recovered.last), (files[1].first, healthy.last));
+        assert_eq!(recovered.hard_state, healthy.hard_state, "it lacks nothing, and so is in no quarantine");
+        assert_eq!(content(&recovered.wal).unwrap(), all[recovered.previous.index.0 as usize..]);
+        // Where less is sealed, what is lost is lacking.
+        let recovered = salvage(disk, files[1].first.previous().previous());
+        assert_eq!(recovered.hard_state.unwrap().quarantined_until, Some(healthy.last.index));
+        assert!(recovered.last.index < files[1].first);
+    }
+}
+
+#[test]
+fn who_gives_up_the_seat_keeps_all_that_can_be_read() {
+    let (disk, all) = proven_log();
+    let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
+    let files = healthy.wal.segment_files();
+    let newest = files.last().unwrap();
+    let salvage = |disk: Disk, seat| {
+        let needs = Needs { seat, ..Needs::default() };
+        Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, needs, |_| true)
+    };
+    disk.flip(&newest.path, 42 * 8).unwrap();
+    assert!(salvage(disk.crash(0, Crash::Keep), Seat::Kept).is_err(), "the header is lost, and a vote may be");
+    let survey = Wal::survey(&disk, Path::new(DIR), LogIndex(0)).unwrap();
+    assert!(survey.unseated.is_some());
+    assert_eq!((survey.last, survey.reached, survey.hard_state.term), (healthy.last, healthy.last.index, Term(157)));
+    let recovered = salvage(disk.crash(0, Crash::Keep), Seat::GivenUp).unwrap();
+    assert_eq!(content(&recovered.wal).unwrap(), all, "the batches of that segment are there");
+    let hard_state = recovered.hard_state.unwrap();
+    assert!(hard_state.is_dismissed() && hard_state.vote.is_none(), "until it is claimed it may not count");
+    // What comes behind a damaged batch of it counts no more than elsewhere.
+    disk.flip(&newest.path, newest.durable_bytes / 2 * 8).unwrap();
+    let recovered = salvage(disk.crash(0, Crash::Keep), Seat::GivenUp).unwrap();
+    let found = content(&recovered.wal).unwrap();
+    assert!(found.len() as u64 >= newest.first.0 && found.len() < all.len(), "{}", found.len());
+    assert_eq!(found, all[..found.len()]);
 }
 
 #[test]
@@ -221,7 +281,8 @@ fn a_crash_while_salvaging_can_be_salvaged() {
     let (disk, all) = proven_log();
     let files = open(&disk.crash(0, Crash::Keep)).unwrap().wal.segment_files();
     disk.flip(&files[1].path, 8 * 900).unwrap();
-    let salvage = |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, |_| true);
+    let salvage =
+        |disk: &Disk| Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, Needs::default(), |_| true);
     for stop in 0.. {
         let interrupted = disk.crash(0, Crash::Keep);
         interrupted.stop_at(stop);
