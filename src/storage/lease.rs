@@ -12,6 +12,9 @@
 //!
 //! * A view without a lease never ends: those of apply, of backups, of the content hash.
 //! * What a view keeps is counted by block and by memtable: a block that the present levels also name costs nothing.
+//! * A statement of the last half second is not judged: a short one that happens to run while a memtable is flushed keeps
+//!   it for milliseconds, and must not cost a long one its view. Where it turns out to be long, the next change of the
+//!   levels finds it.
 //! * One view may always keep the memtables that it began with, however fast rows come in: they were within the memory
 //!   budget. It is that of the newest statement that writes, or where none does, the newest one.
 //! * A lease that has ended frees nothing by itself: its reader's next step fails, and drops the view.
@@ -24,6 +27,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
+
+/// How old a lease must be for what it keeps to count.
+const JUDGED_AFTER: Duration = Duration::from_millis(500);
 
 /// What leases may keep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,11 +120,15 @@ impl Leases {
         bytes
     }
 
-    /// Revokes leases until what the others keep beside the present levels fits; how many were revoked.
+    /// Revokes leases until what the others that are judged keep beside the present levels fits; how many were revoked.
     pub fn settle(&self, present: &Levels) -> usize {
         // Dropped after the lock: the last holder of a lease takes it out of the list.
         let leases: Vec<Arc<Lease>> = self.lock().values().filter_map(Weak::upgrade).collect();
-        let kept: Vec<&Arc<Lease>> = leases.iter().filter(|lease| lease.keeps_beside(present)).collect();
+        let now = self.clock.monotonic();
+        let judged = |lease: &&Arc<Lease>| {
+            now.saturating_sub(lease.granted) >= JUDGED_AFTER && lease.keeps_beside(present)
+        };
+        let kept: Vec<&Arc<Lease>> = leases.iter().filter(judged).collect();
         if kept.is_empty() {
             return 0;
         }
