@@ -118,6 +118,11 @@ fn copies(membership: &Membership, own: &NodeId) -> Vec<(NodeId, Member)> {
 }
 
 impl Janitor {
+    /// True while what is compared is hashed.
+    pub(super) fn is_comparing(&self) -> bool {
+        self.comparing.hashing.is_some()
+    }
+
     /// Does what is due; called every [`LOOK`].
     pub(super) fn compare(&mut self, context: &mut Context<Janitor>) {
         self.propose_comparison(context);

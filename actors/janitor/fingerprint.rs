@@ -9,7 +9,9 @@
 //! ```
 //!
 //! * Whoever asks is shown the newest hash that there is, with its position: a large database takes minutes for one.
-//! * One thread at a time, and after each a rest of several times as long: a scrape every second must not keep a large
+//! * What the view keeps from being deleted has limits, as for a statement: beyond them this hash is given up. It may take
+//!   longer than a statement.
+//! * None is begun beside one that copies are compared by, one at a time, and after each a rest of several times as long: a scrape every second must not keep a large
 //!   database reading itself for ever.
 
 use super::Janitor;
@@ -17,7 +19,7 @@ use crate::actors::messages::{Content, Hashed};
 use actix::fut::ActorFutureExt;
 use actix::{AsyncContext, Context, WrapFuture};
 use chronos::clock::{Clock, Monotonic};
-use chronos::error::{Error, Result};
+use chronos::error::{Error, Result, SqlState};
 use chronos::storage::content_hash::content_hash;
 use chronos::storage::view::View;
 use std::cell::Cell;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tracing::error;
+use tracing::{error, info};
 
 /// How much hashing gives way to other threads of this machine, as `nice` counts.
 const NICE: i32 = 10;
@@ -58,11 +60,11 @@ pub(super) struct Fingerprint {
 impl Janitor {
     /// Has the newest view hashed, where that is not known and nothing speaks against it now.
     pub(super) fn fingerprint(&mut self, context: &mut Context<Janitor>) -> Hashed {
-        let view = self.lent.handle.lasting_view();
+        let view = self.lent.handle.patient_view();
         if self.seed.published.content().is_some_and(|known| known.index == view.version) {
             return Hashed::Present;
         }
-        if self.fingerprint.hashing.is_some() {
+        if self.fingerprint.hashing.is_some() || self.is_comparing() {
             return Hashed::UnderWay;
         }
         let begun = self.seed.clock.monotonic();
@@ -73,12 +75,13 @@ impl Janitor {
         self.fingerprint.hashing = Some(hashing);
         let hashed = hashed.into_actor(self).map(move |hashed, janitor, _| {
             let now = janitor.seed.clock.monotonic();
+            let rest = now.saturating_sub(begun) * REST;
             let rest = match told(hashed) {
                 Some(newest) => {
                     janitor.seed.published.set_content(newest);
-                    now.saturating_sub(begun) * REST
+                    rest
                 }
-                None => REST_AFTER_FAILURE,
+                None => rest.max(REST_AFTER_FAILURE),
             };
             janitor.fingerprint = Fingerprint { hashing: None, rests_until: now + rest };
         });
@@ -117,6 +120,9 @@ pub(super) fn hash(view: View, clock: Arc<dyn Clock>) -> Option<(Hashing, onesho
 pub(super) fn told(hashed: std::result::Result<Result<Content>, oneshot::error::RecvError>) -> Option<Content> {
     match hashed {
         Ok(Ok(content)) => return Some(content),
+        Ok(Err(error)) if error.sqlstate() == SqlState::SNAPSHOT_TOO_OLD => {
+            info!("the content is not hashed: what was written meanwhile is too much to keep its former state beside");
+        }
         // A damaged block was told of by whoever met it.
         Ok(Err(error)) => error!(%error, "the content could not be hashed"),
         Err(_) => error!("the thread that hashes the content has ended"),

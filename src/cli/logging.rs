@@ -77,16 +77,18 @@ const LOGGING: [&str; 18] = [
     "tower",
 ];
 
-/// Refuses a word by itself that is neither a level nor a crate: it would be read as the name of a module, and of a node
-/// with `RUST_LOG=wran` nothing would be logged, errors included.
+/// Refuses a word by itself that is nearly a level or a crate that logs: it would be read as the name of another module.
+/// Any other may be one that `RUST_LOG` names for programs beside this one.
 fn check_words(level: &str) -> Result<(), String> {
     let words = level.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains('='));
     for word in words {
         let root = word.split("::").next().unwrap_or(word);
         if word.parse::<LevelFilter>().is_err() && !LOGGING.contains(&root) {
             let near = did_you_mean(word, LEVELS.into_iter().chain(LOGGING));
-            let known = LEVELS.join(", ");
-            return Err(format!("log.level: {word:?} is neither a level ({known}) nor a crate that logs{near}"));
+            if !near.is_empty() {
+                let known = LEVELS.join(", ");
+                return Err(format!("log.level: {word:?} is neither a level ({known}) nor a crate that logs{near}"));
+            }
         }
     }
     Ok(())
@@ -99,8 +101,12 @@ fn filter(level: &str) -> Result<Targets, String> {
         return Err(format!("log.level: {level:?} names spans; it takes levels by module, such as warn,chronos=debug"));
     }
     check_words(level)?;
-    let levels: Targets =
+    let mut levels: Targets =
         level.parse().map_err(|error| format!("log.level: {level:?} is not a log filter: {error}"))?;
+    // Where only modules are named, errors of the others are told none the less.
+    if levels.default_level().is_none() {
+        levels = levels.with_default(LevelFilter::ERROR);
+    }
     let is_quiet = levels.default_level().is_none_or(|default| default < LevelFilter::DEBUG);
     if is_quiet && !level.contains(HTTP_SERVER) {
         return Ok(levels.with_target(HTTP_CONNECTIONS, LevelFilter::OFF));
@@ -215,17 +221,31 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_level_is_refused_and_not_taken_for_a_module() {
-        for level in ["off", "3", "chronos", "warn,chronos::storage", "info,sled=warn", "info,other=debug", "info,"] {
+    fn a_word_that_is_nearly_a_level_is_refused_and_not_taken_for_a_module() {
+        let levels = ["off", "3", "chronos", "warn,chronos::storage", "info,sled=warn", "info,other=debug", "info,"];
+        for level in levels.into_iter().chain(["gateway", "info,gateway"]) {
             filter(level).expect(level);
         }
         for (level, says) in [
-            ("loud", "\"loud\" is neither a level (off, error, warn, info, debug, trace) nor a crate that logs"),
+            (
+                "inof",
+                "\"inof\" is neither a level (off, error, warn, info, debug, trace) nor a crate that logs, did you \
+                      mean \"info\"?",
+            ),
             ("wran", ", did you mean \"warn\"?"),
             ("info,chronso", ", did you mean \"chronos\"?"),
         ] {
             assert!(filter(level).is_err_and(|error| error.ends_with(says)), "{level}");
         }
+    }
+
+    #[test]
+    fn errors_are_told_by_all_where_only_modules_are_named() {
+        let tells = |level: &str, at: tracing::Level| filter(level).expect(level).would_enable("chronos::storage", &at);
+        for level in ["gateway", "sled=debug", "info"] {
+            assert!(tells(level, tracing::Level::ERROR), "{level}");
+        }
+        assert!(!tells("gateway", tracing::Level::WARN) && !tells("off,gateway", tracing::Level::ERROR));
     }
 
     #[test]

@@ -123,6 +123,9 @@ fn a_variable_that_nobody_reads_is_an_error() {
         ("CHRONOS_DATA_DIR", "unknown variable, did you mean \"CHRONOS_NODE__DATA_DIR\"?"),
         ("CHRONOS_PORTS", "unknown variable"),
         ("CHRONOS_PORT_NUMBER", "unknown variable"),
+        ("CHRONOS_PORT", "unknown variable"),
+        ("CHRONOS_NAME", "unknown variable"),
+        ("CHRONOS_SERVICE", "unknown variable"),
     ] {
         let error = from_environment(&[(name, "1")]).expect_err(name);
         assert!(error.starts_with(&format!("environment {name}: {says}")), "{error}");
@@ -132,6 +135,11 @@ fn a_variable_that_nobody_reads_is_an_error() {
         ("CHRONOS_SERVICE_HOST", "10.0.0.1"),
         ("CHRONOS_PORT_8000_TCP_ADDR", "10.0.0.1"),
         ("CHRONOS_EDGE_SERVICE_PORT_GRPC", "8000"),
+        ("CHRONOS_SERVICE_SERVICE_HOST", "10.0.0.1"),
+        ("CHRONOS_PORT_X_SERVICE_PORT", "8000"),
+        ("CHRONOS_EDGE_PORT", "udp://10.0.0.1:8000"),
+        ("CHRONOS_NAME", "/gateway/chronos"),
+        ("CHRONOS_ENV_PATH", "/bin"),
         ("CHRONOS_CRASH_ROUNDS", "7"),
         ("CHRONOSPHERE", "x"),
     ])

@@ -294,7 +294,12 @@ impl Handle {
         self.shared.leased_view()
     }
 
-    /// The newest view, for as long as it takes: for backups and the content hash, of which there is one at a time.
+    /// The newest view, however long it takes, but only while what it keeps is not too much: for what can be given up.
+    pub fn patient_view(&self) -> View {
+        self.shared.patient_view()
+    }
+
+    /// The newest view, for as long as it takes: for backups, of which there is one at a time.
     pub fn lasting_view(&self) -> View {
         self.shared.view()
     }

@@ -10,7 +10,8 @@
 //!   flush, seal, merge ──> Leases::settle(present levels) ──> revokes until what is kept fits
 //! ```
 //!
-//! * A view without a lease never ends: those of apply, of backups, of the content hash.
+//! * A view without a lease never ends: those of apply, of backups, of the content hash that a group compares. That of a
+//!   hash which somebody asked for is leased, but may become old.
 //! * What a view keeps is counted by block and by memtable: a block that the present levels also name costs nothing.
 //! * A statement of the last half second is not judged: a short one that happens to run while a memtable is flushed keeps
 //!   it for milliseconds, and must not cost a long one its view. Where it turns out to be long, the next change of the
@@ -56,6 +57,7 @@ pub struct Lease {
     leases: Arc<Leases>,
     number: u64,
     granted: Monotonic,
+    age_max: Duration,
     levels: Arc<Levels>,
     revoked: AtomicBool,
     /// Of a statement that writes.
@@ -70,10 +72,19 @@ impl Leases {
 
     /// A lease of a view with these levels, from now on.
     pub fn grant(self: &Arc<Leases>, levels: Arc<Levels>) -> Arc<Lease> {
+        self.grant_for(self.bounds.age_max, levels)
+    }
+
+    /// A lease that ends only where what it keeps is too much.
+    pub fn grant_ageless(self: &Arc<Leases>, levels: Arc<Levels>) -> Arc<Lease> {
+        self.grant_for(Duration::MAX, levels)
+    }
+
+    fn grant_for(self: &Arc<Leases>, age_max: Duration, levels: Arc<Levels>) -> Arc<Lease> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (granted, revoked) = (self.clock.monotonic(), AtomicBool::new(false));
         let writes = AtomicBool::new(false);
-        let lease = Arc::new(Lease { leases: self.clone(), number, granted, levels, revoked, writes });
+        let lease = Arc::new(Lease { leases: self.clone(), number, granted, age_max, levels, revoked, writes });
         self.lock().insert(number, Arc::downgrade(&lease));
         lease
     }
@@ -125,9 +136,8 @@ impl Leases {
         // Dropped after the lock: the last holder of a lease takes it out of the list.
         let leases: Vec<Arc<Lease>> = self.lock().values().filter_map(Weak::upgrade).collect();
         let now = self.clock.monotonic();
-        let judged = |lease: &&Arc<Lease>| {
-            now.saturating_sub(lease.granted) >= JUDGED_AFTER && lease.keeps_beside(present)
-        };
+        let judged =
+            |lease: &&Arc<Lease>| now.saturating_sub(lease.granted) >= JUDGED_AFTER && lease.keeps_beside(present);
         let kept: Vec<&Arc<Lease>> = leases.iter().filter(judged).collect();
         if kept.is_empty() {
             return 0;
@@ -193,7 +203,7 @@ impl Lease {
     pub fn check(&self) -> Result<()> {
         let age = self.leases.clock.monotonic().saturating_sub(self.granted);
         let bounds = &self.leases.bounds;
-        if age > bounds.age_max {
+        if age > self.age_max {
             let message = format!("snapshot too old: the read began {} s ago", age.as_secs());
             let hint = "read less at once, or raise storage.view_age_max";
             return Err(Error::new(Kind::Limit, SqlState::SNAPSHOT_TOO_OLD, message).hint(hint));
@@ -246,18 +256,21 @@ mod tests {
         Arc::new(Levels { memtables: vec![Arc::new(memtable)], blocks: vec![] })
     }
 
-    fn leases(memory_bytes_max: u64) -> Arc<Leases> {
+    fn leases(memory_bytes_max: u64) -> (Arc<ManualClock>, Arc<Leases>) {
         let bounds = Bounds { age_max: Duration::from_secs(10), disk_bytes_max: 0, memory_bytes_max };
-        Leases::new(Arc::new(ManualClock::new(Wall(0))), bounds)
+        let clock = Arc::new(ManualClock::new(Wall(0)));
+        (clock.clone(), Leases::new(clock, bounds))
     }
 
     #[test]
     fn the_oldest_of_those_that_keep_something_ends_first() {
-        let leases = leases(250_000);
+        let (clock, leases) = leases(250_000);
         let kept: Vec<Arc<Levels>> = (0..3).map(|_| levels()).collect();
         let present = levels();
         let granted: Vec<Arc<Lease>> = kept.iter().map(|levels| leases.grant(levels.clone())).collect();
         let harmless = leases.grant(present.clone());
+        assert_eq!(leases.settle(&present), 0, "all may be short");
+        clock.advance(JUDGED_AFTER);
         assert_eq!(leases.settle(&present), 1);
         assert_eq!(granted[0].check().unwrap_err().sqlstate(), SqlState::SNAPSHOT_TOO_OLD);
         assert!(granted[1].check().is_ok() && granted[2].check().is_ok() && harmless.check().is_ok());
@@ -270,9 +283,10 @@ mod tests {
 
     #[test]
     fn a_writer_outlasts_newer_readers() {
-        let leases = leases(150_000);
+        let (clock, leases) = leases(150_000);
         let (old, new, present) = (levels(), levels(), levels());
         let (writer, reader) = (leases.grant(old), leases.grant(new));
+        clock.advance(JUDGED_AFTER);
         writer.mark_writer();
         assert_eq!(leases.settle(&present), 1);
         assert!(writer.check().is_ok());
@@ -280,10 +294,22 @@ mod tests {
     }
 
     #[test]
+    fn one_without_an_age_ends_for_what_it_keeps_alone() {
+        let (clock, leases) = leases(150_000);
+        let (patient, hurried) = (leases.grant_ageless(levels()), leases.grant(levels()));
+        clock.advance(Duration::from_hours(1));
+        assert!(patient.check().is_ok());
+        assert_eq!(hurried.check().unwrap_err().sqlstate(), SqlState::SNAPSHOT_TOO_OLD);
+        assert_eq!(leases.settle(&levels()), 1);
+        assert_eq!(patient.check().unwrap_err().sqlstate(), SqlState::SNAPSHOT_TOO_OLD);
+    }
+
+    #[test]
     fn what_several_keep_together_counts_once() {
-        let leases = leases(150_000);
+        let (clock, leases) = leases(150_000);
         let (shared, present) = (levels(), levels());
         let granted: Vec<Arc<Lease>> = (0..100).map(|_| leases.grant(shared.clone())).collect();
+        clock.advance(JUDGED_AFTER);
         assert_eq!(leases.settle(&present), 0);
         assert!(granted.iter().all(|lease| lease.check().is_ok()));
     }

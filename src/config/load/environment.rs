@@ -32,7 +32,7 @@ const PREFIX: &str = "CHRONOS_";
 const CLIENT_TOKEN: &str = "CHRONOS_AUTH_TOKEN";
 
 /// What the tests of this repository read; the nodes that they start inherit it.
-const OF_TESTS: [&str; 14] = [
+const OF_TESTS: [&str; 15] = [
     "CHRONOS_CASES",
     "CHRONOS_CRASHES",
     "CHRONOS_CRASH_ROUNDS",
@@ -42,6 +42,7 @@ const OF_TESTS: [&str; 14] = [
     "CHRONOS_FUZZ_INPUTS",
     "CHRONOS_HOT_STORE_LIES",
     "CHRONOS_LEADER_KILLS",
+    "CHRONOS_PLANT_GOLDEN",
     "CHRONOS_POWER_CUTS",
     "CHRONOS_SEED",
     "CHRONOS_SEEDS",
@@ -49,15 +50,24 @@ const OF_TESTS: [&str; 14] = [
     "CHRONOS_TEST_SIX_FAILURES",
 ];
 
-/// True for what service discovery puts into a container where a service is called `chronos` or `chronos-...`:
-/// `CHRONOS_SERVICE_HOST`, `CHRONOS_PORT`, `CHRONOS_PORT_8000_TCP_ADDR`, `CHRONOS_EDGE_SERVICE_PORT_GRPC`.
-fn is_of_a_service(rest: &str) -> bool {
-    let mut words = rest.split('_').skip_while(|word| !["SERVICE", "PORT"].contains(word));
-    match (words.next(), words.next()) {
-        (Some("PORT"), None) | (Some("SERVICE"), Some("HOST" | "PORT")) => true,
-        (Some("PORT"), Some(number)) => number.parse::<u16>().is_ok(),
-        (Some(_) | None, _) => false,
-    }
+/// True for what a container is given beside one called `chronos` or `chronos-...`. Kubernetes: `CHRONOS_SERVICE_HOST`,
+/// `CHRONOS_EDGE_SERVICE_PORT_GRPC`, and an address by port, as `CHRONOS_PORT` (`tcp://10.0.0.1:8000`) and
+/// `CHRONOS_PORT_8000_TCP_ADDR`. Docker's links: the same addresses, `CHRONOS_NAME` (`/gateway/chronos`), and the other's
+/// own variables as `CHRONOS_ENV_...`. A plain number in `CHRONOS_PORT` is somebody's slip.
+fn is_of_a_service(rest: &str, value: &str) -> bool {
+    let words: Vec<&str> = rest.split('_').collect();
+    let is_pair = |pair: &[&str]| match pair {
+        ["SERVICE", "HOST" | "PORT"] => true,
+        ["PORT", number] => number.parse::<u16>().is_ok(),
+        _ => false,
+    };
+    words.windows(2).any(is_pair)
+        || words.contains(&"ENV")
+        || match words.last() {
+            Some(&"PORT") => value.contains("://"),
+            Some(&"NAME") => value.starts_with('/'),
+            Some(_) | None => false,
+        }
 }
 
 impl Loader {
@@ -80,7 +90,7 @@ impl Loader {
                         self.problem(origin, unknown(&section, &key));
                     }
                 }
-                None if name == CLIENT_TOKEN || OF_TESTS.contains(&name.as_str()) || is_of_a_service(rest) => {}
+                None if name == CLIENT_TOKEN || OF_TESTS.contains(&name.as_str()) || is_of_a_service(rest, value) => {}
                 None => self.problem(origin, format!("unknown variable{}", nearest_variable(name, rest))),
             }
         }

@@ -120,6 +120,12 @@ impl Shared {
         View { lease: Some(self.leases.grant(view.levels.clone())), ..view }
     }
 
+    /// The newest view, for as long as what it keeps is not too much.
+    pub fn patient_view(&self) -> View {
+        let view = self.view();
+        View { lease: Some(self.leases.grant_ageless(view.levels.clone())), ..view }
+    }
+
     /// Keeps a view of exactly what is applied, though more may be by the time that it is read. One at a time: who is late
     /// for the one before is not waited for. What a start replays, the others have long compared.
     pub fn mark(&self, machine: &Machine) {

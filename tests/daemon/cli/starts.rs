@@ -40,7 +40,7 @@ fn clean_removes_nothing_where_the_node_cannot_start() {
 #[test]
 fn config_check_names_what_only_a_start_would_find_out() {
     let inside = directory();
-    let text = "[auth]\ntoken_admin_file = \"no.token\"\n[tls]\ncert = \"no.pem\"\nkey = \"no.key\"\nca_cert = \"no.ca\"\n[log]\nlevel = \"loud\"\n[sync]\nbatch_size = 7\n";
+    let text = "[auth]\ntoken_admin_file = \"no.token\"\n[tls]\ncert = \"no.pem\"\nkey = \"no.key\"\nca_cert = \"no.ca\"\n[log]\nlevel = \"inof\"\n[sync]\nbatch_size = 7\n";
     std::fs::write(inside.path().join("c.toml"), text).expect("writes");
     let checked = run_in(inside.path(), &["config", "check", "c.toml"]);
     assert_eq!(checked.code, 1, "{}", checked.err);
@@ -49,7 +49,7 @@ fn config_check_names_what_only_a_start_would_find_out() {
         "c.toml:4: tls.cert: cannot read no.pem: ",
         "c.toml:5: tls.key: cannot read no.key: ",
         "c.toml:6: tls.ca_cert: cannot read no.ca: ",
-        "c.toml:8: log.level: \"loud\" is neither a level",
+        "c.toml:8: log.level: \"inof\" is neither a level",
         "c.toml:10: sync.batch_size (7): synchronisation is not supported",
     ];
     assert_eq!(checked.err.lines().count(), expected.len(), "{}", checked.err);
