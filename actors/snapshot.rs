@@ -116,7 +116,9 @@ impl AdminService for Door {
             if let Err(error) = &outcome {
                 tracing::warn!(%error, "a snapshot was not sent to its end");
             }
-            // A client that has gone away needs no reason.
+            // A client that hears of the end may ask for the next one.
+            drop(backup);
+            // One that has gone away needs no reason.
             let _ = end.send(outcome);
         };
         // Ends with the file, or when the client is gone or stalls.

@@ -9,7 +9,7 @@ use super::embedded::options;
 use super::{Environment, Stdout, Stop};
 use chronos::config::{Sources, load};
 use chronos::embedded::engine_options;
-use chronos::raft::Membership;
+use chronos::raft::{Membership, Position};
 use chronos::storage::directory::{self, Create, Database};
 use chronos::storage::engine::{self, Claim};
 use serde_json::json;
@@ -54,7 +54,7 @@ pub fn run(arguments: &Arguments, as_json: bool, environment: Environment) -> Re
     let path = directory::resolve(&**files, &arguments.data_dir, arguments.id.as_deref(), "node1", Create::Refused)?;
     // Under its lock: a node that runs is refused by name.
     let database = Database::open(files.clone(), &path)?;
-    let claim = Claim::survey(&database, &**files)?;
+    let claim = Claim::survey(&database)?;
     let id = &database.identity.node_id;
     print(&if as_json { facts(id, &claim) } else { told(id, &claim) })?;
     if claim.is_alone {
@@ -73,8 +73,8 @@ pub fn run(arguments: &Arguments, as_json: bool, environment: Environment) -> Re
         );
         return Err(Stop::Message(text));
     }
-    engine::claim(&database, &options)?;
-    if as_json { Ok(()) } else { print(&afterwards(id, &claim)) }
+    let claimed = engine::claim(&database, &options)?;
+    if as_json { Ok(()) } else { print(&afterwards(id, &claim, claimed)) }
 }
 
 /// Other members at whose addresses something answers.
@@ -101,6 +101,7 @@ fn told(id: &str, claim: &Claim) -> String {
         return format!("{id} is the only member of its group, and whole: there is nothing to recover");
     }
     let log = &claim.log;
+    let least = if claim.is_exact { "" } else { "at least " };
     let mut lines = vec![
         format!("{id} is a member of the group {}", names(&claim.group)),
         format!(
@@ -108,8 +109,15 @@ fn told(id: &str, claim: &Claim) -> String {
             log.last.index, log.last.term, log.hard_state.term
         ),
         format!("  committed for certain: everything up to entry {}", claim.sealed),
-        format!("  this copy reaches entry {}: compare that with the other copies", claim.reach()),
+        format!("  this copy reaches {least}entry {}: compare that with the other copies", claim.reach()),
     ];
+    if !claim.is_exact {
+        lines.push(
+            "  it may reach further: its state may stand ahead of its damaged log, and how far shows only once it is \
+             opened, as --accept-loss does: so try that on a copy of the directory"
+                .to_owned(),
+        );
+    }
     if let Some(damage) = &log.damage {
         lines.push(format!("  its log is damaged: {damage}"));
     }
@@ -127,16 +135,17 @@ fn told(id: &str, claim: &Claim) -> String {
         );
     } else if log.reached > claim.reach() {
         let from = claim.reach().next();
-        lines.push(format!("  it has had entries up to {}, and has lost {from} to {0}", log.reached));
+        let lost = if claim.is_exact { "has lost" } else { "may have lost" };
+        lines.push(format!("  it has had entries up to {}, and {lost} {from} to {0}", log.reached));
     } else if log.hard_state.quarantined_until.is_some() {
         lines.push("  it is in quarantine: it has lost entries, or has not shown yet that it has all".to_owned());
     }
     let left_out = left_out(claim).join(", ");
     lines.push("given up:".to_owned());
-    lines.push(format!(
-        "  writes that only others have, acknowledged ones among them: all behind entry {}",
-        claim.reach()
-    ));
+    let later = if claim.is_exact { "" } else { ", or a later one" };
+    let reach = claim.reach();
+    let acknowledged = "writes that only others have, acknowledged ones among them";
+    lines.push(format!("  {acknowledged}: all behind entry {reach}{later}"));
     if !left_out.is_empty() {
         lines.push(format!("  the members {left_out}: none of them may run again on the disk that it has"));
     }
@@ -155,6 +164,7 @@ fn facts(id: &str, claim: &Claim) -> String {
         "term": log.hard_state.term.0,
         "committed_at_least": claim.sealed.0,
         "reach": claim.reach().0,
+        "reach_is_exact": claim.is_exact,
         "reached": log.reached.0,
         "quarantined": log.hard_state.quarantined_until.is_some(),
         "term_is_certain": log.unseated.is_none(),
@@ -165,13 +175,14 @@ fn facts(id: &str, claim: &Claim) -> String {
 }
 
 /// What is to be done now.
-fn afterwards(id: &str, claim: &Claim) -> String {
+fn afterwards(id: &str, claim: &Claim, claimed: Option<Position>) -> String {
     let left_out = left_out(claim);
+    let kept = claimed.map_or_else(String::new, |at| format!(" up to entry {}", at.index.previous()));
     let Some(other) = left_out.first() else {
-        return format!("{id} goes on with what it has: start it as before");
+        return format!("{id} goes on with what it has{kept}: start it as before");
     };
     format!(
-        "{id} is a group of its own now: start it as before. Then empty the directories of {} and add them again, one by \
+        "{id} is a group of its own now, with what it had{kept}: start it as before. Then empty the directories of {} and add them again, one by \
          one: chronos admin add-node {other}=HOST:PORT here, and there chronos node --id {other} --join --peers {id}=...",
         left_out.join(", ")
     )

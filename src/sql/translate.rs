@@ -27,6 +27,7 @@ mod kept;
 mod lists;
 mod literal;
 mod misread;
+mod printable;
 mod query;
 mod rewrite;
 mod scan;
@@ -128,7 +129,7 @@ pub fn parse_within(sql: &str, limits: &ParseLimits, memory: Option<&Arc<QueryMe
     let tokens = translator.one_statement(translator.tokenize(sql)?)?;
     let refused = |(error, span): (Error, Span)| error.at(translator.position(span));
     let longest = guard::check(&tokens, limits.depth_max).map_err(refused)?;
-    translator.statement(tokens, longest)
+    translator.statement(tokens, longest).map_err(printable::plain_error)
 }
 
 /// Reads one expression: the text of a DEFAULT.
@@ -140,9 +141,9 @@ pub fn parse_expression(sql: &str, limits: &ParseLimits) -> Result<Expr> {
     translator.check_numbers(&tokens)?;
     translator.check_sources(&tokens)?;
     let mut parser = translator.parser(tokens);
-    let expression = parser.parse_expr().map_err(|error| translator.syntax(&error))?;
-    translator.expect_end(&mut parser)?;
-    translator.expression(expression)
+    let parsed = parser.parse_expr().map_err(|error| translator.syntax(&error));
+    let ended = parsed.and_then(|expression| translator.expect_end(&mut parser).map(|()| expression));
+    ended.and_then(|expression| translator.expression(expression)).map_err(printable::plain_error)
 }
 
 /// Turns the parser's tree into ours; knows where in the text a token stood.
@@ -201,6 +202,8 @@ impl Translator {
         })?;
         tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
         rewrite::signs(&mut tokens);
+        rewrite::names(&mut tokens);
+        rewrite::concurrently(&mut tokens);
         rewrite::null_tests(&mut tokens);
         rewrite::join_strings(&mut tokens).map_err(|second| self.unexpected(&second, "an operator or a comma"))?;
         Ok(tokens)
@@ -222,7 +225,8 @@ impl Translator {
         Ok(tokens)
     }
 
-    fn parser(&self, tokens: Vec<TokenWithSpan>) -> Parser<'static> {
+    fn parser(&self, mut tokens: Vec<TokenWithSpan>) -> Parser<'static> {
+        printable::hide(&mut tokens);
         // A level of parentheses takes the parser two levels of recursion at most.
         Parser::new(&DIALECT).with_recursion_limit(self.depth_max * 2 + 16).with_tokens_with_locations(tokens)
     }
@@ -245,8 +249,9 @@ impl Translator {
         self.fold(ident.value, ident.quote_style, ident.span)
     }
 
-    fn fold(&self, mut text: String, quote: Option<char>, span: Span) -> Result<Name> {
+    fn fold(&self, text: String, quote: Option<char>, span: Span) -> Result<Name> {
         let fail = |state, message: String| Err(self.at(Error::invalid(state, message), span.start));
+        let mut text = printable::plain(text);
         if quote.is_none() {
             text.make_ascii_lowercase();
         }

@@ -45,6 +45,11 @@ pub struct Database {
 }
 
 impl Database {
+    /// Where its files are.
+    pub(in crate::storage) fn files(&self) -> &Arc<dyn Files> {
+        &self.files
+    }
+
     /// Opens a formatted directory and locks it.
     pub fn open(files: Arc<dyn Files>, path: &Path) -> Result<Database> {
         let cluster = path.join(CLUSTER);

@@ -151,6 +151,8 @@ pub struct Survey {
     pub last: Position,
     /// How far it is known to have reached.
     pub reached: LogIndex,
+    /// True where nothing can be read of its newest segment, header included: it may have reached further.
+    pub is_end_lost: bool,
     /// Where it is damaged.
     pub damage: Option<Error>,
     /// Why a later term and vote may have been written than can be read.

@@ -7,9 +7,10 @@ use chronos::hlc::Timestamp;
 use chronos::ids::{DiskId, LogIndex, Term};
 use chronos::raft::{Entry, HardState, Member, MemberRole, Membership, NodeId, Payload, Position};
 use chronos::storage::directory::Database;
-use chronos::storage::engine::{Append, Claim, Stop, claim};
+use chronos::storage::engine::{Append, Claim, Stop, claim, salt};
 use chronos::storage::faults::{Crash, Disk};
 use chronos::storage::files::{Files, Open, read};
+use chronos::storage::wal::{Survey, Wal};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -86,7 +87,7 @@ fn a_look_at_a_copy_changes_nothing_and_names_what_is_lost() {
             damage_log(&disk);
         }
         let before = contents(&disk);
-        let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
+        let looked = Claim::survey(&directory(&disk).unwrap()).unwrap();
         assert_eq!(contents(&disk), before);
         assert_eq!((looked.log.reached, looked.log.damage.is_some()), (last, is_damaged));
         assert_eq!(looked.log.last.index < last, is_damaged, "{}", looked.log.last.index);
@@ -102,7 +103,7 @@ fn a_claimed_copy_decides_alone_and_knows_whose_disks_do_not_count() {
         if is_damaged {
             damage_log(&disk);
         }
-        let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
+        let looked = Claim::survey(&directory(&disk).unwrap()).unwrap();
         let at = claim(&directory(&disk).unwrap(), &engine(&disk)).unwrap().unwrap();
         assert!(at.index > looked.log.last.index && at.term > Term(9 + 100), "{at:?}");
         assert!(disk.exists(Path::new("/data/b/RECOVERED")), "the next start is to say so");
@@ -136,7 +137,7 @@ fn a_copy_whose_newest_term_cannot_be_read_is_claimed_with_all_that_can() {
     disk.flip(newest, 60 * 8).unwrap();
     assert!(open(&disk.crash(0, Crash::Keep), "b").is_err(), "as a member it has lost its seat");
     let before = contents(&disk);
-    let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
+    let looked = Claim::survey(&directory(&disk).unwrap()).unwrap();
     assert_eq!(contents(&disk), before);
     assert!(looked.log.unseated.is_some() && looked.log.damage.is_some());
     assert_eq!(looked.reach(), entries.last().unwrap().index);
@@ -174,6 +175,79 @@ fn a_copy_whose_newest_term_cannot_be_read_is_claimed_with_all_that_can() {
 }
 
 #[test]
+fn a_copy_whose_log_is_one_segment_without_header_is_claimed_with_all_that_is_sealed() {
+    let (disk, entries) = member(usize::MAX, |_| {});
+    let (running, _) = open(&disk, "b").unwrap();
+    super::snapshots::commit(&running, entries.last().unwrap());
+    let rows = hash(&running);
+    running.stop(Stop::Clean).unwrap();
+    let raft = Path::new("/data/b/raft");
+    let [segment] = &disk.list(raft).unwrap()[..] else { panic!("a clean stop leaves one segment") };
+    let length = disk.open(segment, Open::Read).unwrap().len().unwrap();
+    // The header alone; the page with the first batches; all that it says of term, vote and group.
+    for lost in [60..61, 0..length.min(400), 0..length] {
+        let base = disk.crash(0, Crash::Keep);
+        let garbage: Vec<u8> = lost.clone().map(|byte| byte as u8 ^ 0x5A).collect();
+        base.open(segment, Open::Write).unwrap().write_at(&garbage, lost.start).unwrap();
+        assert!(open(&base.crash(0, Crash::Keep), "b").is_err(), "as a member it has lost its seat");
+        let whole = base.crash(0, Crash::Keep);
+        let before = contents(&whole);
+        let looked = Claim::survey(&directory(&whole).unwrap()).unwrap_or_else(|error| panic!("{lost:?}: {error}"));
+        assert_eq!(contents(&whole), before);
+        assert!(looked.log.unseated.is_some() && looked.is_exact && !looked.is_alone);
+        assert_eq!((looked.reach(), looked.sealed), (entries.last().unwrap().index, looked.reach()));
+        assert_eq!(looked.left_out().map(|(id, _)| id.0.as_str()).collect::<Vec<_>>(), ["a", "c"]);
+        let before = whole.operations();
+        let at = claim(&directory(&whole).unwrap(), &engine(&whole)).unwrap().unwrap();
+        let operations = whole.operations() - before;
+        assert!(at.index > looked.reach() && at.term > Term(9 + 100), "{at:?}");
+        let (running, recovered) = open(&whole, "b").unwrap();
+        assert!(recovered.membership.is_only(&id("b")) && recovered.hard_state.quarantined_until.is_none());
+        assert_eq!((recovered.applied, hash(&running)), (at.index, rows), "{lost:?}");
+        running.stop(Stop::Abandon).unwrap();
+        for cut in 0..operations {
+            let disk = base.crash(0, Crash::Keep);
+            disk.stop_at(disk.operations() + cut);
+            let _ = directory(&disk).and_then(|database| claim(&database, &engine(&disk)));
+            let after = disk.crash(cut, Crash::ALL[cut as usize % Crash::ALL.len()]);
+            claim(&directory(&after).unwrap(), &engine(&after)).unwrap_or_else(|error| panic!("cut {cut}: {error}"));
+            let (running, recovered) = open(&after, "b").unwrap();
+            assert!(recovered.applied > looked.reach() && hash(&running) == rows, "cut {cut}: {}", recovered.applied);
+            running.stop(Stop::Abandon).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_copy_whose_hot_store_may_stand_ahead_of_its_damaged_log_reaches_at_least_so_far() {
+    let (disk, _) = member(10, |_| {});
+    let is_exact = |disk: &Disk| Claim::survey(&directory(disk).unwrap()).unwrap().is_exact;
+    let write = |path: &Path, boot: &str| {
+        disk.create_dir(path.parent().unwrap()).unwrap();
+        chronos::storage::files::replace(&disk, path, boot.as_bytes()).unwrap();
+    };
+    let boots = [1, 2].map(|boot| format!("{boot:036}"));
+    write(Path::new("/proc/sys/kernel/random/boot_id"), &boots[0]);
+    let names = disk.list(Path::new("/data/b/state")).unwrap();
+    let is_hot = |path: &&PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("hot-");
+    let boot = names.iter().find(is_hot).unwrap().join("BOOT");
+    write(&boot, &boots[0]);
+    assert!(is_exact(&disk), "no state stands ahead of a whole log");
+    let segments = disk.list(Path::new("/data/b/raft")).unwrap();
+    let newest = segments.iter().filter(|path| path.extension().is_some_and(|it| it == "wal")).max().unwrap();
+    let headless = disk.crash(0, Crash::Keep);
+    headless.flip(newest, 60 * 8).unwrap();
+    assert!(is_exact(&headless), "all of its batches are there");
+    let length = headless.open(newest, Open::Read).unwrap().len().unwrap() as usize;
+    headless.open(newest, Open::Write).unwrap().write_at(&vec![0x55; length], 0).unwrap();
+    assert!(!is_exact(&headless), "nobody knows what was in it");
+    damage_log(&disk);
+    assert!(!is_exact(&disk));
+    write(&boot, &boots[1]);
+    assert!(is_exact(&disk), "a hot store of another boot is not gone on from");
+}
+
+#[test]
 fn a_copy_reaches_as_far_as_its_state_where_its_log_has_lost_more() {
     let (disk, entries) = member(usize::MAX, |_| {});
     let (running, _) = open(&disk, "b").unwrap();
@@ -181,9 +255,8 @@ fn a_copy_reaches_as_far_as_its_state_where_its_log_has_lost_more() {
     running.seal().unwrap();
     running.stop(Stop::Abandon).unwrap();
     let disk = disk.crash(0, Crash::Keep);
-    let looked = Claim::survey(&directory(&disk).unwrap(), &disk).unwrap();
-    let log =
-        chronos::storage::wal::Survey { last: Position { index: LogIndex(3), term: Term(1) }, ..looked.log.clone() };
+    let looked = Claim::survey(&directory(&disk).unwrap()).unwrap();
+    let log = Survey { last: Position { index: LogIndex(3), term: Term(1) }, ..looked.log.clone() };
     let damaged = Claim { log, ..looked.clone() };
     assert_eq!((looked.reach(), damaged.reach()), (looked.log.last.index, looked.sealed));
     assert!(damaged.reach() > damaged.log.last.index);
@@ -198,7 +271,7 @@ fn a_power_cut_while_a_copy_is_claimed_is_gone_through_again() {
         }
         let whole = base.crash(0, Crash::Keep);
         let before = whole.operations();
-        let kept = Claim::survey(&directory(&whole).unwrap(), &whole).unwrap().log.last.index;
+        let kept = Claim::survey(&directory(&whole).unwrap()).unwrap().log.last.index;
         claim(&directory(&whole).unwrap(), &engine(&whole)).unwrap().unwrap();
         let operations = whole.operations() - before;
         let (mut as_it_was, mut done) = (0, 0);
@@ -261,6 +334,6 @@ fn a_copy_that_cannot_count_is_refused_by_name() {
     assert!(refused.message().contains("has nothing of its group yet"), "{refused}");
     assert_eq!(
         Position::default(),
-        chronos::storage::wal::Wal::survey(&disk, Path::new("/data/d/raft"), LogIndex(0)).unwrap().last
+        Wal::survey(&disk, Path::new("/data/d/raft"), salt(&empty.identity), Position::default()).unwrap().last
     );
 }

@@ -18,6 +18,10 @@ use std::sync::Arc;
 mod irregular;
 #[path = "sql_front/laws.rs"]
 mod laws;
+#[path = "sql_front/ordinary.rs"]
+mod ordinary;
+#[path = "sql_front/strings.rs"]
+mod strings;
 #[path = "sql_front/words.rs"]
 mod words;
 

@@ -13,7 +13,7 @@ use chronos::hlc::Timestamp;
 use chronos::ids::{LogIndex, Term};
 use chronos::storage::faults::{Crash, Disk, Fault, Operation};
 use chronos::storage::files::{Files, Open};
-use chronos::storage::wal::{Entry, HardState, Needs, Position, Recovered, Seat, Wal, WalOptions};
+use chronos::storage::wal::{Entry, HardState, Needs, Position, Recovered, Seat, Survey, Wal, WalOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -159,6 +159,35 @@ fn old_members_on_their_old_disks_elect_nobody_and_count_for_nothing() {
 }
 
 #[test]
+fn the_last_copy_counts_although_nothing_of_its_log_but_the_state_can_be_read() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, note TEXT)");
+    rows(&group, 0, 60);
+    group.agree();
+    (0..3).for_each(|at| assert!(group.nodes[at].take().unwrap().terminate().success()));
+    let segments = std::fs::read_dir(group.directory(0).join("raft")).unwrap().map(|entry| entry.unwrap().path());
+    let segments: Vec<_> = segments.filter(|path| path.extension().is_some_and(|end| end == "wal")).collect();
+    let [only] = &segments[..] else { panic!("a clean stop leaves one segment: {segments:?}") };
+    let mut content = std::fs::read(only).unwrap();
+    content.iter_mut().for_each(|byte| *byte ^= 0x55);
+    std::fs::write(only, content).unwrap();
+    let (code, told) = recover(&group, &[]);
+    assert!(code == Some(1) && told.contains("nothing was changed"), "{told}");
+    assert!(!told.contains("empty directory"), "the last copy is not to be thrown away: {told}");
+    let (code, facts) = recover(&group, &["--json"]);
+    let facts: Json = serde_json::from_str(facts.lines().next().unwrap()).unwrap();
+    assert_eq!((code, &facts["left_out"]), (Some(1), &json!(["node2", "node3"])), "{facts}");
+    assert!(facts["reach"].as_u64() >= Some(60) && facts["reach"] == facts["committed_at_least"], "{facts}");
+    let (code, told) = recover(&group, &["--accept-loss"]);
+    let kept = format!("with what it had up to entry {}: start it", facts["reach"]);
+    assert!(code == Some(0) && told.contains(&kept), "{kept}: {code:?} {told}");
+    let said = start_logged(&mut group, 0);
+    assert!(said.contains("audit_recover"), "{said}");
+    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), 60);
+    rows(&group, 60, 70);
+}
+
+#[test]
 fn the_last_copy_counts_although_its_newest_term_and_vote_cannot_be_read() {
     let mut group = Group::start();
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, note TEXT)");
@@ -168,6 +197,11 @@ fn the_last_copy_counts_although_its_newest_term_and_vote_cannot_be_read() {
     let segments = std::fs::read_dir(group.directory(0).join("raft")).unwrap().map(|entry| entry.unwrap().path());
     let newest = segments.filter(|path| path.extension().is_some_and(|end| end == "wal")).max().unwrap();
     let mut content = std::fs::read(&newest).unwrap();
+    damage_log(&group.directory(0));
+    let (code, told) = recover(&group, &[]);
+    for says in ["this copy reaches at least entry", "and may have lost", "on a copy of the directory"] {
+        assert!(code == Some(1) && told.contains(says), "the hot store is of this boot: {says}: {told}");
+    }
     content[60] ^= 1;
     std::fs::write(newest, content).unwrap();
     let (code, facts) = recover(&group, &["--json"]);

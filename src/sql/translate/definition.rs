@@ -1,6 +1,6 @@
 //! CREATE TABLE and CREATE INDEX.
 
-use super::{Translator, parse_duration, place};
+use super::{Translator, parse_duration, place, printable};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::statement::{ColumnSpecification, CreateIndex, CreateTable, DefaultExpression, Name, Statement};
 use sqlparser::ast::helpers::stmt_create_table::CreateTableBuilder;
@@ -98,7 +98,7 @@ impl Translator {
         };
         let text = match value {
             ast::Expr::Value(value) => match value.value {
-                ast::Value::SingleQuotedString(text) => text,
+                ast::Value::SingleQuotedString(text) => printable::plain(text),
                 _ => return Err(malformed()),
             },
             _ => return Err(malformed()),
@@ -125,7 +125,7 @@ impl Translator {
                         let message = format!("column \"{}\" has more than one default", name.text);
                         return Err(place(Error::invalid(SqlState::SYNTAX_ERROR, message), name.position));
                     }
-                    let text = expression.to_string();
+                    let text = printable::written(&expression);
                     default = Some(DefaultExpression { expression: self.expression(expression)?, text });
                 }
                 ColumnOption::PrimaryKey(key) => {

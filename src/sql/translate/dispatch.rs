@@ -52,7 +52,7 @@ const KNOWN_STATEMENTS: [&str; 38] = [
 ];
 
 /// Functions whose arguments have a grammar of their own, which we do not have.
-const OWN_GRAMMAR: [Keyword; 8] = [
+pub(super) const OWN_GRAMMAR: [Keyword; 8] = [
     Keyword::CONVERT,
     Keyword::EXTRACT,
     Keyword::OVERLAY,

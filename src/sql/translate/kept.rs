@@ -12,7 +12,7 @@
 //!   is left to that law.
 //! * A word that is printed more often than it was written is no concern: the parser prints an AS that nobody wrote.
 
-use super::{scan, word};
+use super::{printable, scan, word};
 use sqlparser::ast;
 use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
@@ -53,7 +53,7 @@ impl Words {
         for wanted in &self.0 {
             *missing.entry(wanted.text.as_str()).or_default() += 1;
         }
-        let printed = statement.to_string();
+        let printed = printable::print(statement);
         // As long as the same words follow each other, none is lost: of `PRIMARY KEY DESC, PRIMARY KEY (a DESC)` the
         // first DESC is.
         let (mut same, mut in_step) = (0, true);
@@ -86,7 +86,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
         while at < text.len() {
             let from = at;
             at = scan::lexeme(text.as_bytes(), at).1;
-            if text[from..].starts_with(|char: char| char.is_alphanumeric() || char == '_') {
+            if text[from..].starts_with(|char: char| char.is_alphanumeric() || char == '_' || !char.is_ascii()) {
                 return Some(&text[from..at]);
             }
         }

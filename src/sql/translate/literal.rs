@@ -1,6 +1,6 @@
 //! Literals: numbers, strings, bytes, typed strings, intervals.
 
-use super::{Translator, place};
+use super::{Translator, place, printable};
 use crate::error::{Error, Result, SqlState};
 use crate::sql::statement::{Expr, Literal, Node};
 use sqlparser::ast::{self, Spanned};
@@ -19,9 +19,10 @@ impl Translator {
                     Error::invalid(SqlState::SYNTAX_ERROR, "\\0000 in U&'...' is no character that text can have");
                 return Err(place(error, position));
             }
-            ast::Value::SingleQuotedString(text)
-            | ast::Value::EscapedStringLiteral(text)
-            | ast::Value::UnicodeStringLiteral(text) => Literal::Quoted(text),
+            ast::Value::SingleQuotedString(text) | ast::Value::EscapedStringLiteral(text) => {
+                Literal::Quoted(printable::plain(text))
+            }
+            ast::Value::UnicodeStringLiteral(text) => Literal::Quoted(text),
             ast::Value::DollarQuotedString(text) => Literal::Quoted(text.value),
             // `0x1F` arrives as the same token as `X'1F'`, one character shorter.
             ast::Value::HexStringLiteral(digits) if width == digits.len() as u64 + 2 => {
@@ -71,6 +72,7 @@ impl Translator {
         let ast::Expr::Value(ast::ValueWithSpan { value: ast::Value::SingleQuotedString(text), .. }) = *value else {
             return Err(refuse());
         };
+        let text = printable::plain(text);
         let text = leading_field.map_or(text.clone(), |field| format!("{text} {field}"));
         let duration = super::parse_duration(&text).map_err(|error| place(error, position))?;
         Ok(Expr { node: Node::Interval(duration.as_micros() as i64), position })

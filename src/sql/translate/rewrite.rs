@@ -1,10 +1,14 @@
-//! What users may write and the grammar cannot read: `WITH TTL=7d`, and a sign behind an operator.
+//! What users may write and the grammar cannot read: `WITH TTL=7d`, a sign behind an operator, names like `interval`.
 //!
 //! ```text
 //! WITH TTL = 7 d                 -> WITH (TTL = '7d')
 //! WITH TTL = INTERVAL '7 days'   -> WITH (TTL = '7 days')
 //! WITH (ttl = 7d)                -> WITH (ttl = '7d')
 //! x>-1                           -> x > - 1
+//! -+1                            -> - + 1
+//! SELECT interval FROM t         -> SELECT "interval" FROM t
+//! INSERT INTO position (a)       -> INSERT INTO "position" (a)
+//! DROP INDEX CONCURRENTLY i      -> DROP INDEX i
 //! x ISNULL                       -> x IS NULL
 //! x NOTNULL                      -> x IS NOT NULL
 //! 'a'                            -> 'ab'
@@ -13,8 +17,10 @@
 //!
 //! Of the TTL, only tokens directly after `WITH` or `WITH (` change, and only in a `CREATE TABLE`: nothing else can mean that.
 
+use super::dispatch::OWN_GRAMMAR;
 use super::{made, word};
 use crate::error::{Error, Result, SqlState};
+use sqlparser::keywords::Keyword;
 use sqlparser::tokenizer::{Span, Token, TokenWithSpan};
 use std::time::Duration;
 
@@ -48,6 +54,8 @@ pub(super) fn signs(tokens: &mut Vec<TokenWithSpan>) {
 fn without_signs(operator: &str) -> Option<Vec<(Token, u64)>> {
     let head = operator.trim_end_matches(['+', '-']);
     let token = match head {
+        // The parser reads `- -` as two signs, and so it does `-` and `+` once they are apart.
+        "" => return Some(operator.chars().map(|sign| (sign_token(sign), 1)).collect()),
         "<" => Token::Lt,
         ">" => Token::Gt,
         "<=" => Token::LtEq,
@@ -61,8 +69,80 @@ fn without_signs(operator: &str) -> Option<Vec<(Token, u64)>> {
         _ => return None,
     };
     let signs = operator[head.len()..].chars();
-    let signs = signs.map(|sign| (if sign == '-' { Token::Minus } else { Token::Plus }, 1));
+    let signs = signs.map(|sign| (sign_token(sign), 1));
     Some(std::iter::once((token, head.len() as u64)).chain(signs).collect())
+}
+
+fn sign_token(sign: char) -> Token {
+    if sign == '-' { Token::Minus } else { Token::Plus }
+}
+
+/// Puts names into quotes that the parser takes for the beginning of something else. In PostgreSQL they are words that
+/// may name columns and tables, and they begin something only before a parenthesis or a value.
+pub(super) fn names(tokens: &mut [TokenWithSpan]) {
+    for at in 1..tokens.len() {
+        let Token::Word(found) = &tokens[at].token else { continue };
+        if found.quote_style.is_none() && is_name(tokens, at, found.keyword) {
+            let name = found.value.to_ascii_lowercase();
+            tokens[at].token = Token::make_word(&name, Some('"'));
+        }
+    }
+}
+
+/// What other databases write between INTERVAL and its value, or behind it.
+const UNITS: [&str; 6] = ["YEAR", "MONTH", "DAY", "HOUR", "MINUTE", "SECOND"];
+
+fn is_name(tokens: &[TokenWithSpan], at: usize, found: Keyword) -> bool {
+    let next = tokens.get(at + 1).map(|token| &token.token);
+    let calls = matches!(next, Some(Token::LParen));
+    match found {
+        Keyword::TRIM | Keyword::UNNEST if !calls => true,
+        Keyword::TOP => !calls && !matches!(next, Some(Token::Number(..))),
+        Keyword::INTERVAL => {
+            let is_value = matches!(
+                next,
+                Some(
+                    Token::LParen
+                        | Token::Number(..)
+                        | Token::SingleQuotedString(_)
+                        | Token::EscapedStringLiteral(_)
+                        | Token::UnicodeStringLiteral(_)
+                        | Token::NationalStringLiteral(_)
+                        | Token::DollarQuotedString(_)
+                )
+            );
+            let is_unit = UNITS.contains(&word(tokens, at + 1).as_str());
+            // Behind the name of a column it is its type.
+            let is_defined = word(tokens, 0) == "CREATE" && matches!(tokens[at - 1].token, Token::Word(_));
+            let is_type = tokens[at - 1].token == Token::DoubleColon || word(tokens, at - 1) == "AS" || is_defined;
+            !is_value && !is_unit && !is_type
+        }
+        Keyword::DIRECTORY | Keyword::LOCAL => {
+            let goes_on = calls || matches!(word(tokens, at + 1).as_str(), "VALUES" | "DEFAULT");
+            goes_on && is_inserted_into(tokens, at)
+        }
+        found if OWN_GRAMMAR.contains(&found) => is_inserted_into(tokens, at) || is_defined(tokens, at),
+        _ => false,
+    }
+}
+
+/// The table of an INSERT.
+fn is_inserted_into(tokens: &[TokenWithSpan], at: usize) -> bool {
+    at >= 2 && word(tokens, at - 1) == "INTO" && word(tokens, at - 2) == "INSERT"
+}
+
+/// The table of a CREATE TABLE or of a CREATE INDEX.
+fn is_defined(tokens: &[TokenWithSpan], at: usize) -> bool {
+    let is_table = word(tokens, 1) == "TABLE" && (at == 2 || (at == 5 && word(tokens, 4) == "EXISTS"));
+    word(tokens, 0) == "CREATE" && (is_table || word(tokens, at - 1) == "ON")
+}
+
+/// Leaves out the CONCURRENTLY of a DROP INDEX, which the parser does not know: no writer waits for it anyway.
+pub(super) fn concurrently(tokens: &mut Vec<TokenWithSpan>) {
+    let drops = word(tokens, 0) == "DROP" && word(tokens, 1) == "INDEX" && word(tokens, 2) == "CONCURRENTLY";
+    if drops && matches!(tokens.get(3).map(|token| &token.token), Some(Token::Word(_))) {
+        tokens.remove(2);
+    }
 }
 
 /// `ISNULL` behind an operand, which the parser takes for an alias, and `NOTNULL`, which it knows and prints as two words.

@@ -34,7 +34,7 @@ use crate::error::{Error, Result, SqlState};
 use crate::hlc::Hlc;
 use crate::ids::{LogIndex, Term};
 use crate::raft::{HardState, Membership, NodeId, Payload};
-use crate::storage::current::Current;
+use crate::storage::current::{Current, boot_id, hot_path, is_same_boot};
 use crate::storage::directory::{Database, RECOVERED};
 use crate::storage::files::{self, Files};
 use crate::storage::wal::{Entry, Position, Seat, Survey, Wal};
@@ -52,6 +52,9 @@ pub struct Claim {
     pub log: Survey,
     /// Everything up to here is in sealed files, and so was committed.
     pub sealed: LogIndex,
+    /// False where the copy may reach further than [`Claim::reach`] says: the hot store may have applied what a damaged log
+    /// no longer has, and how far it stands only opening it tells, which writes.
+    pub is_exact: bool,
     /// The group as this disk knows it.
     pub group: Membership,
     /// The group afterwards.
@@ -63,16 +66,24 @@ pub struct Claim {
 impl Claim {
     /// Looks at a database that nobody runs, and changes nothing. Refused, with the reason, where its copy cannot be the one
     /// that counts.
-    pub fn survey(database: &Database, files: &dyn Files) -> Result<Claim> {
+    pub fn survey(database: &Database) -> Result<Claim> {
+        let (files, state) = (database.files(), state_directory(&database.path));
         let id = NodeId(database.identity.node_id.clone());
         let refused = |text: String, hint: &'static str| Err(Error::invalid(SqlState::NOT_IN_STATE, text).hint(hint));
-        let sealed = Current::load(files, &state_directory(&database.path))?.birth;
-        let log = Wal::survey(files, &log_directory(&database.path), sealed)?;
+        let current = Current::load(&**files, &state)?;
+        let sealed = current.birth;
+        let behind = Position { index: sealed, term: current.birth_term };
+        let log = Wal::survey(&**files, &log_directory(&database.path), salt(&database.identity), behind)?;
         let other = "choose the member that has most of the log";
-        let group = match log.hard_state.membership.as_slice() {
-            [] => return refused(format!("{id} has nothing of its group yet"), other),
-            bytes => Membership::decode(bytes)?,
-        };
+        let mut group = log.hard_state.membership.clone();
+        if group.is_empty() {
+            // No hard state can be read of a damaged log. The state may be older, but it is of this group.
+            group = open::open_runs(files, &state, &current)?.1.membership;
+        }
+        if group.is_empty() {
+            return refused(format!("{id} has nothing of its group yet"), other);
+        }
+        let group = Membership::decode(&group)?;
         let Some(this) = group.get(&id) else {
             return refused(format!("{id} is no member of its group any more"), other);
         };
@@ -91,10 +102,13 @@ impl Claim {
         }
         let next = group.claimed_by(&id, database.identity.disk_id);
         let is_whole = log.damage.is_none() && log.hard_state.quarantined_until.is_none();
-        Ok(Claim { is_alone: is_whole && group.members.len() == 1, log, sealed, group, next })
+        let has_all = !log.is_end_lost && reach(&log, sealed) >= log.reached;
+        let is_exact = log.damage.is_none() || has_all || !is_hot_trusted(&**files, &state, &current);
+        Ok(Claim { is_alone: is_whole && group.members.len() == 1, log, sealed, is_exact, group, next })
     }
 
-    /// The last position of this copy: where two copies are compared, the one that reaches further has more.
+    /// The last position of this copy that can be read without changing it: where two copies are compared, the one that
+    /// reaches further has more, if both are exact.
     pub fn reach(&self) -> LogIndex {
         reach(&self.log, self.sealed)
     }
@@ -105,6 +119,11 @@ impl Claim {
     }
 }
 
+/// True where the next start goes on from the hot store, if that is whole.
+fn is_hot_trusted(files: &dyn Files, state: &Path, current: &Current) -> bool {
+    is_same_boot(files, &hot_path(state, current.hot), boot_id(files).as_deref())
+}
+
 /// Behind a damaged log the state may stand further ahead, and goes on from there.
 fn reach(log: &Survey, sealed: LogIndex) -> LogIndex {
     log.last.index.max(sealed)
@@ -113,7 +132,7 @@ fn reach(log: &Survey, sealed: LogIndex) -> LogIndex {
 /// Makes this database the only one of its group that counts; gives the entry that says so. Nothing is changed where there
 /// is nothing to recover.
 pub fn claim(database: &Database, options: &Options) -> Result<Option<Position>> {
-    let known = Claim::survey(database, &*options.files)?;
+    let known = Claim::survey(database)?;
     if known.is_alone {
         return Ok(None);
     }

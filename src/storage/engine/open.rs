@@ -196,7 +196,11 @@ fn can_refetch(hard_state: &HardState) -> bool {
 }
 
 /// Opens the sealed files that `CURRENT` names, newest first, with the state that they hold.
-fn open_runs(files: &Arc<dyn Files>, directory: &Path, current: &Current) -> Result<(Vec<SealedRun>, StateRecord)> {
+pub(super) fn open_runs(
+    files: &Arc<dyn Files>,
+    directory: &Path,
+    current: &Current,
+) -> Result<(Vec<SealedRun>, StateRecord)> {
     let mut runs: Vec<SealedRun> = Vec::with_capacity(current.runs.len());
     for names in &current.runs {
         let run = SealedRun::open(files, directory, names, &runs)?;
@@ -215,8 +219,8 @@ fn open_runs(files: &Arc<dyn Files>, directory: &Path, current: &Current) -> Res
 }
 
 /// What the sealed files stand for in the place of entries. Those of a witness stand for none: it has what is in its log.
-fn covered(birth: &StateRecord) -> LogIndex {
-    if bare::is_bare(birth) { LogIndex(0) } else { birth.applied }
+fn covered(birth: &StateRecord) -> Position {
+    if bare::is_bare(birth) { Position::default() } else { Position { index: birth.applied, term: birth.applied_term } }
 }
 
 /// How a log and a state go together.

@@ -12,10 +12,13 @@
 //! ```
 //!
 //! * What sealed files cover is not needed of the log: reading begins in the last segment that reaches back to it. Damage
-//!   in older ones, which are kept for peers, costs those entries and no quarantine.
+//!   in older ones, which are kept for peers, costs those entries and no quarantine. Damage in that one does, even before
+//!   the entries that are needed: a batch counts only with all of its segment before it.
 //! * Term and vote are known where the newest hard state that can be read is the newest that was written. An operator who
 //!   claims a copy (`storage::engine::claim`) needs neither: what can be read counts, a segment whose header is lost
-//!   included, and until the claim is durable the member is out, as one that was removed.
+//!   included, be it the only one, and until the claim is durable the member is out, as one that was removed.
+//! * Of a lost header, the file's name says after which entry the segment begins, and the database whose salt it has. The
+//!   term of that entry is known only from what lies before, or from what is sealed.
 //! * The quarantine, and what is kept, are durable before anything of the old log is let go: where the others are damaged
 //!   too, it may be all that is left.
 
@@ -52,7 +55,7 @@ pub enum Seat {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Needs {
     /// Nothing up to here: a sealed state covers it.
-    pub behind: LogIndex,
+    pub behind: Position,
     /// The seat in the group.
     pub seat: Seat,
 }
@@ -69,27 +72,30 @@ impl Wal {
     }
 
     /// What a log at rest holds, damaged or not, as far as [`Wal::salvage`] would keep it where the seat is given up and all
-    /// up to `behind` is sealed: nothing is changed.
-    pub fn survey(files: &dyn Files, directory: &Path, behind: LogIndex) -> Result<Survey> {
+    /// up to `behind` is sealed: nothing is changed. `salt` is that of its database.
+    pub fn survey(files: &dyn Files, directory: &Path, salt: u64, behind: Position) -> Result<Survey> {
         let damage = match check(files, directory) {
             Err(error) if error.kind() == Kind::Damaged => error,
             checked => {
                 let log = checked?;
                 let (last, hard_state) = (log.last(), log.hard_state.clone().unwrap_or_default());
                 let reached = hard_state.quarantined_until.map_or(last.index, |until| until.max(last.index));
-                return Ok(Survey { hard_state, last, reached, damage: None, unseated: None });
+                return Ok(Survey { hard_state, last, reached, is_end_lost: false, damage: None, unseated: None });
             }
         };
         let pieces = Piece::read_all(files, Listing::read(files, directory)?.segments);
-        let Some(tail) = Tail::of(files, &pieces)? else { return Err(damage) };
-        let seat = Seat::GivenUp;
-        let last = Log::before_damage(files, needed(&pieces, behind), seat, Log::read)?.log.last();
+        let Some(tail) = Tail::of(files, &pieces, salt)? else { return Err(damage) };
+        let log = Log::before_damage(files, &pieces, Needs { behind, seat: Seat::GivenUp }, salt, Log::read)?.log;
+        // What does not go on where the sealed state ends cannot be applied to it.
+        let last = if log.previous().index > behind.index { behind } else { log.last() };
         let reached = tail.hard_state.quarantined_until.max(Some(tail.last)).unwrap_or(tail.last);
-        Ok(Survey { hard_state: tail.hard_state, last, reached, damage: Some(damage), unseated: tail.unseated })
+        let Tail { hard_state, unseated, .. } = tail;
+        let is_end_lost = tail.is_blank && unseated.is_some();
+        Ok(Survey { hard_state, last, reached, is_end_lost, damage: Some(damage), unseated })
     }
 
     /// Opens a damaged log: what lies before the damage is kept, and the hard state says until where the member is
-    /// quarantined. Where the damage is only in what is not needed, all the rest is kept, and nothing is lacking.
+    /// quarantined. Where the damage is only in segments of which nothing is needed, all the rest is kept, and nothing is lacking.
     /// Refused where term, vote or the old last index cannot be known and the seat is to be kept: such a member must come
     /// back as a new one. A log without damage is opened as ever, and so, in vain, is one whose hard state is not
     /// `admitted`: what a node alone has lost, nobody brings back.
@@ -109,7 +115,7 @@ impl Wal {
         let Some(sequence) = segments.last().map(|(sequence, _)| *sequence) else { return Err(damaged) };
         listing.abandoned.extend(segments.iter().map(|(_, path)| path.clone()));
         let pieces = Piece::read_all(&*files, segments);
-        let tail = Tail::of(&*files, &pieces);
+        let tail = Tail::of(&*files, &pieces, options.salt);
         let words = |tail: &Option<Tail>| tail.as_ref().map(|tail| tail.hard_state.clone());
         if !admitted(&tail.as_ref().ok().and_then(words).unwrap_or_default()) {
             return Err(damaged);
@@ -119,11 +125,12 @@ impl Wal {
             Seat::Kept => tail.seated()?,
             Seat::GivenUp => tail,
         };
-        let kept = Log::before_damage(&*files, needed(&pieces, needs.behind), needs.seat, Log::take)?;
+        let kept = Log::before_damage(&*files, &pieces, needs, options.salt, Log::take)?;
         let mut hard_state = tail.hard_state;
         if tail.unseated.is_some() {
             // Which vote it gave is not known, so it may give none. A term that others may have voted in is known.
-            hard_state = HardState { term: hard_state.term.max(tail.term), vote: None, ..hard_state };
+            let term = hard_state.term.max(tail.term).max(needs.behind.term);
+            hard_state = HardState { term, vote: None, ..hard_state };
             hard_state.quarantined_until = Some(HardState::DISMISSED);
         } else if !kept.is_whole {
             hard_state.quarantined_until = hard_state.quarantined_until.max(Some(tail.last));
@@ -174,38 +181,57 @@ impl Piece {
         segments.into_iter().map(read).collect()
     }
 
-    /// The segment as its name and the one before have it, for its header is lost: whether all of its batches are there is
-    /// not known. `salt` is that of the log.
-    fn beheaded(&self, files: &dyn Files, previous: Position, salt: u64) -> Result<Opened> {
+    /// Before its first entry, as its name has it.
+    fn previous(&self) -> LogIndex {
+        segment::first_of(&self.path).previous()
+    }
+
+    /// The segment as its name and what is known from elsewhere have it, for its header is lost: whatever is in the file
+    /// may be of it.
+    fn beheaded(&self, term: Term, salt: u64) -> Opened {
+        let previous = Position { index: self.previous(), term };
         let birth = Birth { sequence: self.sequence, salt, previous, restart: false, former_end: 0, hard_state: None };
-        let file = files.open(&self.path, Open::Read)?;
-        let mut scan = Scan::new(&*file, file.len()?);
-        let mut start = 0;
-        while scan.bytes(start, HEADER_BYTES)?.is_some() {
-            if let Reading::Valid(Header { batch: 1, .. }) = scan.header(start, birth.seed())? {
-                break;
-            }
-            start += super::batch::ALIGNMENT as u64;
-        }
-        Ok(Opened { path: self.path.clone(), birth, start })
+        Opened { path: self.path.clone(), birth, start: 0 }
     }
 }
 
-/// The segments that hold what lies behind a position, and count.
-fn needed(pieces: &[Piece], behind: LogIndex) -> &[Piece] {
+/// Where the first batch of a segment begins whose header is lost; its end where that batch is lost, too, for what comes
+/// behind it counts no more than behind any other damage.
+fn first_batch(files: &dyn Files, beheaded: &Opened) -> Result<u64> {
+    let file = files.open(&beheaded.path, Open::Read)?;
+    let mut scan = Scan::new(&*file, file.len()?);
+    let mut start = 0;
+    while scan.bytes(start, HEADER_BYTES)?.is_some() {
+        if let Reading::Valid(Header { batch: 1, .. }) = scan.header(start, beheaded.birth.seed())? {
+            break;
+        }
+        start += super::batch::ALIGNMENT as u64;
+    }
+    Ok(start)
+}
+
+/// The segments that hold what is needed, and count.
+fn needed(pieces: &[Piece], needs: Needs) -> &[Piece] {
     let restart = pieces.iter().rposition(|piece| piece.opened.as_ref().is_ok_and(|opened| opened.birth.restart));
     let counting = &pieces[restart.unwrap_or(0)..];
     // Whatever came later begins further ahead, but for what takes back entries: then it is the last of those.
-    let reaches = |piece: &Piece| piece.opened.as_ref().is_ok_and(|opened| opened.birth.previous.index <= behind);
+    let reaches = |piece: &Piece| match (&piece.opened, needs.seat) {
+        (Ok(opened), _) => opened.birth.previous.index <= needs.behind.index,
+        (Err(_), Seat::GivenUp) => piece.previous() <= needs.behind.index,
+        (Err(_), Seat::Kept) => false,
+    };
     &counting[counting.iter().rposition(reaches).unwrap_or(0)..]
 }
 
 /// What the newest segment says about the end of the log.
+#[derive(Default)]
 struct Tail {
     hard_state: HardState,
     last: LogIndex,
     /// The highest term of an entry that can be read.
     term: Term,
+    /// The newest segment has no batch that can be read.
+    is_blank: bool,
     /// Why a later term, vote or entry than these may have been written.
     unseated: Option<Error>,
 }
@@ -217,30 +243,30 @@ impl Tail {
     }
 
     /// What the end of a log says; none where there is none. Where the newest header is lost, what came before counts, and
-    /// what else can be read of it.
-    fn of(files: &dyn Files, pieces: &[Piece]) -> Result<Option<Tail>> {
-        let Some(newest) = pieces.last() else { return Ok(None) };
-        let Some((at, known)) =
-            pieces.iter().enumerate().rev().find_map(|(at, piece)| Some((at, piece.opened.as_ref().ok()?)))
-        else {
-            return newest.opened.as_ref().map(|_| None).map_err(seat_lost);
+    /// what else can be read of it: each batch proves by itself that it is of the segment. `salt` is that of the log where
+    /// no header says it.
+    fn of(files: &dyn Files, pieces: &[Piece], salt: u64) -> Result<Option<Tail>> {
+        let known = pieces.iter().enumerate().rev().find_map(|(at, piece)| Some((at, piece.opened.as_ref().ok()?)));
+        let (from, salt, mut tail) = match known {
+            Some((at, opened)) => (at + 1, opened.birth.salt, Some(Tail::read(files, opened)?)),
+            None => (0, salt, None),
         };
-        let mut tail = Tail::read(files, known)?;
-        for piece in &pieces[at + 1..] {
+        for piece in &pieces[from..] {
             let Err(error) = &piece.opened else { continue };
             if error.kind() != Kind::Damaged {
                 return Err(error.clone());
             }
-            let previous = Position { index: segment::first_of(&piece.path).previous(), term: tail.term };
-            let later = Tail::read(files, &piece.beheaded(files, previous, known.birth.salt)?)?;
-            tail = Tail {
-                hard_state: if later.hard_state == HardState::default() { tail.hard_state } else { later.hard_state },
+            let former = tail.unwrap_or_default();
+            let later = Tail::read(files, &piece.beheaded(former.term, salt))?;
+            tail = Some(Tail {
+                hard_state: if later.hard_state == HardState::default() { former.hard_state } else { later.hard_state },
                 last: later.last,
-                term: tail.term.max(later.term),
+                term: former.term.max(later.term),
+                is_blank: later.is_blank,
                 unseated: Some(seat_lost(error)),
-            };
+            });
         }
-        Ok(Some(tail))
+        Ok(tail)
     }
 
     /// Reads every batch of the segment that can be read, damaged ones between them or not.
@@ -279,7 +305,7 @@ impl Tail {
             let what = "a term and vote were written that can no longer be read";
             seat_lost(&segment::damaged(&opened.path, opened.start, what))
         });
-        Ok(Tail { hard_state: hard_state.1.unwrap_or_default(), last, term, unseated })
+        Ok(Tail { hard_state: hard_state.1.unwrap_or_default(), last, term, is_blank: newest.is_none(), unseated })
     }
 }
 
@@ -291,32 +317,37 @@ struct Kept {
 }
 
 impl Log {
-    /// Reads segments up to the first damage, each with `take`. Where the seat is given up, one whose header is lost is
-    /// read, too, if it goes on where the one before ends.
+    /// Reads the segments that are needed up to the first damage, each with `take`. Where the seat is given up, one whose
+    /// header is lost is read, too, if it goes on where the one before ends, or is the first; `salt` is that of the log.
     fn before_damage(
         files: &dyn Files,
         pieces: &[Piece],
-        seat: Seat,
+        needs: Needs,
+        mut salt: u64,
         take: impl Fn(&mut Log, &dyn Files, &Opened, Option<u64>) -> Result<u64>,
     ) -> Result<Kept> {
+        let pieces = needed(pieces, needs);
         let mut log = Log::default();
-        let mut is_whole = true;
-        let mut salt = None;
+        let (mut is_whole, mut is_guessed) = (true, false);
         for (at, piece) in pieces.iter().enumerate() {
             let beheaded;
             let opened = if let Ok(opened) = &piece.opened {
                 opened
             } else {
                 is_whole = false;
-                let first = segment::first_of(&piece.path);
-                log.end_before(first);
-                let Some(salt) = salt.filter(|_| seat == Seat::GivenUp && log.last().index.next() == first) else {
+                let previous = piece.previous();
+                log.end_after(previous);
+                if needs.seat == Seat::Kept || !(log.segments.is_empty() || log.last().index == previous) {
                     break;
-                };
-                beheaded = piece.beheaded(files, log.last(), salt)?;
+                }
+                let known = [log.last(), needs.behind, Position::default()];
+                let known = known.iter().skip(usize::from(log.segments.is_empty())).find(|at| at.index == previous);
+                is_guessed |= known.is_none();
+                let headless = piece.beheaded(known.map_or(Term(0), |at| at.term), salt);
+                beheaded = Opened { start: first_batch(files, &headless)?, ..headless };
                 &beheaded
             };
-            salt = Some(opened.birth.salt);
+            salt = opened.birth.salt;
             let end = match pieces.get(at + 1).map(|next| &next.opened) {
                 Some(Ok(next)) => Some(next.birth.former_end),
                 Some(Err(_)) | None => None,
@@ -333,19 +364,33 @@ impl Log {
         if let Some(segment) = log.segments.last() {
             log.terms.truncate(segment.last);
         }
+        if is_guessed {
+            log.begin_where_known();
+        }
         Ok(Kept { log, is_whole })
     }
 
     /// A segment that begins there says by its name alone what of the former ones counts.
-    fn end_before(&mut self, first: LogIndex) {
-        let last = first.previous();
+    fn end_after(&mut self, last: LogIndex) {
         if last < self.previous().index {
+            // As in `begin`: the former ones are on their way out, and none of their entries counts.
+            *self = Log::default();
             return;
         }
         for former in &mut self.segments {
             former.last = former.last.min(last);
         }
         self.terms.truncate(last);
+    }
+
+    /// Nobody knows the term of the position before the first entry: the log goes on behind that entry, whose term is
+    /// known. It is in what is sealed, or else the log does not reach back to that.
+    fn begin_where_known(&mut self) {
+        let first = self.previous().index.next();
+        match self.terms.term(first) {
+            Some(term) => self.terms.trim(Position { index: first, term }),
+            None => *self = Log::default(),
+        }
     }
 }
 

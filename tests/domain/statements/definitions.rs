@@ -70,6 +70,48 @@ fn definitions_survive_restarts() {
 }
 
 #[test]
+fn defaults_and_names_of_any_characters_survive_restarts() {
+    let defaults = [
+        (r"'it\''s'", r"it\'s"),
+        (r"'\'''", r"\'"),
+        (r"'\'", r"\"),
+        (r"E'\'\\\n\t'", "'\\\n\t"),
+        (r"U&'\0041\\''\+01F680'", r"A\'🚀"),
+        (r"$x$it's \' $$ here$x$", r"it's \' $$ here"),
+        ("'two\nlines -- /* é'", "two\nlines -- /* é"),
+        (r#"'"' || '\"'"#, r#""\""#),
+        (r"CASE WHEN 1 - - -1 = 0 THEN 'zero' ELSE '\''' END", "zero"),
+        ("CAST(- -1 AS TEXT)", "1"),
+        ("(- +1)::TEXT", "-1"),
+    ];
+    let world = World::new();
+    let mut db = world.open();
+    let columns: Vec<String> =
+        defaults.iter().enumerate().map(|(i, (sql, _))| format!("c{i} TEXT DEFAULT {sql}")).collect();
+    run(&db, &format!("CREATE TABLE t (id INT PRIMARY KEY, value INT, {})", columns.join(", ")));
+    run(&db, r#"CREATE TABLE "a\""b '" ("c\""" INT PRIMARY KEY, °c INT DEFAULT 7, "\" TEXT DEFAULT '\''')"#);
+    run(&db, r#"CREATE INDEX "i\""" ON "a\""b '" (°c, "\")"#);
+    let names: Vec<String> = (0..defaults.len()).map(|i| format!("c{i}")).collect();
+    let wanted: Vec<Value> = defaults.iter().map(|(_, text)| Value::Text((*text).to_owned())).collect();
+    let before = (rows(&db, "DESCRIBE t"), rows(&db, r#"DESCRIBE "a\""b '""#));
+    for (id, how) in [Stop::Clean, Stop::Abandon, Stop::Clean].into_iter().enumerate() {
+        run(&db, &format!("INSERT INTO t (id) VALUES ({id})"));
+        assert_eq!(rows(&db, &format!("SELECT {} FROM t WHERE id = {id}", names.join(", ")))[0], wanted);
+        run(&db, &format!(r#"INSERT INTO "a\""b '" ("c\""") VALUES ({id})"#));
+        db = world.restart(db, how);
+        assert_eq!((rows(&db, "DESCRIBE t"), rows(&db, r#"DESCRIBE "a\""b '""#)), before);
+    }
+    // What is shown makes the same table again.
+    let shown = before.0.iter().skip(2).map(|column| format!("{} TEXT DEFAULT {}", column[0], column[4]));
+    run(&db, &format!("CREATE TABLE u (id INT, {})", shown.collect::<Vec<String>>().join(", ")));
+    run(&db, "INSERT INTO u (id) VALUES (1)");
+    assert_eq!(rows(&db, &format!("SELECT {} FROM u", names.join(", "))), [wanted]);
+    assert_eq!(int(&db, r#"SELECT count(*) FROM "a\""b '" WHERE °c = 7 AND "\" = '\'''"#), 3);
+    run(&db, r#"DROP INDEX "i\""""#);
+    run(&db, r#"DROP TABLE "a\""b '""#);
+}
+
+#[test]
 fn describe_tells_columns_indexes_and_the_ttl() {
     let db = fresh();
     run(

@@ -14,6 +14,21 @@ fn proven_log() -> (Disk, Vec<Entry>) {
     (disk.crash(0, Crash::Keep), all)
 }
 
+/// Everything up to here is sealed.
+fn sealed(index: LogIndex) -> Position {
+    Position { index, term: Term(1) }
+}
+
+fn survey(disk: &Disk, behind: Position) -> Survey {
+    Wal::survey(disk, Path::new(DIR), OPTIONS.salt, behind).unwrap()
+}
+
+/// As who claims this copy does.
+fn give_up(disk: &Disk, behind: Position) -> Recovered {
+    let needs = Needs { behind, seat: Seat::GivenUp };
+    Wal::salvage(Arc::new(disk.clone()), Path::new(DIR), OPTIONS, needs, |_| true).unwrap()
+}
+
 #[test]
 fn a_flipped_bit_is_named_as_damage_or_harmless() {
     let (disk, all) = proven_log();
@@ -224,19 +239,19 @@ fn a_lost_vote_loses_the_seat() {
 }
 
 #[test]
-fn damage_in_what_sealed_files_cover_costs_nothing_behind_it() {
+fn damage_in_segments_of_which_all_is_sealed_costs_nothing_behind_them() {
     let (disk, all) = proven_log();
     let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
     let files = healthy.wal.segment_files();
     let salvage = |disk: Disk, behind| {
-        let needs = Needs { behind, ..Needs::default() };
+        let needs = Needs { behind: sealed(behind), ..Needs::default() };
         Wal::salvage(Arc::new(disk), Path::new(DIR), OPTIONS, needs, |_| true).unwrap()
     };
     let birth = files[1].first.next();
     for byte in [42, files[0].durable_bytes / 2] {
         let disk = disk.crash(0, Crash::Keep);
         disk.flip(&files[0].path, byte * 8).unwrap();
-        let survey = Wal::survey(&disk, Path::new(DIR), birth).unwrap();
+        let survey = survey(&disk, sealed(birth));
         assert_eq!((survey.last, survey.damage.is_some()), (healthy.last, true));
         let recovered = salvage(disk.crash(0, Crash::Keep), birth);
         assert_eq!((recovered.previous.index.next(), recovered.last), (files[1].first, healthy.last));
@@ -247,6 +262,12 @@ fn damage_in_what_sealed_files_cover_costs_nothing_behind_it() {
         assert_eq!(recovered.hard_state.unwrap().quarantined_until, Some(healthy.last.index));
         assert!(recovered.last.index < files[1].first);
     }
+    // In the segment that reaches over the end of what is sealed, no batch counts without those before it.
+    disk.flip(&files[1].path, files[1].durable_bytes / 3 * 8).unwrap();
+    let behind = files[1].last.previous();
+    let recovered = salvage(disk, behind);
+    assert!(recovered.last.index < behind, "the damage lies before what is needed");
+    assert_eq!(recovered.hard_state.unwrap().quarantined_until, Some(healthy.last.index));
 }
 
 #[test]
@@ -261,7 +282,7 @@ fn who_gives_up_the_seat_keeps_all_that_can_be_read() {
     };
     disk.flip(&newest.path, 42 * 8).unwrap();
     assert!(salvage(disk.crash(0, Crash::Keep), Seat::Kept).is_err(), "the header is lost, and a vote may be");
-    let survey = Wal::survey(&disk, Path::new(DIR), LogIndex(0)).unwrap();
+    let survey = survey(&disk, Position::default());
     assert!(survey.unseated.is_some());
     assert_eq!((survey.last, survey.reached, survey.hard_state.term), (healthy.last, healthy.last.index, Term(157)));
     let recovered = salvage(disk.crash(0, Crash::Keep), Seat::GivenUp).unwrap();
@@ -274,6 +295,87 @@ fn who_gives_up_the_seat_keeps_all_that_can_be_read() {
     let found = content(&recovered.wal).unwrap();
     assert!(found.len() as u64 >= newest.first.0 && found.len() < all.len(), "{}", found.len());
     assert_eq!(found, all[..found.len()]);
+}
+
+#[test]
+fn the_only_segment_is_kept_without_its_header_by_who_gives_up_the_seat() {
+    let (disk, all) = proven_log();
+    let mut wal = open(&disk).unwrap().wal;
+    wal.trim(LogIndex(161)).unwrap();
+    wal.close(LogIndex(161)).unwrap();
+    let [path] = &segments(&disk)[..] else { panic!("one segment is left") };
+    let first = open(&disk.crash(0, Crash::Keep)).unwrap().first;
+    assert!(first > LogIndex(1), "it is not the first one");
+    disk.flip(path, 42 * 8).unwrap();
+    let kept = |disk: &Disk| {
+        Wal::salvage(Arc::new(disk.crash(0, Crash::Keep)), Path::new(DIR), OPTIONS, Needs::default(), |_| true)
+    };
+    assert!(kept(&disk).is_err(), "term and vote may be lost");
+    // Where its first entry follows what is sealed, what is sealed says the term before it; else only that of the entry is known.
+    for (behind, begins) in [(first.previous(), first), (first, first.next()), (LogIndex(160), first.next())] {
+        let looked = survey(&disk, sealed(behind));
+        assert_eq!((looked.last.index, looked.reached), (LogIndex(160), LogIndex(160)), "{behind}");
+        assert_eq!(looked.hard_state.term, Term(157), "the batches of it say so");
+        let recovered = give_up(&disk.crash(0, Crash::Keep), sealed(behind));
+        assert_eq!((recovered.previous, recovered.last), (sealed(begins.previous()), sealed(LogIndex(160))));
+        assert_eq!(content(&recovered.wal).unwrap(), all[begins.0 as usize - 1..]);
+        assert!(recovered.hard_state.unwrap().is_dismissed());
+    }
+    assert_eq!(survey(&disk, Position::default()).last, Position::default(), "it does not follow an empty state");
+    // Another database's, or nothing of a log.
+    let foreign = Wal::survey(&disk, Path::new(DIR), 77, sealed(LogIndex(3))).unwrap();
+    assert_eq!((foreign.last, foreign.hard_state), (Position::default(), HardState::default()));
+}
+
+#[test]
+fn who_has_lost_the_first_batch_with_the_header_knows_how_far_the_log_reached() {
+    let (disk, all) = proven_log();
+    let healthy = open(&disk.crash(0, Crash::Keep)).unwrap();
+    let files = healthy.wal.segment_files();
+    let newest = files.last().unwrap();
+    disk.open(&newest.path, Open::Write).unwrap().write_at(&[0x55; 512], 0).unwrap();
+    let looked = survey(&disk, Position::default());
+    assert_eq!((looked.last, looked.reached), (sealed(newest.first.previous()), LogIndex(160)));
+    assert_eq!(looked.hard_state.term, Term(157), "a later batch says so");
+    let recovered = give_up(&disk, Position::default());
+    assert_eq!(content(&recovered.wal).unwrap(), all[..newest.first.0 as usize - 1]);
+    assert_eq!(recovered.hard_state.unwrap().term, Term(157));
+}
+
+#[test]
+fn entries_that_a_segment_without_header_has_taken_back_do_not_count() {
+    let disk = Disk::new();
+    let mut wal = create(&disk);
+    wal.append(&entries(1..=50, 1), None).unwrap();
+    wal.append(&entries(20..=25, 2), None).unwrap();
+    wal.append(&entries(10..=11, 3), None).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    // By the first entry in their names.
+    let [oldest, newest, _] = &segments(&disk)[..] else { panic!("two of three take entries back") };
+    // What a crash leaves of a trim: the first is gone, and the second, which ends before it begins, is not yet.
+    disk.remove(oldest).unwrap();
+    let longer = disk.crash(0, Crash::Keep);
+    let mut wal = open(&longer).unwrap().wal;
+    assert_eq!(wal.last().index, LogIndex(11));
+    wal.append(&entries(12..=13, 3), None).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    [&disk, &longer].into_iter().for_each(|disk| disk.flip(newest, 42 * 8).unwrap());
+    let term_3 = |index| Position { index: LogIndex(index), term: Term(3) };
+    for (behind, begins) in [(9, 10), (10, 11)] {
+        let looked = survey(&disk, sealed(LogIndex(behind)));
+        assert_eq!((looked.last, looked.reached), (term_3(11), LogIndex(11)), "those up to 25 were taken back");
+        let recovered = give_up(&disk.crash(0, Crash::Keep), sealed(LogIndex(behind)));
+        assert_eq!(content(&recovered.wal).unwrap(), entries(begins..=11, 3));
+    }
+    // It follows no such state, and so adds nothing to that; what was taken back is not kept in its place.
+    assert_eq!(survey(&disk, sealed(LogIndex(5))).last, sealed(LogIndex(5)));
+    assert_eq!(content(&give_up(&disk, sealed(LogIndex(5))).wal).unwrap(), entries(11..=11, 3));
+    // Nor by a member that keeps its seat, since the header of a later segment can be read.
+    let recovered = Wal::salvage(Arc::new(longer), Path::new(DIR), OPTIONS, Needs::default(), |_| true).unwrap();
+    assert_eq!(content(&recovered.wal).unwrap(), []);
+    assert_eq!(recovered.hard_state.unwrap().quarantined_until, Some(LogIndex(13)));
 }
 
 #[test]
