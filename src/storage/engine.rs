@@ -40,6 +40,7 @@ mod shared;
 mod sink;
 mod space;
 mod state;
+mod status;
 mod threads;
 mod watcher;
 mod witness;
@@ -51,6 +52,7 @@ pub use histogram::{Distribution, Histogram};
 pub use limits::Limits;
 pub use open::{Recovered, format};
 pub use rebuild::has_others;
+pub use status::Status;
 
 /// The name, in the state directory, of what is put by for a full disk.
 pub const RESERVE: &str = space::RESERVE;
@@ -221,31 +223,6 @@ pub struct Handle {
     background: Sender<Job>,
 }
 
-/// What an operator sees of the engine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Status {
-    /// Position of the newest view.
-    pub applied: LogIndex,
-    /// Memtables, active and frozen.
-    pub memtables: usize,
-    /// Bytes they hold.
-    pub memtable_bytes: usize,
-    /// Bytes of flushed memtables that statements under way keep.
-    pub memtable_kept_bytes: u64,
-    /// Bytes of superseded blocks on disk that statements under way keep.
-    pub pinned_bytes: u64,
-    /// Levels of blocks below them.
-    pub block_levels: usize,
-    /// Bytes the block cache holds.
-    pub cache_bytes: usize,
-    /// Reads that the cache answered.
-    pub cache_hits: u64,
-    /// Reads that it did not.
-    pub cache_misses: u64,
-    /// Bytes of committed entries that wait in memory to be applied; more of them wait in the log.
-    pub apply_queue_bytes: usize,
-}
-
 impl Append {
     /// What a node wants done, with those who wait for its entries.
     pub fn of(ready: Ready, waiting: Vec<Option<Waiting>>) -> Append {
@@ -312,24 +289,6 @@ impl Handle {
     /// The counters.
     pub fn counters(&self) -> Arc<Counters> {
         self.shared.counters.clone()
-    }
-
-    /// Sizes now.
-    pub fn status(&self) -> Status {
-        let levels = self.shared.levels();
-        let cache = self.shared.cache.statistics();
-        Status {
-            applied: self.shared.view().version,
-            memtables: levels.memtables.len(),
-            memtable_bytes: levels.memtable_bytes(),
-            memtable_kept_bytes: self.shared.leases.memory_bytes(&levels),
-            pinned_bytes: self.shared.leases.disk_bytes(&levels),
-            block_levels: levels.blocks.len(),
-            cache_bytes: cache.bytes,
-            cache_hits: cache.hits,
-            cache_misses: cache.misses,
-            apply_queue_bytes: self.state.queued_bytes(),
-        }
     }
 
     /// Refuses what would grow the files while free space is below the reserve, or while seals fail and the hot store and
