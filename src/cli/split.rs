@@ -1,6 +1,7 @@
 //! Cuts text into statements at each `;` that is not inside a string, a quoted name or a comment.
 //!
-//! * Input may come in pieces: what is not finished stays in the [`Splitter`] until its `;` arrives.
+//! * Input may come in pieces: what is not finished stays in the [`Splitter`] until its `;` arrives, and nothing of it is
+//!   looked at twice. Whole texts are cut by `chronos::sql::translate::split`; a test holds both to the same answer.
 //! * A statement keeps its text as typed, without the `;`, so positions in errors fit what the user sees.
 //! * Comments and blank space alone are not a statement.
 //! * Where a statement could begin, `\` begins a line for the program itself, which ends where the line ends.
@@ -30,8 +31,14 @@ pub const UNFINISHED_BYTES_MAX: usize = 256 << 20;
 enum Inside {
     #[default]
     Nothing,
+    /// A number, or a name without quotes: an `e` or a `$` in it begins nothing.
+    Word,
     /// `'...'`; a doubled quote closes and opens again, which comes to the same.
     String,
+    /// `E'...'`, in which a backslash takes the next character with it.
+    Escaped,
+    /// `$tag$...$tag$`
+    Dollar,
     /// `"..."`
     Name,
     /// `-- ...` to the end of the line
@@ -42,6 +49,13 @@ enum Inside {
     Backslash,
 }
 
+impl Inside {
+    /// True where a `;` ends a statement.
+    fn is_open(self) -> bool {
+        matches!(self, Inside::Nothing | Inside::Word)
+    }
+}
+
 /// Gathers text and hands out finished statements.
 #[derive(Debug)]
 pub struct Splitter {
@@ -49,6 +63,8 @@ pub struct Splitter {
     /// Bytes of `buffer` already looked at.
     scanned: usize,
     inside: Inside,
+    /// The `$tag$` that it is inside of, or was last.
+    tag: String,
     /// Line of the first byte of `buffer`.
     line: usize,
     /// True once something other than blanks and comments was seen in `buffer`.
@@ -57,7 +73,8 @@ pub struct Splitter {
 
 impl Default for Splitter {
     fn default() -> Splitter {
-        Splitter { buffer: String::new(), scanned: 0, inside: Inside::Nothing, line: 1, content: false }
+        let (buffer, tag) = (String::new(), String::new());
+        Splitter { buffer, scanned: 0, inside: Inside::Nothing, tag, line: 1, content: false }
     }
 }
 
@@ -70,24 +87,20 @@ impl Splitter {
         let mut at = self.scanned;
         let bytes = self.buffer.as_bytes();
         while at < bytes.len() {
-            let next = bytes.get(at + 1).copied();
-            // A two-byte mark split between two pushes waits for its second half.
-            if next.is_none() && needs_next(self.inside, bytes[at]) {
-                break;
-            }
-            if self.inside == Inside::Nothing && bytes[at] == b'\\' && !self.content {
+            if self.inside.is_open() && bytes[at] == b'\\' && !self.content {
                 self.inside = Inside::Backslash;
                 self.content = true;
                 // A comment before it is no part of it, only of the count of lines.
                 self.line += newlines(&self.buffer[start..at]);
                 start = at;
             }
-            let (inside, step) = advance(self.inside, bytes[at], next);
+            // What a mark of several bytes is may have to wait for the rest of it.
+            let Some((inside, step)) = advance(self.inside, &self.tag, &bytes[at..]) else { break };
             if self.inside == Inside::Backslash && inside == Inside::Nothing {
                 statements.extend(cut(&self.buffer[start..at], &mut self.line, self.content));
                 start = at;
                 self.content = false;
-            } else if self.inside == Inside::Nothing && inside == Inside::Nothing {
+            } else if self.inside.is_open() && inside.is_open() {
                 if bytes[at] == b';' {
                     statements.extend(cut(&self.buffer[start..at], &mut self.line, self.content));
                     start = at + 1;
@@ -95,8 +108,11 @@ impl Splitter {
                 } else if !bytes[at].is_ascii_whitespace() {
                     self.content = true;
                 }
-            } else if matches!(inside, Inside::String | Inside::Name) {
+            } else if matches!(inside, Inside::String | Inside::Escaped | Inside::Dollar | Inside::Name) {
                 self.content = true;
+                if inside == Inside::Dollar && self.inside != Inside::Dollar {
+                    self.buffer[at..at + step].clone_into(&mut self.tag);
+                }
             }
             self.inside = inside;
             at += step;
@@ -108,8 +124,9 @@ impl Splitter {
 
     /// Takes what is left at the end of the input as a statement without its `;`.
     pub fn finish(&mut self) -> Option<Statement> {
-        // A `-` or `/` held back for its second half turns out to be content.
-        let content = self.content || self.scanned < self.buffer.len();
+        // What is held back for its second half turns out to be content; an open comment is to be complained of.
+        let is_commented = matches!(self.inside, Inside::BlockComment(_));
+        let content = self.content || is_commented || self.scanned < self.buffer.len();
         let rest = std::mem::take(self);
         let mut line = rest.line;
         cut(&rest.buffer, &mut line, content)
@@ -117,7 +134,7 @@ impl Splitter {
 
     /// True while nothing but blanks and finished comments is waiting.
     pub fn is_blank(&self) -> bool {
-        !self.content && self.inside == Inside::Nothing && self.scanned == self.buffer.len()
+        !self.content && self.inside.is_open() && self.scanned == self.buffer.len()
     }
 
     /// True where the waiting text is longer than any statement may be.
@@ -131,29 +148,66 @@ impl Splitter {
     }
 }
 
-fn needs_next(inside: Inside, byte: u8) -> bool {
-    match inside {
-        Inside::Nothing => matches!(byte, b'-' | b'/'),
-        Inside::BlockComment(_) => matches!(byte, b'*' | b'/'),
-        Inside::String | Inside::Name | Inside::LineComment | Inside::Backslash => false,
-    }
+/// What the scanner is inside of after what `bytes` begin with, and how many of them that is; none where more must come
+/// to tell. They are not empty.
+fn advance(inside: Inside, tag: &str, bytes: &[u8]) -> Option<(Inside, usize)> {
+    let next = || bytes.get(1).copied();
+    let step = match (inside, bytes[0]) {
+        (Inside::Nothing | Inside::Word, _) => return begin(inside, bytes),
+        (Inside::Escaped, b'\\') => next().map(|_| 2)?,
+        (Inside::Escaped, b'\'') if next()? == b'\'' => 2,
+        (Inside::Dollar, b'$') if bytes.starts_with(tag.as_bytes()) => return Some((Inside::Nothing, tag.len())),
+        (Inside::Dollar, b'$') if tag.as_bytes().starts_with(bytes) => return None,
+        (Inside::BlockComment(depth), b'/') if next()? == b'*' => return Some((Inside::BlockComment(depth + 1), 2)),
+        (Inside::BlockComment(1), b'*') if next()? == b'/' => return Some((Inside::Nothing, 2)),
+        (Inside::BlockComment(depth), b'*') if next()? == b'/' => return Some((Inside::BlockComment(depth - 1), 2)),
+        (Inside::String | Inside::Escaped, b'\'')
+        | (Inside::Name, b'"')
+        | (Inside::LineComment | Inside::Backslash, b'\n') => return Some((Inside::Nothing, 1)),
+        (
+            Inside::String
+            | Inside::Escaped
+            | Inside::Dollar
+            | Inside::Name
+            | Inside::LineComment
+            | Inside::BlockComment(_)
+            | Inside::Backslash,
+            _,
+        ) => 1,
+    };
+    Some((inside, step))
 }
 
-/// What the scanner is inside of after `byte`, and how many bytes that took.
-fn advance(inside: Inside, byte: u8, next: Option<u8>) -> (Inside, usize) {
-    match (inside, byte, next) {
-        (Inside::Nothing, b'\'', _) => (Inside::String, 1),
-        (Inside::Nothing, b'"', _) => (Inside::Name, 1),
-        (Inside::Nothing, b'-', Some(b'-')) => (Inside::LineComment, 2),
-        (Inside::Nothing, b'/', Some(b'*')) => (Inside::BlockComment(1), 2),
-        (Inside::String, b'\'', _) | (Inside::Name, b'"', _) | (Inside::LineComment | Inside::Backslash, b'\n', _) => {
-            (Inside::Nothing, 1)
-        }
-        (Inside::BlockComment(depth), b'/', Some(b'*')) => (Inside::BlockComment(depth + 1), 2),
-        (Inside::BlockComment(1), b'*', Some(b'/')) => (Inside::Nothing, 2),
-        (Inside::BlockComment(depth), b'*', Some(b'/')) => (Inside::BlockComment(depth - 1), 2),
-        (inside, _, _) => (inside, 1),
-    }
+/// The same outside of quotes and comments.
+fn begin(inside: Inside, bytes: &[u8]) -> Option<(Inside, usize)> {
+    let next = || bytes.get(1).copied();
+    let begun = match bytes[0] {
+        b'\'' => (Inside::String, 1),
+        b'"' => (Inside::Name, 1),
+        b'-' if next()? == b'-' => (Inside::LineComment, 2),
+        b'/' if next()? == b'*' => (Inside::BlockComment(1), 2),
+        b'$' if inside == Inside::Nothing => match dollar_tag(bytes)? {
+            0 => (Inside::Nothing, 1),
+            length => (Inside::Dollar, length),
+        },
+        b'e' | b'E' if inside == Inside::Nothing && next()? == b'\'' => (Inside::Escaped, 2),
+        byte if is_word(byte) || byte == b'$' => (Inside::Word, 1),
+        _ => (Inside::Nothing, 1),
+    };
+    Some(begun)
+}
+
+/// How long the `$tag$` is that `bytes` begin with, 0 where it is none: a tag does not begin with a digit. None where its
+/// end is still to come.
+fn dollar_tag(bytes: &[u8]) -> Option<usize> {
+    let end = 1 + bytes[1..].iter().position(|byte| !is_word(*byte))?;
+    let is_tag = bytes[end] == b'$' && !bytes[1].is_ascii_digit();
+    Some(if is_tag { end + 1 } else { 0 })
+}
+
+/// Bytes of words; those of other alphabets are all above ASCII.
+fn is_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
 }
 
 fn newlines(text: &str) -> usize {
@@ -171,6 +225,7 @@ fn cut(text: &str, line: &mut usize, content: bool) -> Option<Statement> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn split(text: &str) -> Vec<String> {
         let mut splitter = Splitter::default();
@@ -191,8 +246,46 @@ mod tests {
     }
 
     #[test]
+    fn a_semicolon_in_a_string_of_any_kind_ends_nothing() {
+        let whole =
+            [r"E'it\'s; fine'", r"e'\\'", "$$a;b$$", "$t$ $$; $t $t$", r"'\'", "'a'E';'''", "E''';'", "$é$;$é$"];
+        for text in whole {
+            assert_eq!(split(&format!("{text}; b")), [text, "b"]);
+        }
+        // An e or a dollar within a word begins no string, and neither does a parameter.
+        for text in [r"name'\'", r"1e'\'", "a$b$", "$1", "$1$", "$", "$ $a", "é$b$"] {
+            assert_eq!(split(&format!("{text};b;c$b$")), [text, "b", "c$b$"]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_script_in_pieces_is_cut_as_a_whole_text_is(
+            parts in prop::collection::vec(
+                prop::sample::select(&[
+                    ";", "'", "''", "\"", "E'", "e", r"\'", r"\\", "$", "$$", "$t$", "1", "é", " ", "\n", "--", "-", "/*",
+                    "*/", "/", "*", "x", "_",
+                ][..]),
+                0..40,
+            ),
+            size in 1_usize..6,
+        ) {
+            // One that begins with a backslash would be a line for the program itself.
+            let text = format!("x{}", parts.concat().replace(';', ";x"));
+            let chars: Vec<char> = text.chars().collect();
+            let mut splitter = Splitter::default();
+            let pieces = chars.chunks(size).map(|piece| piece.iter().collect::<String>());
+            let mut all: Vec<Statement> = pieces.flat_map(|piece| splitter.push(&piece)).collect();
+            all.extend(splitter.finish());
+            let all: Vec<&str> = all.iter().map(|statement| statement.text.as_str()).collect();
+            prop_assert_eq!(all, chronos::sql::translate::split(&text).all());
+        }
+    }
+
+    #[test]
     fn blanks_and_comments_alone_are_no_statement() {
         assert_eq!(split(" ; -- nothing\n; /* here */ ;\n"), Vec::<String>::new());
+        assert_eq!(split("a; /* not ended"), ["a", "/* not ended"], "which is to be complained of");
     }
 
     #[test]

@@ -196,7 +196,7 @@ settings! {
     /// Memory, log and files.
     storage: Storage {
         /// Memory for rows in flight, caches and queries: 25 % memtables, 25 % cache, 30 % queries, 20 % the rest. The rest
-        /// is what reads keep of memtables that were flushed meanwhile; they may keep 25 %, which makes 5 % more in all.
+        /// is what long statements keep of memtables that were flushed meanwhile; two may keep 50 %, which makes 30 % more.
         /// The process takes up to 40 MB beside that. 48 MB suit a small gateway.
         memory_bytes_max: Bytes = "64 MB" in "16 MB" ..= "1 TB";
         /// Log written since the last seal at which the hot store is sealed into a file. Larger means fewer and
@@ -213,7 +213,7 @@ settings! {
         /// A read view older than this fails with "snapshot too old", so that files can be deleted.
         view_age_max: Span = "10min" in "1s" ..= "1d";
         /// Superseded data that read views may keep on disk all together; the oldest that keeps too much fails with
-        /// "snapshot too old". Of memory they keep at most the memtables' share once more.
+        /// "snapshot too old". Of memory they keep at most twice the memtables' share.
         pinned_bytes_max: Bytes = "256 MiB" in "1 MiB" ..= "1 TB";
         /// Time between the passes that read every block on disk and verify its checksum, a little at a time.
         scrub_interval: Span = "7d" in "1s" ..= "365d";

@@ -2,7 +2,7 @@
 
 use super::snapshots::{Source, append, commit, files, group, hard_state, history, member, open};
 use chronos::ids::LogIndex;
-use chronos::raft::{Entry, HardState, Known, MemberRole, NodeId, Payload};
+use chronos::raft::{Entry, HardState, Known, MemberRole, Membership, NodeId, Payload};
 use chronos::storage::engine::{Append, Engine, Freshness, Stop};
 use chronos::storage::faults::{Crash, Disk};
 use chronos::storage::snapshot::Staging;
@@ -106,19 +106,24 @@ fn a_witness_is_sent_position_and_group_and_no_rows() {
     assert!(files(&sender).list(place).unwrap().is_empty());
 }
 
-#[test]
-fn a_witness_whose_state_is_damaged_keeps_its_log() {
-    let entries = history();
-    let (last, middle) = (entries.last().unwrap(), entries[entries.len() / 2].index);
-    let (disk, engine) = witness(&entries);
-    engine.handle().keep_for_others(middle);
+/// The disk of one that kept the log from `first` on and has ended, its group by its own log, and what it kept.
+fn stopped_witness(entries: &[Entry], first: LogIndex) -> (Disk, Membership, Vec<Entry>) {
+    let (disk, engine) = witness(entries);
+    engine.handle().keep_for_others(first);
     let mut group = group();
     group.members.get_mut(&NodeId("b".into())).unwrap().role = MemberRole::Witness;
     let hard_state = HardState { membership: group.encode(), ..hard_state(9) };
     engine.handle().append(Append { hard_state: Some(hard_state), ..Append::default() });
-    let kept = read(&engine, middle);
+    let kept = read(&engine, first);
     engine.stop(Stop::Abandon).unwrap();
-    let disk = disk.crash(0, Crash::Keep);
+    (disk.crash(0, Crash::Keep), group, kept)
+}
+
+#[test]
+fn a_witness_whose_state_is_damaged_keeps_its_log() {
+    let entries = history();
+    let (last, middle) = (entries.last().unwrap(), entries[entries.len() / 2].index);
+    let (disk, group, kept) = stopped_witness(&entries, middle);
     let is_sealed =
         |path: &PathBuf| path.starts_with("/data/b/state") && path.extension().is_some_and(|end| end == "blk");
     let sealed = disk.paths().into_iter().filter(is_sealed).max().unwrap();
@@ -144,16 +149,8 @@ fn a_witness_whose_log_is_damaged_below_its_state_does_not_pass_for_one_that_has
     let entries = history();
     let last = entries.last().unwrap().index;
     for keeps_all in [true, false] {
-        let (disk, engine) = witness(&entries);
         let first = if keeps_all { LogIndex(1) } else { entries[entries.len() / 3].index };
-        engine.handle().keep_for_others(first);
-        let mut group = group();
-        group.members.get_mut(&NodeId("b".into())).unwrap().role = MemberRole::Witness;
-        let hard_state = HardState { membership: group.encode(), ..hard_state(9) };
-        engine.handle().append(Append { hard_state: Some(hard_state), ..Append::default() });
-        let kept = read(&engine, first);
-        engine.stop(Stop::Abandon).unwrap();
-        let disk = disk.crash(0, Crash::Keep);
+        let (disk, _, kept) = stopped_witness(&entries, first);
         let segments = files(&disk).list(Path::new("/data/b/raft")).unwrap();
         let segments: Vec<PathBuf> =
             segments.into_iter().filter(|path| path.extension().is_some_and(|end| end == "wal")).collect();
