@@ -10,13 +10,13 @@ use crate::actors::audit::audit_admin;
 use crate::actors::auth::{Caller, HANDED_ON, USER};
 use crate::actors::grpc;
 use crate::actors::messages::{ChangeGroup, TransferLead};
-use crate::actors::peers::dial::patient;
+use crate::actors::peers::dial::connect;
 use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
 use crate::actors::proto::wire::change_members_request::Change as Wanted;
 use crate::actors::proto::wire::{
     ChangeMembersRequest, MemberStatus, MembersResponse, TransferLeaderRequest, TransferLeaderResponse,
 };
-use crate::actors::published::Published;
+use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
 use chronos::config::{Address, NodeId as Name};
@@ -25,10 +25,13 @@ use chronos::raft::{Change, Flow, MemberRole, NodeId, Peer};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 /// How long an operator waits for a group to agree.
 const ADMIN_WAIT: Duration = Duration::from_secs(10);
+
+/// How much longer a leader is waited for than it waits itself.
+const RETURN_MARGIN: Duration = Duration::from_millis(500);
 
 /// Does what operators ask for.
 #[derive(Clone)]
@@ -59,7 +62,7 @@ impl Admin {
                 leads: leader == Some(id),
                 matched: peer.map(|peer| peer.matched.0).or(is_this.then_some(status.last.0)),
                 silent_ms: peer.map(|peer| peer.silent.as_millis() as u64),
-                flow: peer.map(flow_name).unwrap_or_default().to_owned(),
+                flow: peer.map(|peer| flow_of(peer, &raft)).unwrap_or_default(),
             }
         });
         MembersResponse {
@@ -78,7 +81,8 @@ impl Admin {
         audit_admin(caller, &described(request.get_ref()));
         if let Some(address) = self.elsewhere(&request)? {
             let mut leader = self.connect(&address).await?;
-            return Ok(leader.change_members(self.handed_on(request.into_inner(), caller)?).await?.into_inner());
+            let request = self.handed_on(request.into_inner(), caller)?;
+            return in_time(leader.change_members(request)).await;
         }
         let change = change_of(request.into_inner()).map_err(|error| grpc::status(&error))?;
         match &change {
@@ -101,7 +105,8 @@ impl Admin {
         audit_admin(caller, &format!("transfer to={:?}", request.get_ref().to));
         if let Some(address) = self.elsewhere(&request)? {
             let mut leader = self.connect(&address).await?;
-            return Ok(leader.transfer_leader(self.handed_on(request.into_inner(), caller)?).await?.into_inner());
+            let request = self.handed_on(request.into_inner(), caller)?;
+            return in_time(leader.transfer_leader(request)).await;
         }
         let to = request.into_inner().to;
         let to = (!to.is_empty()).then_some(NodeId(to));
@@ -133,8 +138,8 @@ impl Admin {
 
     async fn connect(&self, address: &str) -> Result<AdminServiceClient<Channel>, Status> {
         let endpoint = self.router.routes().peers.endpoint(address).map_err(|error| grpc::status(&error))?;
-        let unreachable = |error| Status::unavailable(format!("the leader at {address} cannot be reached: {error}"));
-        Ok(AdminServiceClient::new(patient(endpoint).connect().await.map_err(unreachable)?))
+        let unreachable = |why| Status::unavailable(format!("the leader at {address} cannot be reached: {why}"));
+        Ok(AdminServiceClient::new(connect(endpoint).await.map_err(unreachable)?))
     }
 
     /// Where the leader is, where that is not here.
@@ -152,6 +157,14 @@ impl Admin {
     }
 }
 
+/// The leader's answer. One that has none by then may have done it all the same.
+async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
+    match tokio::time::timeout(ADMIN_WAIT + RETURN_MARGIN, answer).await {
+        Ok(answered) => Ok(answered?.into_inner()),
+        Err(_) => Err(grpc::status(&Error::in_doubt("the leader has not answered: look at the members"))),
+    }
+}
+
 /// A change as the audit line has it.
 fn described(request: &ChangeMembersRequest) -> String {
     match &request.change {
@@ -161,6 +174,16 @@ fn described(request: &ChangeMembersRequest) -> String {
         Some(Wanted::Remove(id)) => format!("remove-node id={id:?}"),
         None => "change-nothing".to_owned(),
     }
+}
+
+/// What a member is sent, and that it could not take part whatever it is sent.
+fn flow_of(peer: &Peer, raft: &RaftReport) -> String {
+    let too_old = raft.too_old().find(|(id, _)| **id == peer.id);
+    let why = too_old.map(|(_, version)| {
+        let group = raft.status.membership.command_version;
+        format!(", too old: it knows commands up to {version}, and the group uses {group}")
+    });
+    flow_name(peer).to_owned() + why.as_deref().unwrap_or_default()
 }
 
 fn flow_name(peer: &Peer) -> &'static str {

@@ -22,6 +22,7 @@ mod peer_guard;
 mod tokens;
 
 use crate::actors::auth::peer_guard::CLUSTER_TOKEN;
+use crate::actors::published::Published;
 use crate::actors::tls::{Material, Tls};
 use arc_swap::ArcSwap;
 use chronos::config;
@@ -198,9 +199,9 @@ impl Guard {
         self.rules.load().audited
     }
 
-    /// True where the settings name other nodes of a group.
-    pub fn names_peers(&self) -> bool {
-        self.names_peers
+    /// False where the settings name no other nodes and this one is the whole of its group.
+    pub fn expects_peers(&self, published: &Published) -> bool {
+        self.names_peers || published.raft().status.membership.members.len() != 1
     }
 
     /// True where requests need a token.
@@ -277,7 +278,8 @@ impl Guard {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    pub use super::peer_guard::tests::certified;
     use super::*;
     use chronos::config::{Config, Flag, Sources, load};
 
@@ -348,6 +350,35 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(guard.reload(&settings).unwrap_err().to_string().contains("auth.token_admin_file"));
         assert_eq!(role(&guard, Some("Bearer second")).unwrap(), Role::Admin);
+    }
+
+    #[test]
+    fn a_file_of_the_groups_tokens_is_rolled_line_by_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let settings = with(&[("cluster_token_file", file.to_str().unwrap()), ("token_admin", "adm")]);
+        std::fs::write(&file, "old\r\nnew\n").unwrap();
+        let guard = Guard::open(&settings).unwrap();
+        let admits = |token: &str| guard.admit(|name| (name == CLUSTER_TOKEN).then_some(token), Need::Peer).is_ok();
+        let shown = || guard.rules.load().tokens.shown_to_peers().unwrap().reveal().to_owned();
+        assert!(admits("old") && admits("new") && !admits("newer") && shown() == "old");
+        std::fs::write(&file, "new\nold\n").unwrap();
+        assert!(guard.reload(&settings).unwrap().contains("auth.cluster_token set, 2 accepted"));
+        assert!(admits("old") && shown() == "new");
+        std::fs::write(&file, "new\n").unwrap();
+        guard.reload(&settings).unwrap();
+        assert!(!admits("old") && admits("new"));
+        // An operator's token is no node's; and more lines than count are a mistake.
+        for wrong in ["new\nadm\n", "new\n\nold\n", "1\n2\n3\n4\n5\n"] {
+            std::fs::write(&file, wrong).unwrap();
+            let told = guard.reload(&settings).unwrap_err().to_string();
+            assert!(told.contains("auth.cluster_token"), "{told}");
+        }
+        assert!(admits("new") && !admits("adm"));
+        let token = directory.path().join("admin");
+        std::fs::write(&token, "one\ntwo\n").unwrap();
+        let settings = with(&[("token_admin_file", token.to_str().unwrap())]);
+        assert!(Guard::open(&settings).err().unwrap().to_string().contains("holds 2 lines"));
     }
 
     #[test]

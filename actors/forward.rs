@@ -15,14 +15,14 @@
 //! * A leader that stands still is not waited for beyond its succession, but for [`LAST_WORD`].
 //! * A forwarded statement is not handed on again: two nodes that take each other for the leader would never end.
 
-use crate::actors::grpc::Limits;
+use crate::actors::grpc::{Limits, too_large};
 use crate::actors::messages::{BatchFailure, Freshness, Output, OutputColumn, Statement, Terms};
 use crate::actors::peers::Peers;
-use crate::actors::peers::dial::patient;
+use crate::actors::peers::dial::connect;
 use crate::actors::proto::wire::forward_service_client::ForwardServiceClient;
 use crate::actors::proto::wire::forward_service_server::{ForwardService, ForwardServiceServer};
 use crate::actors::proto::wire::{ForwardRequest, ForwardResponse, SqlResponse, Value as WireValue, value};
-use crate::actors::proto::{self};
+use crate::actors::proto::{self, message};
 use crate::actors::published::RaftReport;
 use crate::actors::route::Deadline;
 use crate::actors::router::Router;
@@ -115,22 +115,30 @@ impl Leaders {
         leadership: &Leadership,
         (peers, bytes_max): (&Peers, usize),
     ) -> Elsewhere {
-        let channel = match leadership.during(self.channel(address, peers), Duration::ZERO).await {
-            Some(Ok(channel)) => channel,
-            Some(Err(error)) => return Elsewhere::NotBegun(error),
+        let connecting = tokio::time::timeout_at(terms.deadline.instant(), self.channel(address, peers));
+        let channel = match leadership.during(connecting, Duration::ZERO).await {
+            Some(Ok(Ok(channel))) => channel,
+            Some(Ok(Err(error))) => return Elsewhere::NotBegun(error),
+            Some(Err(_)) => return Elsewhere::NotBegun(not_in_time(address)),
             None => return Elsewhere::NotBegun(Error::unavailable(format!("{address} leads no more"))),
         };
         let mut client = ForwardServiceClient::new(channel)
             .max_decoding_message_size(bytes_max)
             .max_encoding_message_size(bytes_max);
         let wait = terms.deadline.left();
+        if wait <= RETURN_MARGIN {
+            // Sent now, it would be in doubt: nobody waits for what the leader says.
+            return Elsewhere::NotBegun(not_in_time(address));
+        }
         let mut request = Request::new(request(statements, is_batch, terms, wait.saturating_sub(RETURN_MARGIN)));
         request.set_timeout(wait);
         if let Err(error) = peers.sign(&mut request) {
             return Elsewhere::NotBegun(error);
         }
-        match leadership.during(client.forward(request), LAST_WORD).await {
-            Some(Ok(response)) => match answered(response.into_inner(), is_batch) {
+        // The transport keeps the time only once it is connected, which it may try again under the call.
+        let asked = tokio::time::timeout_at(terms.deadline.instant(), client.forward(request));
+        match leadership.during(asked, LAST_WORD).await {
+            Some(Ok(Ok(response))) => match answered(response.into_inner(), is_batch) {
                 // The leader does not know either, and the name lets another one be asked.
                 Elsewhere::Answered(Err(failure))
                     if failure.error.kind() == Kind::InDoubt && terms.request.is_some() =>
@@ -139,7 +147,8 @@ impl Leaders {
                 }
                 known @ (Elsewhere::Answered(_) | Elsewhere::NotBegun(_) | Elsewhere::Unknown(_)) => known,
             },
-            Some(Err(status)) => self.failed(address, &status, terms),
+            Some(Ok(Err(status))) => self.failed(address, &status, terms),
+            Some(Err(_)) => self.failed(address, &Status::deadline_exceeded("no answer in time"), terms),
             None => self.succeeded(address, terms),
         }
     }
@@ -155,8 +164,8 @@ impl Leaders {
         if let Some(channel) = self.lock().get(address) {
             return Ok(channel.clone());
         }
-        let unreachable = |error| Error::unavailable(format!("the leader at {address} cannot be reached: {error}"));
-        let channel = patient(peers.endpoint(address)?).connect().await.map_err(unreachable)?;
+        let unreachable = |why| Error::unavailable(format!("the leader at {address} cannot be reached: {why}"));
+        let channel = connect(peers.endpoint(address)?).await.map_err(unreachable)?;
         self.lock().insert(address.to_owned(), channel.clone());
         Ok(channel)
     }
@@ -166,7 +175,7 @@ impl Leaders {
         // A connection that broke is not used again.
         self.lock().remove(address);
         let text = format!("the leader at {address}: {}", status.message());
-        if was_refused(status) || was_not_read(status.code()) {
+        if was_not_sent(status) || was_not_read(status.code()) {
             return Elsewhere::NotBegun(Error::unavailable(text));
         }
         let error = if status.code() == Code::DeadlineExceeded {
@@ -191,23 +200,11 @@ fn unknown(terms: &Terms, error: Error) -> Elsewhere {
     }
 }
 
-/// True where no connection was made, so that nothing can have been sent.
-fn was_refused(status: &Status) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if let Some(io) = error.downcast_ref::<std::io::Error>()
-            && matches!(
-                io.kind(),
-                std::io::ErrorKind::ConnectionRefused
-                    | std::io::ErrorKind::HostUnreachable
-                    | std::io::ErrorKind::NetworkUnreachable
-            )
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// True where no connection was made, so that nothing can have been sent. What the kernel says of a connection that was
+/// there tells nothing: that a host is unreachable is also said once it has taken all.
+fn was_not_sent(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    std::iter::successors(first, |cause| cause.source()).any(<dyn std::error::Error>::is::<tonic::ConnectError>)
 }
 
 /// True for what is said of a request before it is begun: there is no room, or its sender is not taken for a peer. The
@@ -222,6 +219,10 @@ fn was_not_read(code: Code) -> bool {
             | Code::InvalidArgument
             | Code::Unimplemented
     )
+}
+
+fn not_in_time(address: &str) -> Error {
+    Error::unavailable(format!("the leader at {address} was not reached in time"))
 }
 
 fn request(statements: &[Statement], batch: bool, terms: &Terms, wait: Duration) -> ForwardRequest {
@@ -342,20 +343,36 @@ impl ForwardService for ForwardDoor {
             one.map(|output| vec![output]).map_err(|error| BatchFailure { statement: 0, error })
         };
         Ok(Response::new(match done {
-            Ok(outputs) => {
-                ForwardResponse { responses: outputs.iter().map(proto::response).collect(), ..Default::default() }
-            }
-            Err(BatchFailure { statement, error }) => ForwardResponse {
-                responses: vec![SqlResponse { error: error.message().to_owned(), ..proto::failure(&error) }],
-                failed: statement as u32,
-                kind: error.kind().name().to_owned(),
-                hint: error.hint_text().unwrap_or_default().to_owned(),
-            },
+            Ok(outputs) => self.answer(outputs, request.batch),
+            Err(failure) => failed(&failure),
         }))
     }
 }
 
+fn failed(BatchFailure { statement, error }: &BatchFailure) -> ForwardResponse {
+    ForwardResponse {
+        responses: vec![SqlResponse { error: error.message().to_owned(), ..proto::failure(error) }],
+        failed: *statement as u32,
+        kind: error.kind().name().to_owned(),
+        hint: error.hint_text().unwrap_or_default().to_owned(),
+    }
+}
+
 impl ForwardDoor {
+    /// Statements have run: their answers, as far as one message holds them. What is too long for it would look like a
+    /// call that failed, and so like a write in doubt.
+    fn answer(&self, mut outputs: Vec<Output>, is_batch: bool) -> ForwardResponse {
+        let limit = self.limits.response_bytes_max;
+        if message::batch_len(&outputs) > limit {
+            if !is_batch {
+                // It only reads: no single statement that writes answers with rows.
+                return failed(&BatchFailure { statement: 0, error: too_large(limit) });
+            }
+            outputs.iter_mut().for_each(|output| output.batches.clear());
+        }
+        ForwardResponse { responses: outputs.iter().map(proto::response).collect(), ..Default::default() }
+    }
+
     fn terms(&self, request: &ForwardRequest) -> Result<Terms> {
         let wait = Duration::from_millis(request.deadline_ms).min(self.limits.request_timeout);
         let bare = <[u8; 16]>::try_from(request.request_id.as_slice()).map(u128::from_be_bytes);

@@ -23,6 +23,7 @@ use crate::actors::forward;
 use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
+use crate::actors::incoming::reserve::Reserve;
 use crate::actors::messages::{Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::peers::dial::keep_links;
 use crate::actors::peers::{self, Peers};
@@ -164,7 +165,8 @@ async fn serve(
         tokio::net::TcpListener::from_std(listener).map_err(|error| Error::io("use the gRPC listener", &error))?;
     let Door { router, limits, guard } = door.clone();
     let counters = router.routes().counters.clone();
-    let incoming = Incoming::new(listener, limits.connections, WAITING_PER_CONNECTION_MAX as usize, counters)
+    let connections = (limits.connections, Reserve::new(guard.clone(), published.clone()));
+    let incoming = Incoming::new(listener, connections, WAITING_PER_CONNECTION_MAX as usize, counters)
         .encrypted(guard.tls().map(crate::actors::tls::Tls::grpc).transpose()?);
     let envelope = ENVELOPE_BYTES_MAX as usize;
     let request_bytes_max = limits.statement_bytes_max + envelope;
@@ -336,7 +338,8 @@ fn long<M: Default>(bytes: usize, format: Format, outputs: Vec<Output>) -> Respo
     response
 }
 
-fn too_large(bytes_max: usize) -> Error {
+/// What a result is that does not fit one message.
+pub fn too_large(bytes_max: usize) -> Error {
     Error::limit(SqlState::LIMIT_EXCEEDED, format!("the result is larger than limits.response_bytes_max ({bytes_max})"))
         .hint("ask for fewer rows with LIMIT, or stream it with QuerySql")
 }
@@ -346,6 +349,17 @@ pub fn check_length(sql: &str, bytes_max: usize) -> Result<()> {
     if sql.len() > bytes_max {
         let message = format!("the statement has {} bytes, limits.statement_bytes_max is {bytes_max}", sql.len());
         return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
+    }
+    Ok(())
+}
+
+/// Refuses a batch that is too long together: another node may have to take it as one message.
+pub fn check_lengths(texts: &[String], bytes_max: usize) -> Result<()> {
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > bytes_max {
+        let message =
+            format!("the statements of the batch have {bytes} bytes, limits.statement_bytes_max is {bytes_max}");
+        return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message).hint("send it in parts"));
     }
     Ok(())
 }
@@ -414,6 +428,9 @@ impl SqlService for Door {
         let texts = request.into_inner().sql;
         if texts.is_empty() {
             return Err(Status::invalid_argument("a batch has at least one statement"));
+        }
+        if let Err(error) = check_lengths(&texts, self.limits.statement_bytes_max) {
+            return Ok(Response::new(wire::BatchResponse { responses: vec![failure(&error)?], failed: 0 }));
         }
         let mut outputs = match self.router.batch(Statement::batch(texts, hold), terms).await {
             Ok(outputs) => outputs,

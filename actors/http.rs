@@ -12,6 +12,7 @@
 //! | `/admin/members`, `/admin/transfer` | the group: see http/admin.rs |
 //! | `GET /` | a small page, embedded, that loads nothing from elsewhere |
 //!
+//! * How fresh reads must be stands in the body, or in the head as on gRPC; where both say it, they agree.
 //! * Who asks is found out first (guarded.rs); over TLS a certificate is asked for.
 //! * HEAD is answered where GET is, without a body.
 //! * Errors are JSON, `{"error", "sqlstate", "position"}`, and the status says whose fault it is: 400 the statement,
@@ -34,8 +35,9 @@ use crate::actors::audit::audit;
 use crate::actors::auth::{Caller, Guard};
 use crate::actors::encode;
 use crate::actors::format::Format;
-use crate::actors::grpc::{Limits, check_length};
-use crate::actors::messages::{Statement, Terms, request_id};
+use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
+use crate::actors::grpc::{Limits, check_length, check_lengths};
+use crate::actors::messages::{CLIENT_ID, REQUEST_ID, SEQUENCE, Statement, Terms, request_id};
 use crate::actors::metrics::Door as Named;
 use crate::actors::pieces::Pieces;
 use crate::actors::published::Published;
@@ -51,9 +53,10 @@ use actix_web::{
     App, FromRequest, Handler, HttpRequest, HttpResponse, HttpResponseBuilder, HttpServer, Resource, Responder, web,
 };
 use arrival::{Broken, Unread};
-use body::Asked;
+use body::{Asked, Said};
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
+use chronos::machine::RequestId;
 use futures_util::future::{Either, ready};
 use serde_json::json;
 use std::any::Any;
@@ -118,15 +121,10 @@ impl HttpDoor {
                 .service(taking("/sql", "POST").route(web::post().to(sql)))
                 .service(
                     taking("/admin/members", "GET, POST")
-                        .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
                         .route(web::get().to(admin::members))
                         .route(web::post().to(admin::change)),
                 )
-                .service(
-                    taking("/admin/transfer", "POST")
-                        .app_data(web::PayloadConfig::new(admin::BODY_BYTES_MAX))
-                        .route(web::post().to(admin::transfer)),
-                )
+                .service(taking("/admin/transfer", "POST").route(web::post().to(admin::transfer)))
                 .default_service(web::to(not_found))
         })
         .workers(1)
@@ -257,20 +255,15 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
             .content_type("application/json")
             .body(encode::json_error(&Error::invalid(SqlState::FEATURE_NOT_SUPPORTED, message), None));
     }
-    let announced = request.headers().get(header::CONTENT_LENGTH);
-    let announced = announced.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
-    let transit = &door.router.routes().transit;
-    let bytes_max = body_bytes_max(&door.limits, transit);
-    let (body, mut hold) = match arrival::read(&mut payload, announced, bytes_max, &door.limits, transit).await {
+    let bytes_max = body_bytes_max(&door.limits, &door.router.routes().transit);
+    let (body, mut hold) = match read_body(&request, &door, &mut payload, bytes_max).await {
         Ok(arrived) => arrived,
         Err(broken) => return broken_off(&broken, &door.limits, payload),
     };
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let (asked, freshness, name) =
-        match body::read(&body).and_then(|(asked, freshness)| Ok((asked, freshness, request_id(header)?))) {
-            Ok(read) => read,
-            Err(error) => return failed(&error, None),
-        };
+    let (asked, freshness, name) = match read_request(&request, &body) {
+        Ok(read) => read,
+        Err(error) => return failed(&error, None),
+    };
     // The statement was copied out of it; from here on only that is held.
     drop(body);
     hold.shrink_to(asked.bytes());
@@ -282,6 +275,30 @@ async fn sql(request: HttpRequest, door: web::Data<Door>, mut payload: web::Payl
     let terms = Terms { deadline, whole: None, freshness, request: name, access: caller.access() };
     note(&door, &caller, &asked);
     run(&door, asked, hold, terms, wants_csv(&request)).await
+}
+
+async fn read_body(
+    request: &HttpRequest,
+    door: &Door,
+    payload: &mut web::Payload,
+    bytes_max: usize,
+) -> Result<(Vec<u8>, Hold), Broken> {
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()).and_then(|value| value.parse().ok());
+    arrival::read(payload, announced, bytes_max, &door.limits, &door.router.routes().transit).await
+}
+
+/// What is asked for, how fresh its reads must be, and its name.
+fn read_request(request: &HttpRequest, body: &[u8]) -> Result<(Asked, Freshness, Option<RequestId>)> {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    for name in [CONSISTENCY, MAX_STALENESS, CLIENT_ID, SEQUENCE, REQUEST_ID] {
+        if request.headers().contains_key(name) && header(name).is_none() {
+            return Err(Error::invalid(SqlState::INVALID_PARAMETER, format!("{name} is not text")));
+        }
+    }
+    let head = Said { consistency: header(CONSISTENCY), max_staleness: header(MAX_STALENESS) };
+    let (asked, freshness) = body::read(body, head)?;
+    Ok((asked, freshness, request_id(header)?))
 }
 
 /// What stands in the log about statements that are about to run.
@@ -311,10 +328,15 @@ async fn run(door: &Door, asked: Asked, hold: Hold, terms: Terms, as_csv: bool) 
                 Err(error) => failed(&error, None),
             }
         }
-        Asked::Batch(texts) => match door.router.batch(Statement::batch(texts, hold), terms).await {
-            Ok(outputs) => answered(HttpResponse::Ok(), json, Pieces::new(Format::JsonBatch, outputs), stall_max),
-            Err(failure) => failed(&failure.error, Some(failure.statement)),
-        },
+        Asked::Batch(texts) => {
+            if let Err(error) = check_lengths(&texts, door.limits.statement_bytes_max) {
+                return failed(&error, None);
+            }
+            match door.router.batch(Statement::batch(texts, hold), terms).await {
+                Ok(outputs) => answered(HttpResponse::Ok(), json, Pieces::new(Format::JsonBatch, outputs), stall_max),
+                Err(failure) => failed(&failure.error, Some(failure.statement)),
+            }
+        }
     }
 }
 
@@ -340,7 +362,11 @@ fn broken_off(broken: &Broken, limits: &Limits, rest: web::Payload) -> HttpRespo
     let (status, body) = match broken {
         Broken::TooLong(longest) => {
             let limit = limits.statement_bytes_max;
-            let message = format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}");
+            let message = if *longest > admin::BODY_BYTES_MAX {
+                format!("the body is longer than {longest} bytes, limits.statement_bytes_max is {limit}")
+            } else {
+                format!("the body is longer than {longest} bytes")
+            };
             let error = Error::limit(SqlState::LIMIT_EXCEEDED, message);
             (StatusCode::PAYLOAD_TOO_LARGE, encode::json_error(&error, None))
         }

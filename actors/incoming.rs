@@ -1,8 +1,8 @@
 //! The gRPC door's connections: bounded, prepared, and counted for as long as they live.
 //!
 //! ```text
-//!   accept ── fewer than limits.connections? ──no──> closed at once, counted as refused
-//!                   | yes
+//!   accept ── fewer than limits.connections? ──no──> a reserved place (reserve.rs)? ──no──> closed, counted as refused
+//!                   | yes                              | yes
 //!                   v
 //!   Nagle off ── counted ── handshake of TLS, HTTP/2's first bytes, all within [`GREETING_WAIT`] ── served
 //! ```
@@ -16,11 +16,14 @@
 //! * Nagle's algorithm is off: `Server::tcp_nodelay` is ignored when the listener is ours, and the price was a p99 of
 //!   44 ms.
 
+pub mod reserve;
+
 use crate::actors::metrics::{Connection, Door, Metrics};
 use crate::actors::tls::Socket;
 use crate::actors::transit::Line;
 use chronos::error::{Error, Result};
 use futures_util::Stream;
+use reserve::{Place, Reserve, TRIAL};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -62,12 +65,19 @@ pub struct Incoming {
     waiting_max: usize,
     metrics: Arc<Metrics>,
     tls: Option<TlsAcceptor>,
+    reserve: Reserve,
 }
 
 impl Incoming {
-    /// Accepts on a listener, at most so many at a time, each with so many requests that wait for room.
-    pub fn new(listener: TcpListener, connections_max: usize, waiting_max: usize, metrics: Arc<Metrics>) -> Incoming {
-        Incoming { listener, pause: None, connections_max: connections_max as u64, waiting_max, metrics, tls: None }
+    /// Accepts on a listener, at most so many at a time beside those on reserved places, each with so many requests that wait for room.
+    pub fn new(
+        listener: TcpListener,
+        (connections_max, reserve): (usize, Reserve),
+        waiting_max: usize,
+        metrics: Arc<Metrics>,
+    ) -> Incoming {
+        let connections_max = connections_max as u64;
+        Incoming { listener, pause: None, connections_max, waiting_max, metrics, tls: None, reserve }
     }
 
     /// With the handshake of TLS first, where there is one.
@@ -77,21 +87,26 @@ impl Incoming {
 
     fn admit(&self, stream: TcpStream) -> Option<Admitted> {
         let door = self.metrics.door(Door::Grpc);
-        if door.open() >= self.connections_max {
+        let place = if door.open() < self.connections_max {
+            None
+        } else if let Some(place) = self.reserve.take() {
+            Some(Arc::new(place))
+        } else {
             if door.refused().is_multiple_of(REFUSED_PER_LINE) {
                 warn!(open = door.open(), "limits.connections is reached: gRPC connections are refused");
             }
             door.refuse();
             return None;
-        }
+        };
         if let Err(error) = stream.set_nodelay(true) {
             debug!(%error, "a connection was gone before it was served");
             return None;
         }
         let greeting = Some(Greeting { missing: GREETING_BYTES, until: Box::pin(tokio::time::sleep(GREETING_WAIT)) });
-        let line = Line::new(self.waiting_max);
+        let trial = place.clone().map(|place| Trial { place, until: Box::pin(tokio::time::sleep(TRIAL)) });
+        let line = Line::new(self.waiting_max).on(place);
         let stream = Socket::new(stream, self.tls.as_ref());
-        Some(Admitted { stream, greeting, line, _counted: self.metrics.connected(Door::Grpc) })
+        Some(Admitted { stream, greeting, trial, line, _counted: self.metrics.connected(Door::Grpc) })
     }
 }
 
@@ -128,10 +143,17 @@ struct Greeting {
     until: Pin<Box<Sleep>>,
 }
 
+/// A connection on a reserved place, which must show until then that it is a peer's.
+struct Trial {
+    place: Arc<Place>,
+    until: Pin<Box<Sleep>>,
+}
+
 /// A connection that is served.
 pub struct Admitted {
     stream: Socket,
     greeting: Option<Greeting>,
+    trial: Option<Trial>,
     line: Line,
     _counted: Connection,
 }
@@ -150,6 +172,13 @@ impl AsyncRead for Admitted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if let Some(trial) = &mut self.trial {
+            if trial.place.is_peer() {
+                self.trial = None;
+            } else if trial.until.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Some(greeting) = &mut self.greeting {

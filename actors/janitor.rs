@@ -25,7 +25,7 @@ use crate::actors::raft::Raft;
 use crate::actors::route::{Ask, Deadline, Route};
 use crate::actors::storage::{Lent, Parts};
 use actix::{Actor, AsyncContext, Context, Handler, WrapFuture};
-use chronos::clock::{Clock, Monotonic};
+use chronos::clock::{Clock, Monotonic, Wall};
 use chronos::error::{Error, Result};
 use chronos::hlc::Timestamp;
 use chronos::ids::LogIndex;
@@ -155,8 +155,7 @@ impl Janitor {
         }
         if now.saturating_sub(self.evicted) >= EVICT_INTERVAL {
             self.evicted = now;
-            let before = Timestamp::at(chronos::clock::Wall(wall.0.saturating_sub(SESSION_MS)));
-            bodies.push(Body::EvictRequests { before });
+            bodies.push(Body::EvictRequests { before: sessions_end_before(view.hlc, wall) });
         }
         bodies.truncate(PROPOSALS_MAX);
         bodies
@@ -230,6 +229,12 @@ impl Janitor {
     }
 }
 
+/// Sessions whose last request has an earlier stamp are forgotten: by the stamps of the log, which a clock that was set back
+/// does not follow.
+fn sessions_end_before(hlc: Timestamp, wall: Wall) -> Timestamp {
+    Timestamp::at(Wall(hlc.wall().0.max(wall.0).saturating_sub(SESSION_MS)))
+}
+
 impl Actor for Janitor {
     type Context = Context<Self>;
 
@@ -264,5 +269,18 @@ impl Handler<Ask<DamageMet>> for Janitor {
             self.seed.published.set_scrub(self.scrub.report().clone());
         }
         reply.send(Ok(()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_expire_by_the_stamps_of_the_log_also_where_a_clock_is_set_back() {
+        let now = Wall(1_700_000_000_000);
+        let ended = |hlc, wall| sessions_end_before(Timestamp::at(hlc), wall).wall().0;
+        assert_eq!(ended(Wall(0), now), now.0 - SESSION_MS, "nothing was written for long");
+        assert_eq!(ended(now, Wall(now.0 - 3_600_000)), now.0 - SESSION_MS, "as the next entry would be stamped");
     }
 }

@@ -59,6 +59,14 @@ impl Lifeline {
     }
 }
 
+impl Lifeline {
+    /// Reports what no restart mends: the process is to end.
+    pub fn fatal(&self, error: chronos::Error) {
+        // Without a supervisor the process is ending anyway.
+        let _ = self.news.send(News::Fatal(error));
+    }
+}
+
 impl Drop for Lifeline {
     fn drop(&mut self) {
         let ending = if std::thread::panicking() { Ending::Panicked } else { Ending::Stopped };

@@ -95,7 +95,7 @@ impl Statement {
 
     /// False only where the first word, behind comments, is one of those that never write.
     pub fn may_write(&self) -> bool {
-        const READING: [&str; 6] = ["SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "VALUES", "TABLE"];
+        const READING: [&str; 7] = ["SELECT", "SHOW", "EXPLAIN", "DESCRIBE", "DESC", "VALUES", "TABLE"];
         let word = first_word(&self.sql);
         !READING.iter().any(|reading| word.eq_ignore_ascii_case(reading))
     }

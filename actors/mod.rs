@@ -11,7 +11,7 @@
 //!
 //! * Ports are taken before files are opened: a second daemon by mistake fails without touching anything.
 //! * `addresses.json` is written when everything serves, and removed when it no longer does.
-//! * The end is the reverse: doors close, storage flushes, actors go; 5 s in all, then the process ends anyway.
+//! * The end is the reverse: doors close, storage flushes, actors go (ending.rs); 5 s in all, then the process ends anyway.
 
 pub mod admin;
 pub mod analytics;
@@ -19,6 +19,7 @@ pub mod audit;
 pub mod auth;
 pub mod child;
 pub mod encode;
+pub mod ending;
 pub mod entry;
 pub mod executor;
 pub mod figures;
@@ -36,6 +37,7 @@ pub mod member;
 pub mod messages;
 pub mod metrics;
 pub mod node;
+pub mod outcome;
 pub mod pace;
 pub mod peers;
 pub mod pieces;
@@ -56,17 +58,14 @@ mod tests;
 pub mod tls;
 pub mod transit;
 
-use crate::actors::admin::Admin;
 use crate::actors::auth::{Guard, PeerGuard, Settings};
 use crate::actors::grpc::{GrpcDoor, Limits};
 use crate::actors::http::HttpDoor;
-use crate::actors::lifeline::News;
-use crate::actors::messages::Close;
 use crate::actors::node::Node;
+use crate::actors::peers::Peers;
 use crate::actors::policy::Policy;
-use crate::actors::published::Published;
-use crate::actors::route::{Deadline, MAILBOX_MESSAGES_MAX};
-use crate::actors::router::Router;
+use crate::actors::published::{Published, RaftReport};
+use crate::actors::route::MAILBOX_MESSAGES_MAX;
 use crate::actors::supervisor::End;
 use chronos::clock::{Clock, SystemClock};
 use chronos::config::{Ceiling, Config};
@@ -79,23 +78,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 /// From the gRPC port to the HTTP port.
 const HTTP_PORT_OFFSET: u16 = 1000;
-
-/// How long requests may go on after the signal to stop.
-const DOORS_GRACE: Duration = Duration::from_millis(1500);
-
-/// How long another node may take to become the leader before this one goes anyway.
-const HAND_OVER_WAIT: Duration = Duration::from_millis(600);
-
-/// How long storage may take to flush. What it does not manage is in the log.
-const CLOSE_WAIT: Duration = Duration::from_millis(2500);
-
-/// How long actors may take to end.
-const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
 
 /// The file that names the bound addresses.
 const ADDRESSES: &str = "addresses.json";
@@ -259,9 +245,14 @@ async fn serve(
     let directory = parts.directory()?;
     write_addresses(&directory, grpc_address, http_address)?;
     info!(node = config.id, grpc = %grpc_address, http = %http_address, "serving");
+    actix::spawn(look_for_strangers(links.clone(), router.routes().published.clone()));
     announce(&config, guard.tls().is_some(), grpc_address, http_address);
 
-    let take: TakeAccess = &|settings| guard.reload(settings);
+    let take: TakeAccess = &|settings| {
+        let taken = guard.reload(settings)?;
+        warn_of_strangers(&links, &router.routes().published.raft());
+        Ok(taken)
+    };
     let end = tokio::select! {
         end = &mut supervision => Some(end),
         () = signals.stop(reload, take) => None,
@@ -271,28 +262,7 @@ async fn serve(
     if let Some(end) = end {
         return Ok(exit_code(end.map_err(|error| Error::internal(format!("the supervisor failed: {error}")))));
     }
-    info!("stopping");
-    hand_over(&router).await;
-    // Streams of peers would be waited for as if they were requests.
-    links.close();
-    tokio::join!(grpc.close(DOORS_GRACE), async {
-        let _ = tokio::time::timeout(DOORS_GRACE, http.close()).await;
-    });
-    let deadline = Deadline::after(CLOSE_WAIT);
-    let mut closed = router.routes().storage.ask(Close, deadline).await;
-    // Storage may be in the middle of a restart: what was not begun is asked again.
-    while closed.as_ref().is_err_and(|error| error.kind() == Kind::Unavailable) && !deadline.left().is_zero() {
-        tokio::task::yield_now().await;
-        closed = router.routes().storage.ask(Close, deadline).await;
-    }
-    if let Err(error) = closed {
-        // Everything acknowledged is in the log: the next start replays it.
-        warn!(%error, "storage was not closed in time");
-    }
-    let (done, ended) = oneshot::channel();
-    let _ = news.send(News::Shutdown(done));
-    let _ = tokio::time::timeout(SHUTDOWN_WAIT, ended).await;
-    info!("stopped");
+    ending::end(&router, &links, (grpc, http), &news).await;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -316,16 +286,23 @@ async fn compare_members(begin: embedded::Begin, published: Arc<Published>) {
     }
 }
 
-/// A leader that goes hands its work to another one first, so that writes go on at once.
-async fn hand_over(router: &Router) {
-    let raft = router.routes().published.raft();
-    if !raft.serves || raft.status.membership.voters().count() <= 1 {
-        return;
+/// Says where this node belongs to a group that it grew into, and takes none of its members for what they are: the settings,
+/// which name nobody, could not know.
+fn warn_of_strangers(peers: &Peers, report: &RaftReport) {
+    if report.status.membership.members.len() > 1
+        && let Err(error) = peers.check_expected()
+    {
+        warn!("{error}");
     }
-    match Admin::new(router.clone()).hand_over(None, Deadline::after(HAND_OVER_WAIT)).await {
-        Ok(to) => info!(%to, "leadership handed over"),
-        Err(error) => warn!(%error, "leadership was not handed over: the others elect a leader"),
-    }
+}
+
+/// The same once the group is known.
+async fn look_for_strangers(peers: Arc<Peers>, published: Arc<Published>) {
+    let mut reports = published.watch_raft();
+    let known = reports.wait_for(|report| !report.status.membership.members.is_empty()).await;
+    // The sender goes with the process.
+    let Ok(report) = known.map(|report| report.clone()) else { return };
+    warn_of_strangers(&peers, &report);
 }
 
 /// The code that tells the next supervisor up (systemd, Docker) whether to start the process again.

@@ -182,7 +182,6 @@ fn assemble(
         storage: Arc::new(storage::Seed {
             directory: config.data_dir.clone(),
             id: id.clone(),
-            peers: executor.peers.clone(),
             database: database.clone(),
             options: engine,
             past: Mutex::default(),

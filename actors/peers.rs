@@ -191,7 +191,7 @@ impl Peers {
         lock(&self.outboxes).entry(id.clone()).or_default().clone()
     }
 
-    /// Ends all links, and takes no new ones: the node stops.
+    /// Ends all links, and makes and takes no new ones: the node stops.
     pub fn close(&self) {
         *lock(&self.identity) = None;
         lock(&self.outboxes).values().for_each(|outbox| outbox.end());

@@ -74,6 +74,13 @@ impl RaftReport {
         }
     }
 
+    /// Members that do not understand the group's commands, each with the version that it knows: they run an older program.
+    pub fn too_old(&self) -> impl Iterator<Item = (&NodeId, u8)> {
+        let group = self.status.membership.command_version;
+        let known = self.status.peers.iter().filter_map(|peer| Some((&peer.id, peer.command_version?)));
+        known.filter(move |(_, version)| *version < group)
+    }
+
     /// Why the group does not count this node, or not yet, where that is so.
     pub fn outcast(&self) -> Option<String> {
         match (self.status.outcast, self.status.quarantined_until) {

@@ -10,8 +10,9 @@
 //! What arrives while a `Ready` is being performed gathers in the mailbox and leaves as one append: proposals batch
 //! themselves under load, and one alone waits for nobody.
 //!
-//! * Events of the disk have a channel of their own, bounded by the appends that are out, and are taken before
-//!   proposals: a flood cannot keep an acknowledgement from being counted.
+//! * Events of the disk have a channel of their own, bounded by the appends that are out, and peers have one. Both are taken
+//!   before proposals, and the time is told in between: a flood of clients keeps no acknowledgement from being counted, no
+//!   heartbeat from being answered, and no leader from stepping down.
 //! * The waiting door's channel travels with the entry to the state thread: an outcome does not come back through here.
 //! * A proposal that was never opened had no effect (route.rs); one that was is in doubt until its outcome comes.
 //!
@@ -21,12 +22,13 @@
 //! Restart: the node is recovered from what storage knows to be in the log.
 
 mod duty;
+mod tell;
 
 use crate::actors::lifeline::Lifeline;
 use crate::actors::messages::{ChangeGroup, Propose, ReadIndex, Staleness, TransferLead};
 use crate::actors::metrics::Metrics;
 use crate::actors::peers::transfer::{Ended, Order, Transfers};
-use crate::actors::peers::{Identity, Peers, described};
+use crate::actors::peers::{Identity, Peers};
 use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::{Ask, Reply};
 use crate::actors::storage::{Parts, Ticket};
@@ -34,17 +36,18 @@ use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use chronos::clock::{Clock, Monotonic, random_u64};
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Config, Entry, Envelope, Load, Member, Membership, Node, NodeId, Now, Position, ReadAnswer, Role};
+use chronos::machine::check_version;
+use chronos::raft::{Config, Entry, Envelope, Load, Membership, Node, NodeId, Now, Position, ReadAnswer, Role};
 use chronos::storage::engine::{Event, Keep, Waiting};
 use duty::Duty;
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::task::{self, Poll};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// How often the core is told the time at least: others look at what it then publishes.
 const TICK_MAX: Duration = Duration::from_millis(50);
@@ -52,12 +55,9 @@ const TICK_MAX: Duration = Duration::from_millis(50);
 /// Ticks between two looks at what the log must be kept for.
 const KEEP_TICKS: u32 = 20;
 
-/// How often a group that cannot begin says whom it waits for.
-const AWAITED_LINE: Duration = Duration::from_secs(10);
-
-/// Proposals taken from the mailbox before what they make is sent on. Under a flood the mailbox never empties, and
-/// without this nothing would be appended.
-const PROPOSALS_MAX: usize = 256;
+/// What clients ask for that is taken from the mailbox before what comes of it is sent on. Under a flood the mailbox never
+/// empties, and without this nothing would be appended.
+const ASKED_MAX: usize = 256;
 
 /// Messages of peers taken before what they make is sent on.
 const MESSAGES_MAX: usize = 256;
@@ -84,35 +84,6 @@ pub struct Seed {
     pub has_compared: AtomicBool,
     /// Bytes of log at which this node, as a witness, takes no more.
     pub witness_log_bytes_max: u64,
-}
-
-impl Seed {
-    /// Warns, once, where the operator names other members than the log: those of the log count.
-    fn compare(&self, membership: &Membership) {
-        if let Some(configured) = &self.configured
-            && differs(configured, membership, &self.config.id)
-            && !self.has_compared.swap(true, Ordering::AcqRel)
-        {
-            warn!(
-                named = described(configured),
-                members = described(membership),
-                "--peers differs from the members of the group, which count: it only begins a group, and admin add-node and \
-                 remove-node change one"
-            );
-        }
-    }
-}
-
-/// True where two lists name other members, or other places of others than this node, which may have moved.
-fn differs(configured: &Membership, membership: &Membership, own: &NodeId) -> bool {
-    let places = |list: &Membership| -> BTreeMap<NodeId, String> {
-        let place = |(id, member): (&NodeId, &Member)| {
-            (id.clone(), if id == own { String::new() } else { member.address.clone() })
-        };
-        list.members.iter().map(place).collect()
-    };
-    // Who joins, or has just begun, has nothing to compare with.
-    !membership.members.is_empty() && places(configured) != places(membership)
 }
 
 /// The doors that wait for these entries, in their order, and those whose entries are not among them any more.
@@ -153,12 +124,15 @@ pub struct Raft {
     until_kept: u32,
     /// Changes of the group that wait to be committed: position and term.
     changes: Vec<(LogIndex, Term, Reply<()>)>,
-    proposals: usize,
+    /// What clients have asked for since the last `Ready`.
+    asked: usize,
+    /// When the core was last told the time.
+    ticked: Monotonic,
     /// Since when the group waits for members before it can begin.
     begins: Option<Monotonic>,
     duty: Duty,
     seed: Arc<Seed>,
-    _lifeline: Lifeline,
+    lifeline: Lifeline,
 }
 
 /// Entries for a peer.
@@ -196,12 +170,41 @@ impl Raft {
             kept: Keep::default(),
             until_kept: 0,
             changes: Vec::new(),
-            proposals: 0,
+            asked: 0,
+            ticked: Monotonic::default(),
             begins: None,
             duty: Duty::default(),
             seed,
-            _lifeline: lifeline,
+            lifeline,
         })
+    }
+
+    /// Takes what comes before anything that clients ask for: what the disk has done, and what peers say.
+    fn keep_up(&mut self) {
+        self.take_events();
+        for _ in 0..MESSAGES_MAX {
+            let Ok(envelope) = self.inbound.try_recv() else { return };
+            let now = self.now();
+            self.node.step(envelope, now);
+        }
+    }
+
+    /// Takes note of something that a client has asked for. After many the mailbox may not have been empty for long, and
+    /// what else there is to do waits for that.
+    fn asked(&mut self, context: &mut Context<Raft>) {
+        self.asked += 1;
+        if self.asked >= ASKED_MAX {
+            self.keep_up();
+            if self.seed.clock.monotonic() >= self.ticked + self.tick_every() {
+                self.tick();
+            }
+            self.flush_or_end(context);
+        }
+    }
+
+    /// Twice a heartbeat, so that none is late by more than half of itself.
+    fn tick_every(&self) -> Duration {
+        (self.seed.config.heartbeat / 2).min(TICK_MAX)
     }
 
     /// Takes what the disk has done.
@@ -226,9 +229,12 @@ impl Raft {
                     self.node.persisted(last);
                 }
                 let now = self.now();
-                // This node's own; those to others have left already.
                 for envelope in messages {
-                    self.node.step(envelope, now);
+                    if envelope.to == self.seed.config.id {
+                        self.node.step(envelope, now);
+                    } else {
+                        self.send(envelope);
+                    }
                 }
             }
             Event::Applied(_) => self.take_applied(),
@@ -256,8 +262,10 @@ impl Raft {
 
     fn tick(&mut self) {
         self.take_applied();
+        self.alight();
         let before = self.node.role();
         let now = self.now();
+        self.ticked = now.monotonic;
         self.node.tick(now);
         if before != Role::Candidate && self.node.role() == Role::Candidate {
             self.seed.counters.stood_for_election();
@@ -296,7 +304,7 @@ impl Raft {
         self.transfers.begin(Order {
             peer,
             member,
-            last: self.node.status().last,
+            committed: self.node.committed(),
             term: self.node.term(),
             parts: self.seed.parts.clone(),
             peers: self.seed.peers.clone(),
@@ -315,6 +323,10 @@ impl Raft {
     /// Performs what the core asks for since the last time, and ends where that is a successor's work by now.
     fn flush_or_end(&mut self, context: &mut Context<Raft>) {
         self.flush();
+        if let Some(error) = self.node.stopped() {
+            self.lifeline.fatal(error.clone());
+            context.terminate();
+        }
         if self.seed.parts.is_superseded(self.ticket) {
             warn!("a raft actor that was taken for dead ends: another one has taken over");
             context.terminate();
@@ -322,7 +334,8 @@ impl Raft {
     }
 
     fn flush(&mut self) {
-        self.proposals = 0;
+        self.asked = 0;
+        self.take_applied();
         let mut ready = self.node.take_ready();
         // Before anything leaves by which another one may lead.
         self.seed.published.set_lease(self.node.lease_until());
@@ -331,6 +344,7 @@ impl Raft {
         let loads = std::mem::take(&mut ready.loads);
         let snapshots = std::mem::take(&mut ready.snapshots);
         let committed = ready.committed.take();
+        let committed = self.ride(committed, &mut ready);
         let (waiting, taken_back) = pair(&mut self.waiting, &ready.entries);
         for waiting in taken_back {
             // It has left for nowhere: another leader's entry came before this one's were handed to the log.
@@ -389,7 +403,7 @@ impl Raft {
 
     /// Tells those who changed the group what became of it.
     fn answer_changes(&mut self) {
-        let (committed, term) = (self.node.committed_index(), self.node.term());
+        let (committed, term) = (self.node.committed(), self.node.term());
         for (index, of, reply) in std::mem::take(&mut self.changes) {
             if of != term {
                 reply.send(Err(Error::in_doubt("another leader has taken over: look at the members")));
@@ -412,52 +426,11 @@ impl Raft {
             && status.membership == *self.node.membership()
     }
 
-    /// What operators want to find in the log: who leads, and since when.
-    fn tell(&self, report: &RaftReport) {
-        let before = self.seed.published.raft();
-        let (old, new) = (&before.status, &report.status);
-        if old.leader != new.leader && new.membership.members.len() > 1 {
-            match &new.leader {
-                Some(leader) if *leader == self.seed.config.id => info!(term = %new.term, "this node leads"),
-                Some(leader) => info!(%leader, term = %new.term, "follows a leader"),
-                None => info!(term = %new.term, "no leader"),
-            }
-        }
-        if old.outcast != new.outcast
-            && new.outcast.is_some()
-            && let Some(outcast) = report.outcast()
-        {
-            warn!("{outcast}");
-        }
-        if old.clock_off.is_none()
-            && let Some(ahead_ms) = new.clock_off
-        {
-            warn!(
-                ahead_ms,
-                "this node leads, and the others' clocks are far ahead of its own, or behind it: set its clock; another \
-                 one takes over where it can"
-            );
-        }
-    }
-
-    /// A group begins with all of its members, so whoever is missing is named.
-    fn tell_awaited(&mut self) {
-        let (awaited, now) = (self.node.awaited(), self.seed.clock.monotonic());
-        if self.node.leader().is_some() {
-            self.begins = None;
-        } else if !awaited.is_empty() {
-            let since = *self.begins.get_or_insert(now);
-            if now >= since + AWAITED_LINE {
-                self.begins = Some(now);
-                let awaited: Vec<&str> = awaited.iter().map(|id| id.0.as_str()).collect();
-                info!(missing = awaited.join(","), "the group begins once all of its members are there");
-            }
-        }
-    }
-
     fn publish(&self) {
         let report = RaftReport { status: self.node.status(), serves: self.node.serves() };
-        if self.seed.parts.follow(self.ticket, !report.serves).is_err() {
+        // A leader serves once it has applied an entry of its own. Else this actor looks when it is awake anyway.
+        let is_about_to_serve = report.status.role == Role::Leader && !report.serves;
+        if self.seed.parts.follow(self.ticket, is_about_to_serve).is_err() {
             // What this actor knows of the log holds no more.
             return;
         }
@@ -473,9 +446,7 @@ impl Actor for Raft {
 
     fn started(&mut self, context: &mut Self::Context) {
         self.tick();
-        // Twice a heartbeat, so that none is late by more than half of itself.
-        let tick = (self.seed.config.heartbeat / 2).min(TICK_MAX);
-        context.run_interval(tick, |raft, _| raft.tick());
+        context.run_interval(self.tick_every(), |raft, _| raft.tick());
         context.spawn(Pump);
     }
 }
@@ -520,35 +491,37 @@ impl Handler<Ask<Propose>> for Raft {
     type Result = ();
 
     fn handle(&mut self, ask: Ask<Propose>, context: &mut Self::Context) {
-        self.take_events();
+        self.keep_up();
         let (Propose { command }, reply) = ask.open();
         let now = self.now();
-        match self.node.propose(&command, now) {
+        let understood = check_version(&command, self.node.membership().command_version);
+        match understood.and_then(|()| self.node.propose(&command, now)) {
             Ok(index) => {
                 let position = Position { index, term: self.node.term() };
                 self.waiting.push_back((position, reply.into_sender()));
             }
             Err(error) => reply.send(Err(error)),
         }
-        self.proposals += 1;
-        if self.proposals >= PROPOSALS_MAX {
-            self.flush_or_end(context);
-        }
+        self.asked(context);
     }
 }
 
 impl Handler<Ask<ReadIndex>> for Raft {
     type Result = ();
 
-    fn handle(&mut self, ask: Ask<ReadIndex>, _: &mut Self::Context) {
+    /// What peers say in between is left for later: each answer to a heartbeat would begin another round, for fewer reads.
+    /// Taken before every read, 64 clients at the leader came to 17,900 reads a second, and to 22,400 without.
+    fn handle(&mut self, ask: Ask<ReadIndex>, context: &mut Self::Context) {
         let (ReadIndex { lease }, reply) = ask.open();
         let now = self.now();
         if lease && self.node.holds_lease(now.monotonic) {
-            return reply.send(Ok(self.node.committed_index()));
+            reply.send(Ok(self.node.committed()));
+        } else {
+            self.next_read += 1;
+            self.reads.insert(self.next_read, reply);
+            self.node.read(self.next_read, now);
         }
-        self.next_read += 1;
-        self.reads.insert(self.next_read, reply);
-        self.node.read(self.next_read, now);
+        self.asked(context);
     }
 }
 

@@ -14,6 +14,7 @@ use crate::actors::messages::{
     Output, Query, Render, Statement, Status, StatusReport, Streamed, Terms,
 };
 use crate::actors::metrics::{Metrics, MetricsActor, Work};
+use crate::actors::outcome::{Attempts, failure_since, in_doubt_since};
 use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
@@ -62,28 +63,6 @@ enum Handed {
         /// Another node may have run them already: what is not begun here is no news of that.
         in_doubt: Option<Error>,
     },
-}
-
-/// An error of statements that another node may have begun before: where they were not begun here, that is not known
-/// either.
-fn in_doubt_since(error: Error, before: Option<&Error>) -> Error {
-    match (before, error.kind()) {
-        (Some(before), Kind::Unavailable | Kind::Overloaded) => {
-            Error::in_doubt(format!("{}; and then: {}", before.message(), error.message()))
-        }
-        (
-            None | Some(_),
-            Kind::Invalid
-            | Kind::Conflict
-            | Kind::Limit
-            | Kind::Unavailable
-            | Kind::Overloaded
-            | Kind::InDoubt
-            | Kind::Damaged
-            | Kind::Io
-            | Kind::Internal,
-        ) => error,
-    }
 }
 
 /// One route to each actor.
@@ -154,21 +133,20 @@ impl Router {
         }
     }
 
-    /// The same here, and nowhere else: for what another node has handed on.
+    /// The same here, and nowhere else: for what another node has handed on, and counts.
     pub async fn execute_here(&self, statement: Statement, terms: Terms) -> Result<Output> {
-        let (began, work) = self.begin(statement.may_write());
-        let result = match self.check_leading() {
-            Ok(()) => self.run(statement, terms).await,
-            Err(error) => Err(error),
-        };
-        self.note(work, began, result.as_ref().err());
+        self.check_leading()?;
+        let result = self.run(statement, terms).await;
+        self.look_at(result.as_ref().err());
         result
     }
 
     /// Runs statements as one here, and nowhere else.
     pub async fn batch_here(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
         self.check_leading().map_err(|error| BatchFailure { statement: 0, error })?;
-        self.run_batch(statements, terms).await
+        let result = self.run_batch(statements, terms).await;
+        self.look_at(result.as_ref().err().map(|failure| &failure.error));
+        result
     }
 
     /// What is handed on by mistake goes back at once, so that its sender looks for the leader again.
@@ -181,17 +159,19 @@ impl Router {
     async fn elsewhere(&self, statements: &[Statement], is_batch: bool, terms: &Terms) -> Handed {
         let routes = &self.routes;
         let raft = routes.published.raft();
-        if raft.serves || raft.status.membership.members.len() <= 1 || !statements.iter().any(Statement::may_write) {
+        // Values beside a text do not travel with it. What this node says of them is what any other would say.
+        let stays = statements.iter().any(|statement| !statement.parameters.is_empty());
+        let is_leading = raft.serves || raft.status.membership.members.len() <= 1;
+        if is_leading || stays || !statements.iter().any(Statement::may_write) {
             return Handed::Here { in_doubt: None };
         }
-        let mut in_doubt = None;
         let mut until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
         let mut reports = routes.published.watch_raft();
-        let mut last = Error::unavailable(format!("no leader (term {})", raft.status.term));
+        let mut attempts = Attempts::none(Error::unavailable(format!("no leader (term {})", raft.status.term)));
         loop {
             let report = reports.borrow_and_update().clone();
             if report.serves {
-                return Handed::Here { in_doubt };
+                return Handed::Here { in_doubt: attempts.in_doubt() };
             }
             let status = &report.status;
             let leader = status.leader.as_ref().and_then(|id| Some((id, status.membership.get(id)?)));
@@ -205,20 +185,17 @@ impl Router {
                     &leadership,
                     (&routes.peers, routes.forward_bytes_max),
                 );
-                match ran.await {
-                    Elsewhere::Answered(answer) => return Handed::Answered(answer),
-                    Elsewhere::NotBegun(error) => last = error,
-                    Elsewhere::Unknown(error) => {
-                        // What was waited for until now was an answer, and no leader.
-                        until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
-                        last = error.clone();
-                        in_doubt = Some(error);
-                    }
+                let heard = ran.await;
+                if matches!(heard, Elsewhere::Unknown(_)) {
+                    // What was waited for until now was an answer, and no leader.
+                    until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
+                }
+                if let Some(answer) = attempts.heard(heard) {
+                    return Handed::Answered(answer);
                 }
             }
             if until.left().is_zero() {
-                let error = in_doubt_since(last, in_doubt.as_ref());
-                return Handed::Answered(Err(BatchFailure { statement: 0, error }));
+                return Handed::Answered(Err(BatchFailure { statement: 0, error: attempts.given_up() }));
             }
             let pause = Deadline::after(until.left().min(RETRY_PAUSE));
             let _ = tokio::time::timeout_at(pause.instant(), reports.changed()).await;
@@ -248,32 +225,32 @@ impl Router {
 
     /// Runs statements as one.
     pub async fn batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
-        match self.elsewhere(&statements, true, &terms).await {
+        let (began, work) = self.begin(statements.iter().any(Statement::may_write));
+        let result = match self.elsewhere(&statements, true, &terms).await {
             Handed::Answered(answer) => answer,
             Handed::Here { in_doubt } => {
                 let ran = self.run_batch(statements, terms).await;
-                ran.map_err(|BatchFailure { statement, error }| BatchFailure {
-                    statement,
-                    error: in_doubt_since(error, in_doubt.as_ref()),
-                })
+                ran.map_err(|failure| failure_since(failure, in_doubt.as_ref()))
             }
-        }
-    }
-
-    async fn run_batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
-        let (began, work) = self.begin(statements.iter().any(Statement::may_write));
-        let deadline = terms.deadline.plus(VERDICT_WAIT);
-        let result = match self.executor().ask(ExecuteBatch { statements, terms }, deadline).await {
-            Ok(result) => result,
-            Err(error) => Err(BatchFailure { statement: 0, error }),
         };
         self.note(work, began, result.as_ref().err().map(|failure| &failure.error));
         result
     }
 
-    /// Counts a statement that has ended. Damage that it met is made known, as that which the janitor finds.
+    async fn run_batch(&self, statements: Vec<Statement>, terms: Terms) -> Result<Vec<Output>, BatchFailure> {
+        let deadline = terms.deadline.plus(VERDICT_WAIT);
+        let asked = self.executor().ask(ExecuteBatch { statements, terms }, deadline).await;
+        asked.unwrap_or_else(|error| Err(BatchFailure { statement: 0, error }))
+    }
+
+    /// Counts a statement that has ended, on the node that was asked and nowhere else.
     fn note(&self, work: Work, began: Monotonic, failure: Option<&Error>) {
         self.routes.counters.statement(work, self.since(began), failure);
+        self.look_at(failure);
+    }
+
+    /// Damage that a statement has met is made known, as that which the janitor finds.
+    fn look_at(&self, failure: Option<&Error>) {
         if let Some(error) = failure.filter(|error| error.kind() == Kind::Damaged) {
             // Where the janitor is away or busy, the next statement that meets it says so again.
             drop(self.routes.janitor.ask_now(DamageMet { found: error.to_string() }));

@@ -20,20 +20,19 @@ pub mod condemned;
 use crate::actors::figures::{StorageStatus, Totals};
 use crate::actors::lifeline::{Lifeline, News};
 use crate::actors::messages::{Backup, BackupDirectory, Close, Install};
-use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::route::{Ask, Deadline};
 use actix::fut::ActorFutureExt;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, WrapFuture};
 use chronos::embedded::{self, open_directory};
-use chronos::error::{Error, Kind, Result, SqlState};
+use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{ClusterId, DiskId, LogIndex, OriginUid, Term};
 use chronos::raft::{Entry, NodeId, Position, Ready, Recovered};
 use chronos::storage::engine::{
     Append, BACKUP_PREFIX, Engine, Event, Events, Handle, Keep, Options, Stop, Waiting, has_others,
 };
 use chronos::storage::snapshot::Staged;
-use condemned::{Condemned, Step};
+use condemned::{Condemned, Failure, Step};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -197,6 +196,9 @@ impl Parts {
             if let Some(hard_state) = hard_state {
                 present.log.hard_state = hard_state;
             }
+            if let Some(position) = ready.committed {
+                present.committed = present.committed.max(position.index);
+            }
             present.lent.handle.append(Append::of(ready, waiting));
         })
     }
@@ -300,8 +302,6 @@ pub struct Seed {
     pub parts: Arc<Parts>,
     /// Where to say how it is.
     pub published: Arc<Published>,
-    /// The other nodes: promises to them leave as soon as they are durable.
-    pub peers: Arc<Peers>,
     /// Where to report what no restart mends.
     pub news: mpsc::UnboundedSender<News>,
 }
@@ -436,28 +436,22 @@ struct Told {
 fn watch(seed: &Arc<Seed>, told: Told) -> Events {
     let Told { ending, reopen, applied, condemned } = told;
     let (parts, news, published) = (seed.parts.clone(), seed.news.clone(), seed.published.clone());
-    let (peers, id) = (seed.peers.clone(), seed.id.clone());
-    Arc::new(move |mut event| {
-        if let Event::Persisted { messages, .. } = &mut event {
-            for promise in messages.extract_if(.., |message| message.to != id) {
-                peers.send(promise);
-            }
-        }
+    let id = seed.id.clone();
+    Arc::new(move |event| {
         match &event {
             Event::Failed(error) => {
-                // That the engine is ending is what its threads find then, and no failure of the disk.
-                let is_consequence =
-                    ending.load(Ordering::Acquire) && matches!(error.kind(), Kind::Unavailable | Kind::Damaged);
-                let is_damage = error.kind() == Kind::Damaged || condemned.why().is_some();
-                if is_consequence {
-                    // Told already.
-                } else if is_damage && has_others(&published.raft().status.membership, &id.0) {
-                    error!(%error, "storage cannot go on with what is damaged");
-                    condemned.end(error.clone());
-                    ending.store(true, Ordering::Release);
-                    reopen.notify_one();
-                } else {
-                    let _ = news.send(News::Fatal(error.clone()));
+                let (is_ending, is_condemned) = (ending.load(Ordering::Acquire), condemned.why().is_some());
+                match condemned::judge(error, is_ending, is_condemned) {
+                    Failure::Told => {}
+                    Failure::Damage if has_others(&published.raft().status.membership, &id.0) => {
+                        error!(%error, "storage cannot go on with what is damaged");
+                        condemned.end(error.clone());
+                        ending.store(true, Ordering::Release);
+                        reopen.notify_one();
+                    }
+                    Failure::Damage | Failure::Fatal => {
+                        let _ = news.send(News::Fatal(error.clone()));
+                    }
                 }
             }
             Event::Panicked { thread } => {

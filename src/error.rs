@@ -184,6 +184,8 @@ states! {
     INTERNAL = b"XX000";
     /// XX001: stored data is damaged.
     DATA_CORRUPTED = b"XX001";
+    /// XX0L1: log or state are whole, and say what this program does not understand.
+    NOT_UNDERSTOOD = b"XX0L1";
 }
 
 impl SqlState {
@@ -271,6 +273,12 @@ impl Error {
     /// Stored bytes are damaged; `what` names file and place.
     pub fn damaged(what: impl Into<Cow<'static, str>>) -> Error {
         Error::new(Kind::Damaged, SqlState::DATA_CORRUPTED, what)
+    }
+
+    /// What is stored is whole, and this program does not understand it: most likely a newer one has written it. It is the
+    /// same on every replica, so nothing is fetched anew for it and nothing is given up: the process ends.
+    pub fn not_understood(what: impl Into<Cow<'static, str>>) -> Error {
+        Error::new(Kind::Internal, SqlState::NOT_UNDERSTOOD, what)
     }
 
     /// A promise inside the program was broken.

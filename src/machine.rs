@@ -30,7 +30,8 @@ mod write;
 
 pub use apply::{Machine, Outcome, Preview, preview};
 pub use command::{
-    Body, COMMAND_VERSION, Command, Effect, NewIndex, NewTable, Part, Request, RequestId, TableWrite, Transaction,
+    Body, COMMAND_VERSION, Command, Effect, FIRST_COMMAND_VERSION, NewIndex, NewTable, Part, Request, RequestId,
+    TableWrite, Transaction, check_version,
 };
 pub use request::{REQUESTS_MAX, Recalled, SESSIONS_MAX, recall};
 pub use row_set::{KeySet, RowSet};

@@ -94,7 +94,7 @@ impl PeerGuard {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::tests::guard;
     use super::*;
     use crate::actors::auth::{Need, Role};
@@ -153,8 +153,9 @@ mod tests {
         assert!(PeerGuard::new(guard(&[])).endpoint("not an address").is_err());
     }
 
-    /// Settings with a certificate of an authority made for this test.
-    fn certified(directory: &std::path::Path) -> Vec<(&'static str, String)> {
+    /// A guard with a certificate of an authority made for this test.
+    pub fn certified(directory: &std::path::Path) -> Arc<Guard> {
+        use chronos::config::{Flag, Sources, load};
         use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -165,19 +166,17 @@ mod tests {
         let write = |name: &'static str, pem: String| {
             let path = directory.join(name);
             std::fs::write(&path, pem).unwrap();
-            (name, path.to_str().unwrap().to_string())
+            Flag { flag: "-", section: "tls", name, value: path.to_str().unwrap().to_string() }
         };
-        vec![write("cert", cert.pem()), write("key", key.serialize_pem()), write("ca_cert", ca)]
+        let flags = vec![write("cert", cert.pem()), write("key", key.serialize_pem()), write("ca_cert", ca)];
+        let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
+        Guard::open(&super::super::Settings::of(&config)).unwrap()
     }
 
     #[test]
     fn peers_show_each_other_certificates() {
-        use chronos::config::{Flag, Sources, load};
         let directory = tempfile::tempdir().unwrap();
-        let flag = |(name, value)| Flag { flag: "-", section: "tls", name, value };
-        let flags = certified(directory.path()).into_iter().map(flag).collect();
-        let config = load(&Sources { flags, ..Sources::default() }).unwrap().config;
-        let guard = Guard::open(&super::super::Settings::of(&config)).unwrap();
+        let guard = certified(directory.path());
         let work = async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();

@@ -2,6 +2,9 @@
 //!
 //! * Each token that is set is compared, also after one has matched: the time tells nothing.
 //! * The cluster's token is kept as it is too: it is shown to other nodes.
+//! * A file of the cluster's token may have several lines: the first is shown, all are accepted. So it is changed while
+//!   the group serves: the new one is added everywhere, then comes first everywhere, then stands alone.
+//! * No two tokens are the same: who has one would have what the other one gives.
 
 use super::Role;
 use chronos::config::{Auth, Secret};
@@ -10,6 +13,9 @@ use ring::digest::{SHA256, digest};
 use std::fmt;
 use std::path::PathBuf;
 use subtle::ConstantTimeEq;
+
+/// Tokens that a group accepts at a time: the old one, the new one, and some in between.
+const CLUSTER_TOKENS_MAX: usize = 4;
 
 /// The SHA-256 of a token.
 struct Hash([u8; 32]);
@@ -30,7 +36,8 @@ impl Hash {
 pub struct Tokens {
     admin: Option<Hash>,
     readonly: Option<Hash>,
-    cluster: Option<Hash>,
+    /// Those of the group; none where it has none.
+    cluster: Vec<Hash>,
     shown_to_peers: Option<Secret>,
 }
 
@@ -39,12 +46,22 @@ impl Tokens {
     pub fn read(auth: &Auth) -> Result<Tokens> {
         let admin = secret("token_admin", auth.token_admin.as_ref(), auth.token_admin_file.as_ref())?;
         let readonly = secret("token_readonly", auth.token_readonly.as_ref(), auth.token_readonly_file.as_ref())?;
-        let cluster = secret("cluster_token", auth.cluster_token.as_ref(), auth.cluster_token_file.as_ref())?;
+        let cluster = secrets("cluster_token", auth.cluster_token.as_ref(), auth.cluster_token_file.as_ref())?;
         if admin.is_some() && admin == readonly {
             return Err(wrong("auth.token_admin and auth.token_readonly are the same".to_owned()));
         }
-        let hash = |secret: &Option<Secret>| secret.as_ref().map(|secret| Hash::of(secret.reveal()));
-        Ok(Tokens { admin: hash(&admin), readonly: hash(&readonly), cluster: hash(&cluster), shown_to_peers: cluster })
+        for (name, token) in [("token_admin", &admin), ("token_readonly", &readonly)] {
+            if token.as_ref().is_some_and(|token| cluster.contains(token)) {
+                return Err(wrong(format!("auth.cluster_token and auth.{name} are the same")));
+            }
+        }
+        let hash = |secret: &Secret| Hash::of(secret.reveal());
+        Ok(Tokens {
+            admin: admin.as_ref().map(hash),
+            readonly: readonly.as_ref().map(hash),
+            cluster: cluster.iter().map(hash).collect(),
+            shown_to_peers: cluster.into_iter().next(),
+        })
     }
 
     /// True where callers need one.
@@ -65,8 +82,11 @@ impl Tokens {
 
     /// Whether a peer has shown the cluster's token; none where there is none.
     pub fn is_cluster(&self, token: Option<&str>) -> Option<bool> {
-        let known = self.cluster.as_ref()?;
-        Some(token.is_some_and(|token| known.is(&Hash::of(token))))
+        if self.cluster.is_empty() {
+            return None;
+        }
+        let Some(shown) = token.map(Hash::of) else { return Some(false) };
+        Some(self.cluster.iter().fold(false, |is_known, known| known.is(&shown) | is_known))
     }
 
     /// What this node shows to its peers.
@@ -78,19 +98,38 @@ impl Tokens {
 /// Which are set, never what they are.
 impl fmt::Display for Tokens {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let set = |token: &Option<Hash>| if token.is_some() { "set" } else { "not set" };
-        let (admin, readonly, cluster) = (set(&self.admin), set(&self.readonly), set(&self.cluster));
+        let set = |is_set: bool| if is_set { "set" } else { "not set" };
+        let (admin, readonly) = (set(self.admin.is_some()), set(self.readonly.is_some()));
+        let cluster = match self.cluster.len() {
+            count @ 2.. => format!("set, {count} accepted"),
+            count => set(count > 0).to_owned(),
+        };
         write!(out, "auth.token_admin {admin}, auth.token_readonly {readonly}, auth.cluster_token {cluster}")
     }
 }
 
 fn secret(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<Secret>> {
-    let Some(path) = file else { return Ok(inline.cloned()) };
+    let mut read = secrets(name, inline, file)?;
+    if read.len() > 1 {
+        return Err(wrong(format!("auth.{name}_file holds {} lines: one of them is the token", read.len())));
+    }
+    Ok(read.pop())
+}
+
+/// A line each, of a file.
+fn secrets(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Result<Vec<Secret>> {
+    let Some(path) = file else { return Ok(inline.cloned().into_iter().collect()) };
     let doing = || format!("read auth.{name}_file {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(doing(), &error))?;
+    let wrong_here = |error: &str| wrong(format!("auth.{name}_file {}: {error}", path.display()));
     // An editor ends the line.
-    let secret = Secret::parse(text.trim_end_matches(['\r', '\n']));
-    secret.map(Some).map_err(|error| wrong(format!("auth.{name}_file {}: {error}", path.display())))
+    let lines = text.trim_end_matches(['\r', '\n']).split('\n').map(|line| line.trim_end_matches('\r'));
+    let secrets = lines.map(Secret::parse).collect::<Result<Vec<Secret>, String>>();
+    let secrets = secrets.map_err(|error| wrong_here(&error))?;
+    if secrets.len() > CLUSTER_TOKENS_MAX {
+        return Err(wrong_here(&format!("{} lines, and at most {CLUSTER_TOKENS_MAX} count", secrets.len())));
+    }
+    Ok(secrets)
 }
 
 fn wrong(what: String) -> Error {

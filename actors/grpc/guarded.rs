@@ -3,6 +3,7 @@
 use super::status;
 use crate::actors::auth::{Guard, Need};
 use crate::actors::published::Published;
+use crate::actors::transit::Line;
 use futures_util::future::{Either, Ready, ready};
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,8 +43,7 @@ impl<S> Guarded<S> {
     }
 
     fn has_callers(&self) -> bool {
-        let is_alone = |group: &Arc<Published>| group.raft().status.membership.members.len() == 1;
-        self.guard.names_peers() || !self.group.as_ref().is_some_and(is_alone)
+        self.group.as_ref().is_none_or(|group| self.guard.expects_peers(group))
     }
 }
 
@@ -71,7 +71,12 @@ where
         let headers = request.headers();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let need = if self.reading.contains(&request.uri().path()) { Need::AnyRole } else { self.need };
-        match self.guard.admit(header, need) {
+        let place = request.extensions().get::<Line>().and_then(Line::place);
+        let admitted = self.guard.admit(header, need).and_then(|caller| {
+            place.map_or(Ok(()), |place| place.admit(caller.role))?;
+            Ok(caller)
+        });
+        match admitted {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
                 Either::Right(self.inner.call(request))

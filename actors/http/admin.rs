@@ -60,10 +60,14 @@ pub(super) async fn members(door: web::Data<Door>) -> HttpResponse {
     HttpResponse::Ok().json(members_json(&Admin::new(door.router.clone()).members()))
 }
 
-pub(super) async fn change(asked: HttpRequest, door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+pub(super) async fn change(asked: HttpRequest, door: web::Data<Door>, mut payload: web::Payload) -> HttpResponse {
     let caller = match guarded::caller_of(&asked) {
         Ok(caller) => caller,
         Err(error) => return super::failed(&error, None),
+    };
+    let body = match super::read_body(&asked, &door, &mut payload, BODY_BYTES_MAX).await {
+        Ok((body, _)) => body,
+        Err(broken) => return super::broken_off(&broken, &door.limits, payload),
     };
     let change = match serde_json::from_slice(&body) {
         Ok(Changes { add: Some(add), remove: None }) => {
@@ -80,10 +84,14 @@ pub(super) async fn change(asked: HttpRequest, door: web::Data<Door>, body: web:
     }
 }
 
-pub(super) async fn transfer(asked: HttpRequest, door: web::Data<Door>, body: web::Bytes) -> HttpResponse {
+pub(super) async fn transfer(asked: HttpRequest, door: web::Data<Door>, mut payload: web::Payload) -> HttpResponse {
     let caller = match guarded::caller_of(&asked) {
         Ok(caller) => caller,
         Err(error) => return super::failed(&error, None),
+    };
+    let body = match super::read_body(&asked, &door, &mut payload, BODY_BYTES_MAX).await {
+        Ok((body, _)) => body,
+        Err(broken) => return super::broken_off(&broken, &door.limits, payload),
     };
     let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
     let to = match serde_json::from_slice(body) {
@@ -100,14 +108,51 @@ fn wrong(text: &str) -> HttpResponse {
     HttpResponse::BadRequest().json(json!({ "error": text }))
 }
 
+/// What the leader said, or this node: the statuses are those of statements, see http.rs.
 fn failed(status: &Status) -> HttpResponse {
-    const STATUSES: [(Code, StatusCode); 4] = [
-        (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
-        (Code::DeadlineExceeded, StatusCode::GATEWAY_TIMEOUT),
-        (Code::Unknown, StatusCode::INTERNAL_SERVER_ERROR),
-        (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
-    ];
-    let known = STATUSES.iter().find(|(code, _)| *code == status.code());
-    let code = known.map_or(StatusCode::BAD_REQUEST, |(_, status)| *status);
-    HttpResponse::build(code).json(json!({ "error": status.message() }))
+    let code = status_of(status.code());
+    let mut response = HttpResponse::build(code);
+    super::retry_after(&mut response, code);
+    response.json(json!({ "error": status.message() }))
+}
+
+fn status_of(code: Code) -> StatusCode {
+    match code {
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+        // Who asks was admitted here: it is the leader that does not take this node for a peer.
+        Code::Unauthenticated => StatusCode::BAD_GATEWAY,
+        Code::PermissionDenied => StatusCode::FORBIDDEN,
+        // The leader runs an older program.
+        Code::Unimplemented => StatusCode::NOT_IMPLEMENTED,
+        Code::Aborted => StatusCode::CONFLICT,
+        Code::Ok
+        | Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::FailedPrecondition
+        | Code::OutOfRange => StatusCode::BAD_REQUEST,
+        Code::Unknown | Code::Internal | Code::DataLoss | Code::Cancelled => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_says_whose_fault_it_is() {
+        for (code, status) in [
+            (Code::InvalidArgument, 400),
+            (Code::PermissionDenied, 403),
+            (Code::ResourceExhausted, 429),
+            (Code::Unknown, 500),
+            (Code::Unauthenticated, 502),
+            (Code::Unavailable, 503),
+            (Code::DeadlineExceeded, 504),
+        ] {
+            assert_eq!(status_of(code).as_u16(), status, "{code:?}");
+        }
+    }
 }

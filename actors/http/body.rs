@@ -5,7 +5,7 @@
 //! * Texts are read where they stand and copied once; a general JSON tree would hold the body twice, and a body of
 //!   short numbers thirty times. Parameters and statements are counted as they come.
 
-use crate::actors::messages::Freshness;
+use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
 use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::BATCH_STATEMENTS_MAX;
 use chronos::sql::value::Value;
@@ -54,8 +54,17 @@ fn value_bytes(value: &Value) -> usize {
     size_of::<Value>() + apart
 }
 
+/// How fresh reads must be, as the head of a request says it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Said<'a> {
+    /// The header [`CONSISTENCY`].
+    pub consistency: Option<&'a str>,
+    /// The header [`MAX_STALENESS`].
+    pub max_staleness: Option<&'a str>,
+}
+
 /// Reads a body. NaN is not JSON, and is refused by the parser, naming line and column.
-pub fn read(body: &[u8]) -> Result<(Asked, Freshness)> {
+pub fn read(body: &[u8], head: Said<'_>) -> Result<(Asked, Freshness)> {
     let malformed = |what: String| Error::invalid(SqlState::INVALID_PARAMETER, what);
     let whole: Whole = serde_json::from_slice(body).map_err(|error| {
         // What is JSON and not what is asked for is told in our own words; a value in them may be as long as the body.
@@ -73,12 +82,16 @@ pub fn read(body: &[u8]) -> Result<(Asked, Freshness)> {
         })
     })?;
     let fields = match whole {
-        Whole::Batch(texts) => return Ok((Asked::Batch(some(texts)?), Freshness::default())),
+        Whole::Batch(texts) => {
+            return Ok((Asked::Batch(some(texts)?), Freshness::parse(head.consistency, head.max_staleness)?));
+        }
         Whole::Object(fields) => fields,
     };
     let said = |word: Option<Word>| word.and_then(|Word(text)| text);
     let (level, age) = (said(fields.consistency), said(fields.max_staleness));
-    let freshness = Freshness::parse(level.as_deref(), age.as_deref())?;
+    let level = one_of("consistency", level.as_deref(), CONSISTENCY, head.consistency)?;
+    let age = one_of("max_staleness", age.as_deref(), MAX_STALENESS, head.max_staleness)?;
+    let freshness = Freshness::parse(level, age)?;
     let parameters = fields.params.map_or_else(Vec::new, |Parameters(read)| read);
     let parameters = parameters.into_iter().map(|parameter| parameter.0).collect::<Result<Vec<Value>>>()?;
     match (fields.sql, fields.statements) {
@@ -88,6 +101,17 @@ pub fn read(body: &[u8]) -> Result<(Asked, Freshness)> {
         (Some(_), Some(_)) | (None, None) => {
             Err(malformed("the body has either \"sql\", a string, or \"statements\", an array".to_string()))
         }
+    }
+}
+
+/// What is said in the body or in the head. Where both say it they agree: which of the two was meant, nobody knows.
+fn one_of<'a>(field: &str, body: Option<&'a str>, header: &str, head: Option<&'a str>) -> Result<Option<&'a str>> {
+    match (body, head) {
+        (Some(body), Some(head)) if body != head => {
+            let message = format!("\"{field}\" is \"{body}\" in the body, and {header} is \"{head}\"");
+            Err(Error::invalid(SqlState::INVALID_PARAMETER, message))
+        }
+        (body, head) => Ok(body.or(head)),
     }
 }
 
@@ -309,6 +333,24 @@ impl Visitor<'_> for ParameterVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(body: &[u8]) -> Result<(Asked, Freshness)> {
+        super::read(body, Said::default())
+    }
+
+    #[test]
+    fn the_head_says_how_fresh_reads_are_where_the_body_does_not() {
+        let head = Said { consistency: Some("stale"), max_staleness: Some("3s") };
+        for body in [&br#"{"sql": "A"}"#[..], br#"["A"]"#, br#"{"sql": "A", "consistency": "stale"}"#] {
+            let (_, freshness) = super::read(body, head).unwrap();
+            assert_eq!((freshness.consistency.name(), freshness.max_staleness.unwrap().as_secs()), ("stale", 3));
+        }
+        let told = |body: &[u8], head| super::read(body, head).unwrap_err().to_string();
+        let both = told(br#"{"sql": "A", "consistency": "lease"}"#, head);
+        assert!(both.contains("\"consistency\" is \"lease\" in the body"), "{both}");
+        let wrong = Said { consistency: Some("eventual"), max_staleness: None };
+        assert!(told(br#"["A"]"#, wrong).contains("linearizable"), "{}", told(br#"["A"]"#, wrong));
+    }
 
     #[test]
     fn an_object_is_one_statement_and_an_array_a_batch() {

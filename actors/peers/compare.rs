@@ -1,7 +1,7 @@
 //! Asking another member for the hash of its copy at a position.
 
 use super::Peers;
-use super::dial::patient;
+use super::dial::connect;
 use super::service::{check_hello, hello_to};
 use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
 use crate::actors::proto::wire::{ContentRequest, ContentResponse};
@@ -27,9 +27,9 @@ pub async fn ask(
     let failed = |what: &dyn std::fmt::Display| Error::unavailable(format!("{address}: {what}"));
     let mut request = Request::new(ContentRequest { hello: Some(hello_to(&own, to, published)), index: index.0 });
     peers.sign(&mut request)?;
-    let endpoint = patient(peers.endpoint(address)?);
+    let endpoint = peers.endpoint(address)?;
     let asked = async {
-        let channel = endpoint.connect().await.map_err(|error| failed(&error))?;
+        let channel = connect(endpoint).await.map_err(|why| failed(&why))?;
         let answered = PeerServiceClient::new(channel).content(request).await;
         answered.map_err(|status| failed(&status.message()))
     };

@@ -27,8 +27,12 @@ use tracing::{info, warn};
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// How long connecting may take.
+/// How long connecting may take, with the look-up of a name and the handshake of TLS: a process that stands still takes
+/// connections, and says nothing in them.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
+
+/// How long a node may take to say who it is.
+const ANSWER_WAIT: Duration = Duration::from_secs(3);
 
 /// A link that is silent for so long is asked whether it lives; heartbeats keep a healthy one from it.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -46,8 +50,13 @@ const DIALLED_WAIT: Duration = Duration::from_secs(3);
 /// How often it is looked whether a link is there.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// What a peer may send that is not read yet.
+/// What a peer may send that is not read yet: an answer to a statement that was handed on.
 const WINDOW_BYTES: u32 = 4 << 20;
+
+/// The same on a link, which is as much as the other direction has (grpc.rs). What is sent and not read lies before every
+/// heartbeat: on a line of 1 MB/s that is 130 ms, and some seconds with the window of an answer, by which time somebody
+/// else stands. It is enough for 100 MB/s within a site and 10 MB/s at 10 ms.
+const LINK_WINDOW_BYTES: u32 = 128 << 10;
 
 /// Keeps a link to every other member, for as long as it is polled.
 pub async fn keep_links(peers: Arc<Peers>, published: Arc<Published>) {
@@ -125,7 +134,8 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
     let mut pause = PAUSE_MIN;
     let mut said = None;
     let mut has_asked = false;
-    loop {
+    // Nobody is dialled by a node that stops.
+    while peers.identity().is_some() {
         if is_to_ask(has_asked, &published.raft().status) {
             inquire(&id, &address, &own, &peers).await;
             has_asked = true;
@@ -162,7 +172,7 @@ fn is_to_ask(has_asked: bool, status: &Status) -> bool {
 /// whoever dials whom. Nobody there, or nothing new, is no answer.
 async fn inquire(id: &NodeId, address: &str, own: &Identity, peers: &Peers) {
     let asked = async {
-        let channel = patient(peers.endpoint(address).ok()?).connect().await.ok()?;
+        let channel = connect(peers.endpoint(address).ok()?).await.ok()?;
         let mut request = Request::new(IdentifyRequest { disk_id: own.disk.0.to_be_bytes().to_vec() });
         peers.sign(&mut request).ok()?;
         Some(PeerServiceClient::new(channel).identify(request).await.ok()?.into_inner())
@@ -206,6 +216,18 @@ pub fn patient(endpoint: Endpoint) -> Endpoint {
         .keep_alive_while_idle(true)
 }
 
+/// Connects, in [`CONNECT_WAIT`] at most; says why not.
+pub async fn connect(endpoint: Endpoint) -> Result<Channel, String> {
+    made(patient(endpoint)).await
+}
+
+async fn made(endpoint: Endpoint) -> Result<Channel, String> {
+    match tokio::time::timeout(CONNECT_WAIT, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|error| root(&error)),
+        Err(_) => Err(format!("no connection within {CONNECT_WAIT:?}")),
+    }
+}
+
 /// One link, from dialling to its end.
 async fn link(
     id: &NodeId,
@@ -214,8 +236,10 @@ async fn link(
     peers: &Arc<Peers>,
     published: &Arc<Published>,
 ) -> Result<()> {
-    let channel: Channel =
-        patient(peers.endpoint(address)?).connect().await.map_err(|error| unreachable(id, address, &root(&error)))?;
+    let endpoint = patient(peers.endpoint(address)?)
+        .initial_stream_window_size(LINK_WINDOW_BYTES)
+        .initial_connection_window_size(LINK_WINDOW_BYTES);
+    let channel = made(endpoint).await.map_err(|why| unreachable(id, address, &why))?;
     let outbox = peers.outbox(id);
     // Nothing is queued for the link before both have said who they are.
     let (open, opened) = tokio::sync::oneshot::channel::<u64>();
@@ -237,6 +261,9 @@ async fn link(
     let from = check(met, own, published)?;
     if from.id != *id {
         return Err(unreachable(id, address, &format!("{} answers there", from.id)));
+    }
+    if peers.identity().is_none() {
+        return Ok(());
     }
     peers.meet(&from);
     let linked = Linked::new(&outbox);
@@ -262,12 +289,14 @@ pub async fn identify(addresses: &[String], name: Option<&str>, guard: &PeerGuar
     let mut last = Error::unavailable("--peers names nobody to join");
     for address in addresses {
         let asked = async {
-            let refused = |error: &dyn std::error::Error| Error::unavailable(format!("{address}: {}", root(error)));
-            let channel = patient(guard.endpoint(address)?).connect().await.map_err(|error| refused(&error))?;
+            let refused = |why: &str| Error::unavailable(format!("{address}: {why}"));
+            let channel = connect(guard.endpoint(address)?).await.map_err(|why| refused(&why))?;
             let mut request = Request::new(IdentifyRequest::default());
             guard.sign(&mut request)?;
-            let answer = PeerServiceClient::new(channel).identify(request).await;
-            let answer = answer.map_err(|status| Error::unavailable(format!("{address}: {}", status.message())))?;
+            let mut peer = PeerServiceClient::new(channel);
+            let answer = tokio::time::timeout(ANSWER_WAIT, peer.identify(request)).await;
+            let answer = answer.map_err(|_| refused(&format!("no answer within {ANSWER_WAIT:?}")))?;
+            let answer = answer.map_err(|status| refused(status.message()))?;
             let answer = answer.into_inner();
             if let Some(name) = name.filter(|name| *name != answer.cluster_name) {
                 return Err(Error::invalid(
@@ -311,5 +340,26 @@ mod tests {
         assert!(is_to_ask(false, &led) && is_to_ask(false, &Status::default()));
         assert!(is_to_ask(true, &Status::default()), "another may have come back that knows");
         assert!(!is_to_ask(true, &led));
+    }
+
+    #[test]
+    fn a_node_that_stops_dials_nobody() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (peers, published) = (Arc::new(Peers::default()), Arc::new(Published::default()));
+        let own = Identity {
+            cluster: ClusterId(7),
+            id: NodeId("a".into()),
+            disk: DiskId(1),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        peers.set_identity(own.clone());
+        peers.close();
+        let dialling = keep(NodeId("b".into()), address, own, peers, published);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), dialling).await }).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        assert!(listener.accept().is_err(), "somebody was dialled");
     }
 }

@@ -168,6 +168,9 @@ impl Arriving {
         }
         let plain = lz4_flex::decompress(&data, part.size as usize)
             .map_err(|error| Error::damaged(format!("a message between nodes does not decompress: {error}")))?;
+        if plain.len() != part.size as usize {
+            return Err(Error::damaged("a message between nodes is shorter than it says"));
+        }
         Envelope::decode(&plain).map(Some)
     }
 
@@ -239,5 +242,59 @@ mod tests {
             outbox.connect();
             assert!(frames.next().await.is_none(), "another link has taken its place");
         });
+    }
+
+    /// The parts that a message travels in.
+    fn parts(message: Envelope) -> Vec<PeerPart> {
+        let mut rest = Remainder::default();
+        let mut frames = vec![begin(message, &mut rest)];
+        while rest.from < rest.data.len() {
+            frames.push(rest.piece());
+        }
+        let part = |frame: PeerFrame| match frame.frame.unwrap() {
+            Frame::Part(part) => part,
+            Frame::Hello(_) => panic!("a hello"),
+        };
+        frames.into_iter().map(part).collect()
+    }
+
+    /// Entries that compress to less than a frame.
+    fn repeated(bytes: usize) -> Envelope {
+        let entry = Entry { index: LogIndex(1), term: Term(1), hlc: Timestamp(1), payload: vec![7; bytes].into() };
+        envelope(Message::Append { previous: Position::default(), entries: vec![entry], commit: LogIndex(0) })
+    }
+
+    #[test]
+    fn entries_are_compressed_where_that_pays() {
+        let message = repeated(1 << 20);
+        let parts = parts(message.clone());
+        assert_eq!(parts.len(), 1);
+        assert!(parts[0].data.len() < 16 << 10 && parts[0].size > 1 << 20, "{} bytes", parts[0].data.len());
+        assert_eq!(Arriving::default().take(parts[0].clone()).unwrap(), Some(message));
+        // Neither what would stay as long, nor what is short anyway.
+        for message in [entries(300_000), repeated(1000)] {
+            assert!(self::parts(message).iter().all(|part| part.size == 0));
+        }
+    }
+
+    #[test]
+    fn a_message_that_lies_about_its_size_ends_its_link() {
+        let part = parts(repeated(1 << 20)).remove(0);
+        let wrong = |part: PeerPart| Arriving::default().take(part).unwrap_err().to_string();
+        for size in [part.size - 1, 100] {
+            let told = wrong(PeerPart { size, ..part.clone() });
+            assert!(told.contains("does not decompress"), "{size}: {told}");
+        }
+        let told = wrong(PeerPart { size: u32::MAX, ..part.clone() });
+        assert!(told.contains("larger than any that is sent"), "{told}");
+        let told = wrong(PeerPart { size: part.size + 1, ..part.clone() });
+        assert!(told.contains("shorter than it says"), "{told}");
+        let torn = part.data[..part.data.len() / 2].to_vec();
+        wrong(PeerPart { data: torn, ..part });
+        // In pieces that never end, too.
+        let mut arriving = Arriving::default();
+        let piece = PeerPart { message: 1, last: false, size: 0, data: vec![0; PART_BYTES] };
+        let told = (0..=MESSAGE_BYTES_MAX / PART_BYTES).find_map(|_| arriving.take(piece.clone()).err()).unwrap();
+        assert!(told.to_string().contains("larger than any that is sent"), "{told}");
     }
 }

@@ -12,6 +12,7 @@
 //! * The sender's disk must be the one that its name has, by this node's log and by the snapshot itself: a copy of an old disk,
 //!   or one that was removed, must not put its state in the place of what is committed here. A leader that was removed and
 //!   added again behind the end of this node's log shows so in the snapshot, which names its old disk as removed.
+//! * What is for another disk that had this node's name is refused: it may be a witness's, which has no rows.
 //! * Each piece has a checksum, each file a hash; what is there when the stream breaks is where the next one goes on.
 
 use super::service::check_hello;
@@ -93,7 +94,9 @@ impl Installs {
         let turn = self.offers.fetch_add(1, Ordering::AcqRel) + 1;
         self.offered.notify_waiters();
         let manifest = manifest(&mut pieces, &offer).await?;
-        check_sender(&from, &present.status, &manifest.group()?)?;
+        let group = manifest.group()?;
+        check_sender(&from, &present.status, &group)?;
+        check_receiver(own, &group)?;
         let position = manifest.position;
         if position.index <= present.status.committed {
             return Ok(present.status.committed);
@@ -202,6 +205,17 @@ fn check_sender(from: &Identity, here: &Status, there: &Membership) -> Result<()
     }
 }
 
+/// Refuses a snapshot whose group has another disk under this node's name: a leader of before may not know of this one.
+fn check_receiver(own: &Identity, there: &Membership) -> Result<()> {
+    match there.get(&own.id).and_then(|member| member.disk) {
+        Some(disk) if disk != own.disk => {
+            let text = format!("a snapshot for {0}, of a group in which {0} has another disk than this one", own.id);
+            Err(Error::invalid(SqlState::NOT_IN_STATE, text))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Writes pieces as they come, until all are there, or no more come.
 fn write(
     snapshots: &Path,
@@ -304,5 +318,11 @@ mod tests {
             let refused = check(here, &dismissed, there).unwrap_err();
             assert!(refused.contains(says), "{says}: {refused}");
         }
+        // And is for the disk that the receiver's name has.
+        check_receiver(&from, &group(Some(7), &[])).unwrap();
+        check_receiver(&from, &group(None, &[])).unwrap();
+        check_receiver(&from, &Membership::default()).unwrap();
+        let refused = check_receiver(&from, &group(Some(6), &[])).unwrap_err();
+        assert!(refused.message().contains("a has another disk than this one"), "{refused}");
     }
 }

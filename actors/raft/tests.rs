@@ -1,13 +1,16 @@
 //! What only a test inside the raft actor can show.
 
+use super::tell::differs;
 use super::*;
 use crate::actors::lifeline::{ChildId, Generation};
-use crate::actors::route::{Deadline, Question};
+use crate::actors::route::{Deadline, Question, Route};
 use crate::actors::tests::node::{Running, ints, on_a_system};
 use chronos::error::SqlState;
 use chronos::hlc::Timestamp;
-use chronos::ids::OriginUid;
-use chronos::machine::{Body, Command};
+use chronos::ids::{DiskId, OriginUid};
+use chronos::machine::{Body, Command, Outcome};
+use chronos::raft::{Member, Message};
+use tokio::sync::oneshot;
 
 /// Has another actor take over while this one is about to append, as when its thread was taken for dead.
 struct TakeOver;
@@ -35,6 +38,58 @@ impl Handler<Ask<TakeOver>> for Raft {
         }
         reply.send(Ok(()));
     }
+}
+
+/// A peer's message arrives, and right behind it a proposal, before the actor has looked at either.
+struct Deposed(Route<Raft>);
+
+impl Question for Deposed {
+    type Answer = oneshot::Receiver<Result<Outcome>>;
+}
+
+impl Handler<Ask<Deposed>> for Raft {
+    type Result = ();
+
+    fn handle(&mut self, ask: Ask<Deposed>, _: &mut Self::Context) {
+        let (Deposed(raft), reply) = ask.open();
+        let (peer, inbound) = mpsc::channel(1);
+        self.inbound = inbound;
+        let message = Message::Heartbeat { commit: LogIndex(0), round: 1, confirmed: None, held: LogIndex(0) };
+        let (from, to) = (NodeId("z".into()), self.seed.config.id.clone());
+        let term = Term(self.node.term().0 + 1);
+        peer.try_send(Envelope { from, disk: DiskId(7), to, term, message }).unwrap();
+        let body = Body::EvictRequests { before: Timestamp::default() };
+        let command = Command { request: None, origin: OriginUid::default(), affected: 0, body }.encode();
+        reply.send(Ok(raft.ask_now(Propose { command })));
+    }
+}
+
+#[test]
+fn what_peers_have_said_counts_before_what_clients_ask_for() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        let raft = node.router.routes().raft.clone();
+        let asked = raft.ask(Deposed(raft.clone()), Deadline::after(Duration::from_secs(20))).await.unwrap();
+        let refused = asked.await.unwrap().unwrap_err();
+        assert!(refused.message().contains("z leads"), "{refused}");
+        node.until_served().await;
+        node.stop().await;
+    });
+}
+
+#[test]
+fn what_a_group_does_not_understand_is_not_proposed() {
+    let directory = tempfile::tempdir().unwrap();
+    on_a_system(async {
+        let node = Running::start(directory.path()).await;
+        let command = vec![chronos::machine::COMMAND_VERSION + 1, 0];
+        let deadline = Deadline::after(Duration::from_secs(20));
+        let refused = node.router.routes().raft.ask(Propose { command }, deadline).await.unwrap_err();
+        assert!(refused.message().contains("not every member of the group"), "{refused}");
+        node.execute("CREATE TABLE t (id INT PRIMARY KEY)").await.unwrap();
+        node.stop().await;
+    });
 }
 
 /// A change of the group whose entry was taken back, of a term that is over.

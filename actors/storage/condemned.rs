@@ -4,7 +4,7 @@
 //! can do without this node: it gives the lead away, and then the state. What is damaged is never served meanwhile, and the
 //! rest is served as ever.
 
-use chronos::error::Error;
+use chronos::error::{Error, Kind, SqlState};
 use chronos::raft::{Role, Status};
 use chronos::storage::engine::has_others;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,9 +70,56 @@ pub fn step(status: &Status, id: &str) -> Step {
     }
 }
 
+/// What a failure of the engine means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// That the engine is ending is what its threads find then, and no failure of the disk.
+    Told,
+    /// The state is to be given up, where others have it.
+    Damage,
+    /// The process ends, with everything left as it is.
+    Fatal,
+}
+
+/// Tells them apart. A log that is whole, and not understood, is the same on every replica: were it taken for damage, all of
+/// them would give up their copies, and with the last one what was acknowledged. A newer program goes on with what is there.
+pub fn judge(error: &Error, is_ending: bool, is_condemned: bool) -> Failure {
+    match error.kind() {
+        Kind::Unavailable | Kind::Damaged if is_ending => Failure::Told,
+        _ if error.sqlstate() == SqlState::NOT_UNDERSTOOD => Failure::Fatal,
+        Kind::Damaged => Failure::Damage,
+        // A state that is not the group's may fail in any way.
+        Kind::Invalid
+        | Kind::Conflict
+        | Kind::Limit
+        | Kind::Unavailable
+        | Kind::Overloaded
+        | Kind::InDoubt
+        | Kind::Io
+        | Kind::Internal => {
+            if is_condemned {
+                Failure::Damage
+            } else {
+                Failure::Fatal
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_that_is_not_understood_ends_the_process_and_gives_nothing_up() {
+        let unknown = chronos::machine::Command::decode(&[9]).unwrap_err();
+        for is_condemned in [false, true] {
+            assert_eq!(judge(&unknown, false, is_condemned), Failure::Fatal);
+        }
+        let (damage, other) = (Error::damaged("a block"), Error::internal("a panic"));
+        assert_eq!((judge(&damage, false, false), judge(&damage, true, false)), (Failure::Damage, Failure::Told));
+        assert_eq!((judge(&other, false, false), judge(&other, false, true)), (Failure::Fatal, Failure::Damage));
+    }
     use chronos::ids::LogIndex;
     use chronos::raft::{Member, MemberRole, Membership, NodeId};
 

@@ -4,6 +4,7 @@ mod backups;
 mod damage;
 mod engine;
 mod files;
+mod forward;
 mod janitor;
 mod latency;
 mod metrics;

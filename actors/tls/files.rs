@@ -10,7 +10,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+
+/// How long the handshake of a connection that this side makes may take: what `connect_timeout` of the transport limits is
+/// only that of TCP, which a process that stands still has no part in.
+const HANDSHAKE_WAIT: Duration = Duration::from_secs(3);
 
 /// What the files held.
 #[derive(Clone)]
@@ -67,6 +72,7 @@ impl Files {
             .ca_certificate(Certificate::from_pem(&self.ca_cert))
             .identity(Identity::from_pem(&self.cert, &self.key))
             .domain_name(self.domain.clone())
+            .timeout(HANDSHAKE_WAIT)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Streams of one HTTP/2 connection share its window. Those who wait leave their bytes in it, and must never fill it: those
 //! who were let in would get nothing any more. So of one connection only as many wait as leave a part of it.
 
+use crate::actors::incoming::reserve::Place;
 use chronos::error::{Error, Kind, SqlState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +13,24 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Line {
     pub(super) waiting: Arc<AtomicUsize>,
     pub(super) waiting_max: usize,
+    /// The reserved place that it has, where it has one.
+    place: Option<Arc<Place>>,
 }
 
 impl Line {
     /// A connection of whose requests so many may wait.
     pub fn new(waiting_max: usize) -> Line {
-        Line { waiting: Arc::default(), waiting_max }
+        Line { waiting: Arc::default(), waiting_max, place: None }
+    }
+
+    /// The same on a reserved place.
+    pub fn on(self, place: Option<Arc<Place>>) -> Line {
+        Line { place, ..self }
+    }
+
+    /// The reserved place, where it has one.
+    pub fn place(&self) -> Option<&Place> {
+        self.place.as_deref()
     }
 
     /// Why another one may not wait.

@@ -9,6 +9,7 @@ use crate::actors::proto::wire::{
     AddMember, ChangeMembersRequest, MemberStatus, MembersRequest, MembersResponse, ReportRequest,
     TransferLeaderRequest,
 };
+use chronos::Error;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use std::io::Write;
@@ -91,19 +92,81 @@ pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> 
     }
 }
 
+/// Why a node has not done what it was asked.
+enum Refusal {
+    /// It cannot now, and nothing has happened: another one may.
+    Elsewhere(Stop),
+    /// That is the answer.
+    Final(Stop),
+}
+
+impl From<Stop> for Refusal {
+    fn from(stop: Stop) -> Refusal {
+        Refusal::Final(stop)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Final(Stop::Failed(error))
+    }
+}
+
+impl Refusal {
+    /// Of a call that changes something: where it may have been heard, nobody else is asked.
+    fn of_change(status: &tonic::Status) -> Refusal {
+        let stop = Stop::Failed(remote::from_status(status));
+        if remote::did_nothing(status) { Refusal::Elsewhere(stop) } else { Refusal::Final(stop) }
+    }
+
+    /// Of one that only looks.
+    fn of_look(status: &tonic::Status) -> Refusal {
+        if remote::broke(status) {
+            return Refusal::Elsewhere(Stop::Failed(remote::from_status(status)));
+        }
+        Refusal::of_change(status)
+    }
+}
+
+/// Asks one node after the other, each once at most, until one can answer.
 async fn ask(target: &Target, asked: &Asked, as_json: bool) -> Result<(), Stop> {
-    let (_, channel) = target.channel(0).await?;
+    let nodes = target.addresses.len();
+    let (mut first, mut left) = (0, nodes);
+    loop {
+        let (at, channel) = target.channel(first).await?;
+        (first, left) = ((at + 1) % nodes, left - 1);
+        match ask_one(target, channel, asked, as_json, left == 0).await {
+            Err(Refusal::Elsewhere(_)) if left > 0 => {}
+            Err(Refusal::Elsewhere(stop) | Refusal::Final(stop)) => return Err(stop),
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+async fn ask_one(
+    target: &Target,
+    channel: Channel,
+    asked: &Asked,
+    as_json: bool,
+    is_last: bool,
+) -> Result<(), Refusal> {
     let health = HealthClient::new(channel.clone());
     let mut client = AdminServiceClient::new(channel);
-    let failed = |status: tonic::Status| Stop::Failed(remote::from_status(&status));
     match asked {
         Asked::Members => {
-            let answer = client.members(target.request(MembersRequest {})?).await.map_err(failed)?;
-            print_members(&answer.into_inner(), as_json)
+            let answer = client.members(target.request(MembersRequest {})?).await;
+            let group = answer.map_err(|status| Refusal::of_look(&status))?.into_inner();
+            if group.leader.is_empty() && !is_last {
+                // Another one may know who leads, and so how far each of them is.
+                let error = Error::unavailable(format!("no leader (term {})", group.term));
+                return Err(Refusal::Elsewhere(Stop::Failed(error)));
+            }
+            Ok(print_members(&group, as_json)?)
         }
         Asked::AddNode { member, role } => {
             let Some((id, address)) = member.split_once('=') else {
-                return Err(Stop::Usage(format!("{member:?} is not ID=HOST:PORT, for example node4=10.0.0.4:8000")));
+                let message = format!("{member:?} is not ID=HOST:PORT, for example node4=10.0.0.4:8000");
+                return Err(Refusal::Final(Stop::Usage(message)));
             };
             let add = AddMember { id: id.to_owned(), address: address.to_owned(), role: role.clone() };
             change(&mut client, target, Change::Add(add), as_json).await
@@ -111,19 +174,20 @@ async fn ask(target: &Target, asked: &Asked, as_json: bool) -> Result<(), Stop> 
         Asked::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), as_json).await,
         Asked::Transfer { to } => {
             let request = TransferLeaderRequest { to: to.clone().unwrap_or_default() };
-            let answer = client.transfer_leader(target.request(request)?).await.map_err(failed)?.into_inner();
+            let answer = client.transfer_leader(target.request(request)?).await;
+            let answer = answer.map_err(|status| Refusal::of_change(&status))?.into_inner();
             let line =
                 if as_json { json!({ "leader": answer.to }).to_string() } else { format!("{} leads", answer.to) };
-            print(&line)
+            Ok(print(&line)?)
         }
-        Asked::Ready => ready(health, as_json).await,
+        Asked::Ready => Ok(ready(health, as_json).await?),
         Asked::Status => {
             let text = report(&mut client, target, false).await?;
             let status: Json = serde_json::from_str(&text)
                 .map_err(|error| Stop::Message(format!("the status is no JSON: {error}")))?;
-            print(&if as_json { text } else { format!("{status:#}") })
+            Ok(print(&if as_json { text } else { format!("{status:#}") })?)
         }
-        Asked::Metrics => print(report(&mut client, target, true).await?.trim_end()),
+        Asked::Metrics => Ok(print(report(&mut client, target, true).await?.trim_end())?),
     }
 }
 
@@ -149,16 +213,16 @@ async fn change(
     target: &Target,
     change: Change,
     as_json: bool,
-) -> Result<(), Stop> {
+) -> Result<(), Refusal> {
     let request = ChangeMembersRequest { change: Some(change) };
     let answer = client.change_members(target.request(request)?).await;
-    let answer = answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?;
-    print_members(&answer.into_inner(), as_json)
+    let answer = answer.map_err(|status| Refusal::of_change(&status))?;
+    Ok(print_members(&answer.into_inner(), as_json)?)
 }
 
-async fn report(client: &mut AdminServiceClient<Channel>, target: &Target, metrics: bool) -> Result<String, Stop> {
+async fn report(client: &mut AdminServiceClient<Channel>, target: &Target, metrics: bool) -> Result<String, Refusal> {
     let answer = client.report(target.request(ReportRequest { metrics })?).await;
-    Ok(answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?.into_inner().text)
+    Ok(answer.map_err(|status| Refusal::of_look(&status))?.into_inner().text)
 }
 
 fn print_members(group: &MembersResponse, as_json: bool) -> Result<(), Stop> {

@@ -20,6 +20,7 @@ mod setting;
 
 pub use answer::{data_type, failed};
 pub use judge::{broke, did_nothing, from_status, reason};
+pub use name::Names;
 
 use super::session::{Session, Sink};
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
@@ -28,7 +29,6 @@ use chronos::config::Address;
 use chronos::error::{Error, Kind, Result, SqlState};
 use chronos::sql::translate::first_word;
 use link::{Link, Named};
-use name::Names;
 use setting::Settings;
 use std::time::Duration;
 use tonic::Request;

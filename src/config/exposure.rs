@@ -81,6 +81,9 @@ impl Config {
         const ADMIN: &[(&str, &str)] = &[("auth", "token_admin_file"), ("auth", "token_admin")];
         const READER: &[(&str, &str)] = &[("auth", "token_readonly_file"), ("auth", "token_readonly")];
         const CLUSTER: &[(&str, &str)] = &[("auth", "cluster_token_file"), ("auth", "cluster_token")];
+        const READER_ADMIN: &[(&str, &str)] = &[("auth", "token_readonly"), ("auth", "token_admin")];
+        const CLUSTER_ADMIN: &[(&str, &str)] = &[("auth", "cluster_token"), ("auth", "token_admin")];
+        const CLUSTER_READER: &[(&str, &str)] = &[("auth", "cluster_token"), ("auth", "token_readonly")];
         const ASKED: &[(&str, &str)] = &[
             ("auth", "token_admin"),
             ("auth", "token_admin_file"),
@@ -100,10 +103,15 @@ impl Config {
                 wrong.push(Contradiction::of(about, message));
             }
         }
-        if auth.token_admin.is_some() && auth.token_admin == auth.token_readonly {
-            let message = "auth.token_admin and auth.token_readonly are the same: who has it, may it write?";
-            let about = &[("auth", "token_readonly"), ("auth", "token_admin")];
-            wrong.push(Contradiction::of(about, message.to_owned()));
+        for (about, one, other, why) in [
+            (READER_ADMIN, &auth.token_readonly, &auth.token_admin, "who has it, may it write?"),
+            (CLUSTER_ADMIN, &auth.cluster_token, &auth.token_admin, "who has it, is it a node or an operator?"),
+            (CLUSTER_READER, &auth.cluster_token, &auth.token_readonly, "who may read could pretend to be a node"),
+        ] {
+            if one.is_some() && one == other {
+                let message = format!("auth.{} and auth.{} are the same: {why}", about[1].1, about[0].1);
+                wrong.push(Contradiction::of(about, message));
+            }
         }
         let tls = [("cert", &self.tls.cert), ("key", &self.tls.key), ("ca_cert", &self.tls.ca_cert)];
         let missing: Vec<&str> = tls.iter().filter(|(_, path)| path.is_none()).map(|(name, _)| *name).collect();

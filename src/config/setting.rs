@@ -257,7 +257,7 @@ settings! {
         /// What the nodes of a group show each other, the same on all of them. Certificates (see below) do as well, unless
         /// clients have tokens: then a group needs this one too.
         cluster_token: Option<Secret> = "" like "a third long random text";
-        /// File that holds it instead.
+        /// File that holds it instead; of several lines the first is shown, and each is taken, while it is changed.
         cluster_token_file: Option<PathBuf> = "" like "/etc/chronos/cluster.token";
         /// Whether values are left out of the `audit_sql` lines in the log: true or false.
         audit_redact_literals: bool = "false";
@@ -292,7 +292,7 @@ settings! {
     limits: Limits {
         /// Time one statement may take; of a streamed answer, the time until its first rows and between two batches.
         statement_timeout: Span = "30s" in "1ms" ..= "1d";
-        /// Size of one statement's text.
+        /// Size of one statement's text, or of a batch's texts together.
         statement_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
         /// Size of one answer that is not streamed. Larger results: `QuerySql`, which `chronos client` uses.
         response_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
@@ -305,8 +305,8 @@ settings! {
         command_bytes_max: Bytes = "8 MiB" in "1 MiB" ..= "64 MiB";
         /// Size of all effects of one statement.
         statement_effects_max: Bytes = "256 MiB" in "8 MiB" ..= "4 GiB";
-        /// Open connections of each door, gRPC and HTTP; each costs some 10 KiB. At gRPC one more is refused, at HTTP it
-        /// waits until one ends.
+        /// Open connections of each door, gRPC and HTTP; each costs some 10 KiB. At gRPC one more is refused, but for other
+        /// nodes of the group; at HTTP it waits until one ends.
         connections: u64 = "1024" in "1" ..= "100000";
         /// Messages that wait for one actor before callers are told "overloaded".
         mailbox: u64 = "1024" in "16" ..= "65536";

@@ -267,6 +267,16 @@ fn a_group_on_a_network_knows_its_members_or_does_not_start() {
 }
 
 #[test]
+fn no_two_tokens_are_the_same() {
+    let all = ["token_admin", "token_readonly", "cluster_token"];
+    for (one, other) in [(0, 1), (0, 2), (1, 2)] {
+        let error =
+            from_file(&format!("[auth]\n{} = \"s\"\n{} = \"s\"\n", all[one], all[other])).expect_err("the same");
+        assert!(error.contains(&format!("auth.{} and auth.{} are the same", all[one], all[other])), "{error}");
+    }
+}
+
+#[test]
 fn what_is_open_to_a_network_is_said() {
     let warnings = |text: &str| from_file(text).expect(text).config.warnings();
     assert!(warnings("").is_empty(), "loopback");

@@ -8,7 +8,7 @@ use crate::clock::random_u64;
 use crate::error::{Error, SqlState};
 use crate::hlc::Timestamp;
 use crate::ids::OriginUid;
-use crate::machine::Outcome;
+use crate::machine::{Outcome, check_version};
 use crate::raft::{Config, Naming, Node, NodeId, Now};
 use crate::sql::execute::Group;
 use crate::storage::directory::Database;
@@ -219,7 +219,8 @@ impl Inner {
         let Some(node) = &mut state.node else {
             return Err((waiting, Error::unavailable("the database is starting")));
         };
-        match node.propose(command, self.now()) {
+        let understood = check_version(command, node.membership().command_version);
+        match understood.and_then(|()| node.propose(command, self.now())) {
             Ok(_) => {
                 self.dispatch(node, vec![Some(waiting)]);
                 Ok(())

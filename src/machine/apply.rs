@@ -5,6 +5,7 @@ use super::request;
 use super::staged::{Staged, Writes};
 use super::write::{self, Pass, Place, Writer};
 use super::{definition, stage};
+use crate::error::SqlState;
 use crate::hlc::Timestamp;
 use crate::ids::{IndexId, LogIndex, OriginUid, TableId, Term};
 use crate::raft::{Entry, Membership, Payload};
@@ -51,21 +52,23 @@ impl Machine {
             self.applied.0
         );
         assert!(entry.hlc > self.hlc, "the stamp of entry {} is not above the one before", entry.index);
-        let outcome = match Payload::decode(&entry.payload)? {
-            Payload::Noop | Payload::Command(_) if self.is_bare() => Ok(Outcome::default()),
-            Payload::Noop => {
-                stage::end_all(view, entry, out)?;
-                Ok(Outcome::default())
-            }
-            Payload::Membership(membership) => {
-                self.settle_group(membership);
-                Ok(Outcome::default())
-            }
-            Payload::Command(bytes) => self.execute(&Command::decode(bytes)?, entry, view, out)?,
-        };
+        let outcome = self.perform(entry, view, out).map_err(|error| match error.sqlstate() {
+            SqlState::NOT_UNDERSTOOD => error.context(format!("entry {}", entry.index)),
+            _ => error,
+        })?;
         self.applied = (entry.index, entry.term);
         self.hlc = entry.hlc;
         Ok(outcome)
+    }
+
+    fn perform(&mut self, entry: &Entry, view: &View, out: &dyn Writes) -> Result<Result<Outcome>> {
+        match Payload::decode(&entry.payload)? {
+            Payload::Noop | Payload::Command(_) if self.is_bare() => {}
+            Payload::Noop => stage::end_all(view, entry, out)?,
+            Payload::Membership(membership) => self.settle_group(membership),
+            Payload::Command(bytes) => return self.execute(&Command::decode(bytes)?, entry, view, out),
+        }
+        Ok(Ok(Outcome::default()))
     }
 
     fn execute(&mut self, command: &Command, entry: &Entry, view: &View, out: &dyn Writes) -> Result<Result<Outcome>> {
@@ -199,7 +202,7 @@ impl Machine {
     /// [`Machine::write_slices`] reads them again.
     fn commit(&self, stage: u128, parts: u32, view: &View, writer: Writer) -> Result<Effects> {
         let mut frames = stage::Frames::open(stage, parts, view)?;
-        let Some(first) = frames.next()? else { return Err(Error::damaged("a staged transaction is empty")) };
+        let Some(first) = frames.next()? else { return Err(Error::not_understood("a staged transaction is empty")) };
         let Some(second) = frames.next()? else {
             let writer = Writer { read_index: first.read_index, ..writer };
             let effects = run_transaction(&first, &self.catalog, view, writer)?;
@@ -210,7 +213,7 @@ impl Machine {
         let mut slices = [first, second].into_iter();
         while let Some(slice) = slices.next().map_or_else(|| frames.next(), |slice| Ok(Some(slice)))? {
             if table.is_none() || stage::sliced_table(&slice) != table {
-                return Err(Error::damaged("the slices of a staged statement do not belong together"));
+                return Err(Error::not_understood("the slices of a staged statement do not belong together"));
             }
             self.slice(&slice, view, writer, &mut place)?;
         }

@@ -28,6 +28,24 @@ use std::time::Duration;
 /// | 2 | [`Body::HashAt`] |
 pub const COMMAND_VERSION: u8 = 2;
 
+/// The version that every program knows: a group begins with it, whichever programs its members are, and goes on to what
+/// all of them understand.
+pub const FIRST_COMMAND_VERSION: u8 = 1;
+
+/// Refuses a command that not every member of a group understands, by the version in front of it.
+pub fn check_version(command: &[u8], group: u8) -> Result<()> {
+    match command.first() {
+        Some(version) if *version > group => Err(Error::invalid(
+            crate::error::SqlState::NOT_IN_STATE,
+            format!(
+                "this needs commands of version {version}, and not every member of the group knows more than {group}"
+            ),
+        )
+        .hint("start the newer chronos on all members")),
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// One command.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Command {
@@ -257,15 +275,17 @@ impl Command {
         self.request.is_none() && transaction.parts.iter().all(insert)
     }
 
-    /// Reads what `encode` wrote.
+    /// Reads what `encode` wrote. The log's checksums say that the bytes are those that a leader wrote, so what does not
+    /// decode is no damage.
     pub fn decode(bytes: &[u8]) -> Result<Command> {
         match bytes.split_first() {
-            Some((1..=COMMAND_VERSION, body)) => postcard::from_bytes(body)
-                .map_err(|error| Error::damaged(format!("a command in the log does not decode: {error}"))),
-            Some((version, _)) => Err(Error::damaged(format!(
-                "a command in the log has version {version}, this program knows {COMMAND_VERSION}: run a newer chronos"
+            Some((&version @ 1..=COMMAND_VERSION, body)) => postcard::from_bytes(body).map_err(|error| {
+                Error::not_understood(format!("a command of version {version} does not decode: {error}"))
+            }),
+            Some((version, _)) => Err(Error::not_understood(format!(
+                "a command of version {version}, and this chronos knows up to {COMMAND_VERSION}: start a newer one"
             ))),
-            None => Err(Error::damaged("a command in the log is empty")),
+            None => Err(Error::not_understood("a command without content")),
         }
     }
 }

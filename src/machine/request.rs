@@ -4,6 +4,8 @@
 //! the stamps in them, in a command, so replicas forget alike.
 //!
 //! * A session keeps its last 64 outcomes; an older request is refused, never executed again.
+//! * One that asks for nothing for 90 days is forgotten with its name. A request under that name then begins a new session,
+//!   whatever its number: nothing is left that could tell it from one, and sessions need not begin with a certain number.
 //! * A bare request id carries its creation time (`UUIDv7`); one older than the window is refused, never executed. Its
 //!   outcome is kept until then and no longer: by the time in the id, so a client's clock cannot outlive its outcome.
 //! * There is a ceiling of sessions, counted in replicated state: above it new ones are refused, since to forget one that
@@ -283,9 +285,9 @@ fn bare_created_ms(key: &[u8]) -> Result<u64> {
     match values.as_slice() {
         [Value::Blob(name)] => match name.get(1..).and_then(|uuid| uuid.try_into().ok()) {
             Some(uuid) => Ok(created_ms(u128::from_be_bytes(uuid))),
-            None => Err(Error::damaged("the name of a request is not there")),
+            None => Err(Error::not_understood("the name of a request is not there")),
         },
-        _ => Err(Error::damaged("the name of a request is not there")),
+        _ => Err(Error::not_understood("the name of a request is not there")),
     }
 }
 
@@ -348,7 +350,7 @@ fn read(view: &View, key: &[u8]) -> Result<Option<Record>> {
     match values.first() {
         Some(Value::Blob(bytes)) => postcard::from_bytes(bytes)
             .map(Some)
-            .map_err(|error| Error::damaged(format!("the outcome of a request does not decode: {error}"))),
-        _ => Err(Error::damaged("the outcome of a request is not there")),
+            .map_err(|error| Error::not_understood(format!("the outcome of a request does not decode: {error}"))),
+        _ => Err(Error::not_understood("the outcome of a request is not there")),
     }
 }

@@ -291,7 +291,7 @@ fn take_bits(rest: &mut &[u8], rows: usize) -> Result<Vec<bool>> {
 }
 
 pub(super) fn malformed() -> Error {
-    Error::damaged("a command in the log does not decode")
+    Error::not_understood("a command does not decode")
 }
 
 #[cfg(test)]

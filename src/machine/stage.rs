@@ -82,7 +82,7 @@ impl Frames {
         loop {
             if let Some(frame) = frame(&self.bytes[self.at..]) {
                 let transaction = postcard::from_bytes(frame)
-                    .map_err(|error| Error::damaged(format!("a staged transaction does not decode: {error}")))?;
+                    .map_err(|error| Error::not_understood(format!("a staged transaction does not decode: {error}")))?;
                 self.at += LENGTH_BYTES + frame.len();
                 if self.at == self.bytes.len() {
                     // A frame may be one row of megabytes: its bytes go before it is written.
@@ -102,7 +102,7 @@ impl Frames {
                     }
                 }),
                 None if self.bytes.is_empty() => return Ok(None),
-                None => return Err(Error::damaged("a staged transaction ends within a frame")),
+                None => return Err(Error::not_understood("a staged transaction ends within a frame")),
             }
         }
     }

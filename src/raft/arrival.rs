@@ -19,7 +19,7 @@ use crate::raft::{Entry, Envelope, HardState, Membership, Message, Node, NodeId,
 use crate::storage::wal::Position;
 
 /// What a leader's entries show of its log.
-enum Shown {
+pub(super) enum Shown {
     /// It has all that is committed here.
     All,
     /// The two logs differ further ahead.
@@ -36,6 +36,9 @@ impl Node {
         if envelope.to != self.config.id || self.hard_state.is_dismissed() {
             return;
         }
+        if self.stopped.is_some() {
+            return;
+        }
         if let Message::Dismissed { disk } = envelope.message {
             // The name may have gone to this disk since.
             if disk == self.config.disk {
@@ -49,8 +52,10 @@ impl Node {
         if let Message::HeartbeatReply { quarantined_until: None, .. } = envelope.message
             && envelope.from == self.config.id
         {
-            // This node's own word that its quarantine is over, now that it is durable.
-            self.shown_quarantine = None;
+            // This node's own word that its quarantine is over, now that it is durable. Another one may have begun since.
+            if self.hard_state.quarantined_until.is_none() {
+                self.shown_quarantine = None;
+            }
             return;
         }
         self.note_disk(&envelope.from, envelope.disk);
@@ -190,9 +195,11 @@ impl Node {
         }
         let bound = self.membership().get(&envelope.from).map(|member| member.disk);
         let is_leading = matches!(self.state, State::Leader(_));
+        let is_removed = self.membership().removed.contains(&envelope.disk);
         let answer = match bound {
-            // It was a member, and its name may be another's by now.
-            _ if self.membership().removed.contains(&envelope.disk) => Message::Removed,
+            // It was a member, and its name may be another's by now. That is not committed: a candidate with more of the log
+            // may have seen another entry take its place.
+            _ if is_removed && (is_leading || !self.is_ahead(&envelope.message)) => Message::Removed,
             // It was removed and added again behind the end of this log. An empty disk has no such log to show.
             Some(Some(_)) if self.is_ahead(&envelope.message) => return true,
             Some(Some(disk)) if disk != envelope.disk => Message::NewDisk,
@@ -265,7 +272,7 @@ impl Node {
     }
 
     /// What the entries of a leader say of its log, beside what is committed here.
-    fn shown(&self, previous: Position, entries: &[Entry]) -> Shown {
+    pub(super) fn shown(&self, previous: Position, entries: &[Entry]) -> Shown {
         let reaches = entries.last().map_or(previous.index, |entry| entry.index) >= self.committed;
         if self.is_contradicted_by(previous, entries) {
             Shown::Other

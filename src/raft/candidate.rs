@@ -18,7 +18,7 @@
 use crate::clock::Monotonic;
 use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::node::State;
-use crate::raft::{Envelope, Message, Node, NodeId, Outcast};
+use crate::raft::{Envelope, Membership, Message, Node, NodeId, Outcast};
 use crate::storage::wal::Position;
 use std::collections::BTreeMap;
 
@@ -27,6 +27,8 @@ use std::collections::BTreeMap;
 pub(super) struct Candidacy {
     /// It only asks whether it would be elected.
     is_pre: bool,
+    /// The term that it stands in, or would.
+    term: Term,
     votes: BTreeMap<NodeId, Ballot>,
 }
 
@@ -52,6 +54,10 @@ enum Outcome {
     Lost,
     Open,
 }
+
+/// Terms ahead that rounds of asking around take turns in. An answer to an earlier one says another term, unless it was on its
+/// way for so many rounds: since then a leader may have come that its voter holds to.
+const ROUNDS: u64 = 8;
 
 /// Election timeouts that a witness waits longer than others: it leads only where nobody else can.
 const WITNESS_PATIENCE: u32 = 2;
@@ -79,17 +85,24 @@ impl Node {
     fn is_replaced(&self) -> bool {
         match self.this().and_then(|this| this.disk) {
             Some(disk) => disk != self.config.disk,
-            None => self.outcast.is_some(),
+            None => self.outcast.is_some() && !self.is_named(),
         }
+    }
+
+    /// True where this node's log names it with its disk, or did so before a change that is not committed: what was promised
+    /// on that disk is there, and until that change is decided it may be needed to decide it.
+    fn is_named(&self) -> bool {
+        let names =
+            |group: &Membership| group.get(&self.config.id).is_some_and(|member| member.disk == Some(self.config.disk));
+        names(self.membership()) || self.memberships.before().is_some_and(names)
     }
 
     /// A member says that the name has another disk. It may be behind, so what this node's own log says counts more; and
     /// what is believed wrongly ends with a leader's word, as for every node that joins.
     pub(super) fn refused(&mut self) {
-        let is_named = self.this().is_some_and(|this| this.disk == Some(self.config.disk));
         // A group of one is known by its directory: there is nobody who could know better.
         let is_single = self.this().is_some() && self.membership().members.len() == 1;
-        if is_named || is_single {
+        if self.is_named() || is_single {
             return;
         }
         self.outcast = Some(Outcast::NewDisk);
@@ -116,8 +129,9 @@ impl Node {
 
     /// Asks whether a quorum would elect this node.
     pub(super) fn ask_around(&mut self) {
-        self.begin_candidacy(true);
-        let term = Term(self.hard_state.term.0 + 1);
+        let term = Term(self.hard_state.term.0 + 1 + self.asked_around);
+        self.asked_around = (self.asked_around + 1) % ROUNDS;
+        self.begin_candidacy(true, term);
         let message = Message::PreVote { last: self.log.last() };
         for peer in self.other_voters() {
             let envelope = Envelope { term, ..self.envelope(&peer, message.clone()) };
@@ -126,12 +140,16 @@ impl Node {
         self.count_pre_vote(self.config.id.clone(), self.config.disk, term, true);
     }
 
-    /// Stands for election.
+    /// Stands for election in the next term.
     pub(super) fn stand(&mut self, transfer: bool) {
-        self.hard_state.term = Term(self.hard_state.term.0 + 1);
+        self.stand_in(Term(self.hard_state.term.0 + 1), transfer);
+    }
+
+    fn stand_in(&mut self, term: Term, transfer: bool) {
+        self.hard_state.term = term;
         self.hard_state.vote = Some(self.config.id.number(self.config.disk));
         self.save();
-        self.begin_candidacy(false);
+        self.begin_candidacy(false, term);
         let message = Message::Vote { last: self.log.last(), transfer };
         for peer in self.other_voters() {
             self.promise(&peer, message.clone());
@@ -141,12 +159,20 @@ impl Node {
         self.promise(&this, Message::VoteReply { granted: true });
     }
 
-    fn begin_candidacy(&mut self, is_pre: bool) {
+    fn begin_candidacy(&mut self, is_pre: bool, term: Term) {
         self.give_up_reads();
         self.leader = None;
         self.heard = None;
-        self.state = State::Candidate(Candidacy { is_pre, votes: BTreeMap::new() });
+        self.state = State::Candidate(Candidacy { is_pre, term, votes: BTreeMap::new() });
         self.wait_for_leader();
+    }
+
+    /// The term that this node would stand in, where it asks around.
+    fn asks_for(&self) -> Option<Term> {
+        match &self.state {
+            State::Candidate(candidacy) if candidacy.is_pre => Some(candidacy.term),
+            State::Candidate(_) | State::Follower | State::Leader(_) => None,
+        }
     }
 
     fn other_voters(&self) -> Vec<NodeId> {
@@ -197,11 +223,9 @@ impl Node {
     }
 
     pub(super) fn count_pre_vote(&mut self, from: NodeId, disk: DiskId, term: Term, granted: bool) {
-        if granted && term.0 != self.hard_state.term.0 + 1 {
-            return;
-        }
+        let Some(wanted) = self.asks_for().filter(|wanted| !granted || *wanted == term) else { return };
         match self.tally(from, Ballot { granted, disk }, true) {
-            Outcome::Won => self.stand(false),
+            Outcome::Won => self.stand_in(wanted, false),
             Outcome::Lost => self.follow(self.hard_state.term, None),
             Outcome::Open => {}
         }

@@ -5,6 +5,7 @@
 //!   voted with, right behind its first entry. A group is founded with that.
 //! * A member is removed only where those who stay can decide: a quorum of them has answered a moment ago. Were it not so,
 //!   the removal itself could not be committed, and nothing else any more (as etcd's strict check of reconfigurations).
+//! * A group uses the commands that all of its members understand. Who joins and understands less is not promoted.
 //! * Where a member says that it is reached elsewhere now, that is written down for the others.
 
 use crate::ids::{DiskId, LogIndex};
@@ -74,10 +75,18 @@ impl Node {
         let timeout = self.config.election_timeout;
         let State::Leader(lead) = &mut self.state else { return };
         let current = self.memberships.newest();
-        if self.committed < lead.since || self.memberships.unsettled().is_some() || current.members.len() <= 1 {
+        if self.committed < lead.since || self.memberships.unsettled().is_some() {
             return;
         }
         let mut next = current.clone();
+        if current.members.len() <= 1 {
+            // Written where a newer program has taken over the directory, and else nothing.
+            if current.command_version < crate::machine::COMMAND_VERSION {
+                next.command_version = crate::machine::COMMAND_VERSION;
+                self.change_to(next);
+            }
+            return;
+        }
         let mut version = crate::machine::COMMAND_VERSION;
         let mut promoted = false;
         for (id, member) in &mut next.members {
@@ -99,7 +108,9 @@ impl Node {
             {
                 let is_quick = now.saturating_sub(progress.goal.1) <= timeout && progress.heard + timeout >= now;
                 progress.goal = (last, now);
-                if is_quick && !promoted && !progress.quarantined {
+                // One that does not understand the group's commands would stop at the first of them, and its vote with it.
+                let understands = progress.command_version.is_some_and(|version| version >= current.command_version);
+                if is_quick && !promoted && !progress.quarantined && understands {
                     member.role = role;
                     promoted = true;
                 }

@@ -31,15 +31,27 @@ impl Payload<'_> {
         }
     }
 
-    /// Reads what `encode` wrote.
+    /// Reads what `encode` wrote. Logs and wires have checksums, so what does not decode is no damage.
     pub fn decode(bytes: &[u8]) -> Result<Payload<'_>> {
         match bytes.split_first() {
             Some((&NOOP, [])) => Ok(Payload::Noop),
             Some((&MEMBERSHIP, body)) => Membership::decode(body).map(Payload::Membership),
             Some((&COMMAND, body)) => Ok(Payload::Command(body)),
-            Some((kind, _)) => Err(Error::damaged(format!("a log entry is of unknown kind {kind}"))),
-            None => Err(Error::damaged("a log entry is empty")),
+            Some((kind, _)) => Err(Error::not_understood(format!(
+                "an entry of kind {kind}, which this chronos does not know: start a newer one"
+            ))),
+            None => Err(Error::not_understood("an entry without content")),
         }
+    }
+}
+
+/// What an entry says of the group, where it does. An error is not understood by this program, and must not be passed over:
+/// the rest of the group goes by it.
+pub(super) fn membership_of(entry: &Entry) -> Result<Option<Membership>> {
+    match Payload::decode(&entry.payload) {
+        Ok(Payload::Membership(membership)) => Ok(Some(membership)),
+        Ok(Payload::Noop | Payload::Command(_)) => Ok(None),
+        Err(error) => Err(error.context(format!("entry {}", entry.index))),
     }
 }
 

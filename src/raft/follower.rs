@@ -1,6 +1,8 @@
 //! Taking what a leader sends.
 
 use crate::ids::LogIndex;
+use crate::raft::arrival::Shown;
+use crate::raft::entry::membership_of;
 use crate::raft::node::State;
 use crate::raft::{Entry, Message, Node, NodeId, Outcast, Verdict};
 use crate::storage::wal::Position;
@@ -48,6 +50,19 @@ impl Node {
             self.follow(self.hard_state.term, None);
             return;
         }
+        if self.outcast == Some(Outcast::Contradicted) {
+            // Until one shows a log that has what is committed here.
+            match self.shown(previous, &entries) {
+                Shown::All => {}
+                Shown::Nothing => return self.reject(from, previous),
+                Shown::Other => return self.follow(self.hard_state.term, None),
+            }
+        }
+        if let Some(error) = entries.iter().find_map(|entry| membership_of(entry).err()) {
+            // Who belongs to the group counts from the append on: whoever does not know it must not acknowledge, nor vote.
+            self.stopped = Some(error);
+            return;
+        }
         self.heed(from);
         self.contact(commit);
         // What was trimmed here was applied, so every leader has the same.
@@ -93,9 +108,10 @@ impl Node {
     }
 
     /// The log is whole again once it holds all that was committed before this leader, which an entry of the leader's own
-    /// term shows, and all that it may have acknowledged itself.
+    /// term shows, and all that it may have acknowledged itself. On disk, that is: the log thread writes the newest hard
+    /// state of those that wait before all of their entries, so a crash may keep it and lose them.
     fn leave_quarantine(&mut self) {
-        let is_whole = |until: LogIndex| self.contacted && self.committed >= until;
+        let is_whole = |until: LogIndex| self.contacted && self.committed.min(self.log.persisted()) >= until;
         if self.hard_state.quarantined_until.is_some_and(is_whole)
             && self.log.term(self.committed) == Some(self.hard_state.term)
         {

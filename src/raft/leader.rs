@@ -187,8 +187,10 @@ impl Node {
                 false
             }
             (Found::Trimmed, _) => {
-                progress.snapshot();
-                self.ready.snapshots.push(peer.clone());
+                if self.memberships.may_be_brought_a_snapshot(peer) {
+                    progress.snapshot();
+                    self.ready.snapshots.push(peer.clone());
+                }
                 false
             }
             (Found::Entries(_), _) => false,
@@ -268,10 +270,14 @@ impl Node {
         let now = self.now.monotonic;
         let last = self.log.last().index;
         match verdict {
-            Verdict::Accepted { matched } => {
+            Verdict::Accepted { matched } | Verdict::Full { matched } if matched > last => {
                 // Also said to one who led this term before it started anew, with a shorter log.
+                if self.peer(from).is_some() {
+                    self.contradict(from, matched);
+                }
+            }
+            Verdict::Accepted { matched } => {
                 let Some(progress) = self.peer(from) else { return };
-                assert!(matched <= last, "{from} has accepted {matched}, and the log ends at {last}");
                 if progress.accepted(matched, now) {
                     self.count_copies();
                     self.hand_over();
@@ -279,7 +285,6 @@ impl Node {
             }
             Verdict::Full { matched } => {
                 let Some(progress) = self.peer(from) else { return };
-                assert!(matched <= last, "{from} has {matched} of a log that ends at {last}");
                 let is_news = progress.accepted(matched, now);
                 progress.full(now);
                 if is_news {
@@ -296,6 +301,14 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// A member has applied up to `matched` and let go of that, and this leader's log ends before: disks were put back to
+    /// what they were at some earlier time, more of them than a group survives. The member cannot see how long this log is,
+    /// so it is told what it would find there: an entry of this term at the earliest, where its own is an older one.
+    fn contradict(&mut self, from: &NodeId, matched: LogIndex) {
+        let at = Position { index: matched, term: self.hard_state.term };
+        self.send_append(from, at, Vec::new());
     }
 
     pub(super) fn take_heartbeat_reply(&mut self, from: &NodeId, round: u64, command_version: u8, quarantined: bool) {
@@ -389,8 +402,24 @@ impl Node {
             let voters: Vec<&str> = self.membership().voters().map(|id| id.0.as_str()).collect();
             return Err(refused(format!("{to} does not vote: those who do are {}", voters.join(", "))));
         }
+        self.check_heir(&to)?;
         self.begin_transfer(to.clone());
         Ok(to)
+    }
+
+    /// Refuses a successor that could not be elected: nothing would be proposed while it is waited for.
+    fn check_heir(&self, to: &NodeId) -> Result<()> {
+        let State::Leader(lead) = &self.state else { return Ok(()) };
+        let Some(progress) = lead.progress.get(to) else { return Ok(()) };
+        let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
+        if progress.disk.is_none() || progress.heard < since {
+            return Err(Error::unavailable(format!("{to} does not answer: it cannot take over")));
+        }
+        if progress.quarantined {
+            let text = format!("{to} fetches again what its log has lost, and cannot stand: retry once it has it");
+            return Err(Error::unavailable(text));
+        }
+        Ok(())
     }
 
     /// From here on nothing is proposed, until the successor stands or its time is over.
@@ -431,10 +460,11 @@ impl Node {
         }
     }
 
-    /// A witness leads only until a voter with the data has the log.
+    /// A witness leads only until a voter with the data has the log, committed or not: what it would take to commit may be a
+    /// snapshot for another member, and a witness has none to send.
     fn hand_over_to_full_voter(&mut self) {
         let State::Leader(lead) = &self.state else { return };
-        if !self.is_witness() || lead.transfer.is_some() || self.committed < lead.since {
+        if !self.is_witness() || lead.transfer.is_some() {
             return;
         }
         if let Some(to) = self.best_voter() {
@@ -454,6 +484,7 @@ impl Node {
             matched: progress.matched,
             flow: progress.flow,
             silent: self.now.monotonic.saturating_sub(progress.heard),
+            command_version: progress.command_version,
         };
         lead.progress.iter().map(describe).collect()
     }

@@ -61,7 +61,7 @@ impl Log {
         self.terms.term(index)
     }
 
-    /// True where the entry is here, or lies in the part that was applied and trimmed.
+    /// True where the entry is here, or the last one that was trimmed.
     pub(super) fn has(&self, position: Position) -> bool {
         self.term(position.index) == Some(position.term)
     }
@@ -213,5 +213,114 @@ mod tests {
         assert_eq!(log.read(LogIndex(3), 1), Found::Trimmed);
         assert_eq!((log.term(LogIndex(3)), log.term(LogIndex(2))), (Some(Term(2)), None));
         assert_eq!(log.read(LogIndex(4), 1), Found::Entries(vec![entry(4, 2)]));
+    }
+
+    use proptest::prelude::*;
+
+    /// The vector: entry i of the log is `entries[i - previous - 1]`.
+    struct Vector {
+        previous: u64,
+        previous_term: u64,
+        entries: Vec<Entry>,
+        persisted: u64,
+    }
+
+    impl Vector {
+        fn last(&self) -> u64 {
+            self.previous + self.entries.len() as u64
+        }
+
+        fn term(&self, index: u64) -> Option<u64> {
+            match index.checked_sub(self.previous)? {
+                0 => Some(self.previous_term),
+                at => self.entries.get(at as usize - 1).map(|entry| entry.term.0),
+            }
+        }
+
+        /// Whether what was read from `from` on is the vector's, at least one and no more bytes than asked for.
+        fn check(&self, found: &Found, from: u64, bytes_max: usize, log: &Log) {
+            let wanted = &self.entries[(from.saturating_sub(self.previous + 1) as usize).min(self.entries.len())..];
+            match found {
+                Found::Trimmed => assert!(from <= self.previous && from <= self.last()),
+                Found::OnDisk => assert!(log.tail.front().is_none_or(|first| first.index.0 > from)),
+                Found::Entries(read) if from > self.last() => assert!(read.is_empty()),
+                Found::Entries(read) => {
+                    let bytes: usize = read.iter().map(size).sum();
+                    assert!(!read.is_empty() && wanted.starts_with(read));
+                    assert!(read.len() == 1 || bytes <= bytes_max);
+                    let next = wanted.get(read.len()).map_or(0, size);
+                    assert!(next == 0 || bytes + next > bytes_max, "there was room for one more");
+                }
+            }
+        }
+
+        fn agreeable(&self, index: u64, term: u64) -> (u64, u64) {
+            let end = index.min(self.last());
+            let at = (self.previous..=end).rev().find(|at| self.term(*at).is_some_and(|known| known <= term));
+            let at = at.unwrap_or(end.min(self.previous));
+            (at, self.term(at).unwrap_or(0))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_log_is_a_vector(
+            steps in prop::collection::vec((0..6_u8, 0..9_u64, 0..300_usize), 1..60),
+            bytes_max in 100..1500_usize,
+        ) {
+            let mut log = Log::new(Terms::default(), bytes_max);
+            let mut vector = Vector { previous: 0, previous_term: 0, entries: Vec::new(), persisted: 0 };
+            let mut term = 1;
+            for (step, number, bytes) in steps {
+                match step {
+                    0..=2 => {
+                        term += u64::from(number == 0);
+                        let index = vector.last() + 1;
+                        let payload = vec![index as u8; bytes].into();
+                        let entry = Entry { payload, ..entry(index, term) };
+                        vector.entries.push(entry.clone());
+                        log.push(entry);
+                    }
+                    3 => {
+                        let from = (vector.last() + 1).saturating_sub(number).max(vector.previous + 1);
+                        log.truncate(LogIndex(from));
+                        vector.entries.truncate((from - vector.previous - 1) as usize);
+                        vector.persisted = vector.persisted.min(from - 1);
+                        term += 1;
+                    }
+                    4 => {
+                        // What is persisted may have been replaced meanwhile.
+                        let index = vector.last().saturating_sub(number);
+                        let told = vector.term(index).unwrap_or(0) + u64::from(bytes < 30);
+                        let counts = vector.term(index) == Some(told);
+                        assert_eq!(log.persist(Position { index: LogIndex(index), term: Term(told) }), counts);
+                        vector.persisted = if counts { vector.persisted.max(index) } else { vector.persisted };
+                    }
+                    _ => {
+                        let index = vector.last().saturating_sub(number);
+                        let of = vector.term(index);
+                        log.trim(Position { index: LogIndex(index), term: Term(of.unwrap_or(0)) });
+                        if let Some(of) = of.filter(|_| index > vector.previous) {
+                            vector.entries.drain(..(index - vector.previous) as usize);
+                            (vector.previous, vector.previous_term) = (index, of);
+                        }
+                    }
+                }
+                assert_eq!((log.previous().index.0, log.last().index.0), (vector.previous, vector.last()));
+                assert_eq!(log.persisted().0, vector.persisted);
+                assert!(log.tail_bytes() <= bytes_max || log.tail.len() == 1);
+                assert_eq!(log.tail_bytes(), log.tail.iter().map(size).sum::<usize>());
+                for index in vector.previous.saturating_sub(2)..vector.last() + 3 {
+                    assert_eq!(log.term(LogIndex(index)).map(|term| term.0), vector.term(index));
+                    vector.check(&log.read(LogIndex(index), bytes_max / 2), index, bytes_max / 2, &log);
+                    for told in [term.saturating_sub(2), term] {
+                        let agreed = log.agreeable(LogIndex(index), Term(told));
+                        assert_eq!((agreed.index.0, agreed.term.0), vector.agreeable(index, told));
+                    }
+                }
+            }
+        }
     }
 }

@@ -151,7 +151,7 @@ pub enum Change {
 }
 
 impl Membership {
-    /// A group of one.
+    /// A group of one, which understands what this program does.
     pub fn single(id: &NodeId) -> Membership {
         Membership {
             members: BTreeMap::from([(id.clone(), Member::default())]),
@@ -160,12 +160,13 @@ impl Membership {
         }
     }
 
-    /// A group of voters that know each other by address.
+    /// A group of voters that know each other by address. It is the same whichever programs they are: what all of them
+    /// understand is found out by their leader.
     pub fn of(members: impl IntoIterator<Item = (NodeId, Member)>) -> Membership {
         Membership {
             members: members.into_iter().collect(),
             removed: Vec::new(),
-            command_version: crate::machine::COMMAND_VERSION,
+            command_version: crate::machine::FIRST_COMMAND_VERSION,
         }
     }
 
@@ -281,14 +282,14 @@ impl Membership {
 
     /// Reads what `encode` wrote, and the form before it.
     pub fn decode(bytes: &[u8]) -> Result<Membership> {
-        let damaged = |error| Error::damaged(format!("a membership does not decode: {error}"));
+        let malformed = |error| Error::not_understood(format!("a membership does not decode: {error}"));
         match bytes {
-            [MARK, VERSION, body @ ..] => postcard::from_bytes(body).map_err(damaged),
-            [MARK, version, ..] => Err(Error::damaged(format!(
-                "a membership has version {version}, this program knows {VERSION}: run a newer chronos"
+            [MARK, VERSION, body @ ..] => postcard::from_bytes(body).map_err(malformed),
+            [MARK, version, ..] => Err(Error::not_understood(format!(
+                "a membership of version {version}, and this chronos knows up to {VERSION}: start a newer one"
             ))),
             older => {
-                let Voters { voters } = postcard::from_bytes(older).map_err(damaged)?;
+                let Voters { voters } = postcard::from_bytes(older).map_err(malformed)?;
                 Ok(Membership::of(voters.into_iter().map(|id| (id, Member::default()))))
             }
         }
@@ -333,6 +334,13 @@ impl History {
     /// What is committed, or the best guess at it.
     pub(super) fn settled(&self) -> &Membership {
         &self.settled
+    }
+
+    /// True where it is settled which disk would get it. Until then the addition of who joins may be taken back, and its name
+    /// go to another disk, for another role: a witness's state has no rows. A voter was bound before it voted, or is counted
+    /// on to commit that.
+    pub(super) fn may_be_brought_a_snapshot(&self, id: &NodeId) -> bool {
+        self.newest().is_voter(id) || self.settled.get(id).is_some_and(|member| member.disk.is_some())
     }
 
     /// The disks whose removal is committed. Nothing is said of any on hearsay: who was once told that it is removed is out

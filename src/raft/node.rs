@@ -7,6 +7,7 @@ use crate::clock::{Monotonic, Wall};
 use crate::hlc::{Hlc, Timestamp};
 use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::candidate::Candidacy;
+use crate::raft::entry::membership_of;
 use crate::raft::leader::Leadership;
 use crate::raft::log::Log;
 use crate::raft::membership::History;
@@ -133,7 +134,7 @@ impl Recovered {
         }
         let rises = self.terms.push(entry.term);
         assert!(rises, "the term falls at entry {}", entry.index);
-        if let Ok(Payload::Membership(membership)) = Payload::decode(&entry.payload) {
+        if let Some(membership) = membership_of(entry).expect("a node takes no entry that it does not understand") {
             self.later.push((entry.index, membership));
         }
         self.hlc = self.hlc.max(entry.hlc);
@@ -181,6 +182,8 @@ pub struct Node {
     /// When this node stands if nothing is heard before.
     pub(super) deadline: Monotonic,
     pub(super) random: u64,
+    /// Rounds of asking around so far, in turns.
+    pub(super) asked_around: u64,
     /// The group that this node announces once it leads, where the operator has renamed the node.
     pub(super) renamed: Option<Membership>,
     /// A quarantined member has had entries of a leader since it started.
@@ -202,6 +205,8 @@ pub struct Node {
     pub(super) held: LogIndex,
     /// A witness takes no more entries: its log has reached its limit.
     pub(super) log_is_full: bool,
+    /// Set for good where a leader has sent what this program does not understand: it says and does nothing any more.
+    pub(super) stopped: Option<Error>,
     pub(super) ready: Ready,
 }
 
@@ -242,6 +247,7 @@ impl Node {
             freshness: Freshness::default(),
             deadline: Monotonic::ZERO,
             random,
+            asked_around: 0,
             contacted: false,
             shown_quarantine,
             outcast,
@@ -252,6 +258,7 @@ impl Node {
             in_flight_bytes: 0,
             held: LogIndex(0),
             log_is_full: false,
+            stopped: None,
             ready: Ready::default(),
         })
     }
@@ -259,6 +266,9 @@ impl Node {
     /// Time passed.
     pub fn tick(&mut self, now: Now) {
         self.advance(now);
+        if self.stopped.is_some() {
+            return;
+        }
         match &self.state {
             State::Follower | State::Candidate(_) => {
                 self.forget_old_reads();
@@ -370,11 +380,6 @@ impl Node {
         self.leader.as_ref()
     }
 
-    /// Everything up to here is committed.
-    pub fn committed_index(&self) -> LogIndex {
-        self.committed
-    }
-
     /// Everything up to here is in the state machine.
     pub fn applied_index(&self) -> LogIndex {
         self.applied
@@ -383,6 +388,11 @@ impl Node {
     /// Everything up to here is committed, as far as this node knows.
     pub fn committed(&self) -> LogIndex {
         self.committed
+    }
+
+    /// Why this node must end, where it must: a newer program takes its place.
+    pub fn stopped(&self) -> Option<&Error> {
+        self.stopped.as_ref()
     }
 
     /// End of the log.
@@ -473,7 +483,7 @@ impl Node {
     /// The entry is this node's last one from here on.
     pub(super) fn adopt(&mut self, entry: Entry) {
         self.hlc.merge(entry.hlc);
-        if let Ok(Payload::Membership(membership)) = Payload::decode(&entry.payload) {
+        if let Some(membership) = membership_of(&entry).expect("what is not understood was not taken") {
             // It counts from the append on (4.1), so the log's next segments begin with it.
             self.memberships.push(entry.index, membership);
             self.save();
@@ -505,7 +515,11 @@ fn rename(config: &Config, membership: &Membership) -> Result<Option<Membership>
         (Some(_), Naming::Kept) if others => Ok(None),
         (Some(first), _) if *first == config.id && !others => Ok(None),
         (None, _) => Ok(None),
-        (Some(_), Naming::Renamed) if !others => Ok(Some(Membership::single(&config.id))),
+        (Some(_), Naming::Renamed) if !others => {
+            let single = Membership::single(&config.id);
+            let command_version = single.command_version.max(membership.command_version);
+            Ok(Some(Membership { command_version, ..single }))
+        }
         (Some(_), Naming::Renamed) => refused(
             "only the single member of a group can be renamed".to_owned(),
             "remove the member and add it again under its new name",

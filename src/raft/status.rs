@@ -27,6 +27,8 @@ pub struct Peer {
     pub flow: Flow,
     /// How long ago it said anything.
     pub silent: Duration,
+    /// The highest version of commands that it understands; none before it has said so.
+    pub command_version: Option<u8>,
 }
 
 /// What an operator may ask about.

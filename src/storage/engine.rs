@@ -135,6 +135,8 @@ pub struct Append {
     pub after_persist: Vec<Envelope>,
     /// One voter: what is durable is committed and goes on to the state thread.
     pub commit_on_persist: bool,
+    /// Everything up to here is committed, and applied once the promises have left. [`Handle::commit`] says it at once.
+    pub committed: Option<Position>,
 }
 
 /// Which engine keeps the hot store.
@@ -232,6 +234,7 @@ impl Append {
             hard_state: ready.hard_state,
             after_persist: ready.after_persist,
             commit_on_persist: ready.commit_on_persist,
+            committed: ready.committed,
         }
     }
 }

@@ -11,9 +11,8 @@ use crate::process::wire::sql_service_client::SqlServiceClient;
 use crate::process::wire::sync_service_client::SyncServiceClient;
 use crate::process::wire::sync_status_service_client::SyncStatusServiceClient;
 use crate::process::wire::{self, PeerFrame, PeerHello, change_members_request::Change};
-use crate::process::{Node, wait};
+use crate::process::{Node, free_ports, wait};
 use crate::tls::{connect, https_as};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use tonic::transport::Channel;
@@ -60,9 +59,7 @@ struct World {
 impl World {
     fn start(server: &Files) -> World {
         let directory = tempfile::tempdir().unwrap();
-        let listeners: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(listeners);
+        let ports = free_ports(2);
         let start = |at: usize| {
             let (id, other) = (format!("node{}", at + 1), 1 - at);
             let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));

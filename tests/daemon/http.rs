@@ -2,6 +2,9 @@
 
 use crate::process::{FREE, Node, body, command};
 use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 #[test]
 fn health_readiness_status_and_the_page_answer() {
@@ -179,4 +182,44 @@ fn malformed_requests_are_answered_and_leave_no_line_in_the_log() {
     }
     let lines = std::fs::read_to_string(&log).unwrap();
     assert!(lines.contains("INFO") && !lines.contains("ERROR"), "{lines}");
+}
+
+#[test]
+fn a_page_of_another_site_may_not_ask_in_its_readers_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start(directory.path());
+    node.until_ready();
+    let asked = |path: &str, origin: &str| {
+        let header = format!("origin: {origin}");
+        node.http("POST", path, &[&header, "content-type: text/plain"], br#"{"sql": "CREATE TABLE t (id INT)"}"#)
+    };
+    for origin in ["http://example.org", "https://node.example.org", "http://node:1", "null", "node", ""] {
+        for path in ["/sql", "/admin/transfer", "/%73ql"] {
+            let (status, answer) = asked(path, origin);
+            assert_eq!(status, 403, "{origin} {path}: {answer}");
+        }
+        assert_eq!(node.http("GET", "/health", &[&format!("origin: {origin}")], b"").0, 200);
+    }
+    // The node's own page: `host: node` is what the test's client says.
+    let (status, answer) = asked("/sql", "http://node");
+    assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn a_body_for_operators_that_never_comes_is_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start_with(directory.path(), &[("CHRONOS_LIMITS__STATEMENT_TIMEOUT", "500ms")]);
+    node.until_ready();
+    for path in ["/admin/members", "/admin/transfer"] {
+        let mut stream = TcpStream::connect(node.http).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: node\r\ncontent-length: 100\r\n\r\n{{\"add\"");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    }
+    let long = "x".repeat(5000);
+    let (status, answer) = node.http("POST", "/admin/members", &[], long.as_bytes());
+    assert!(status == 413 && answer.contains("longer than 4096 bytes\""), "{answer}");
 }

@@ -325,7 +325,7 @@ fn sighup_reads_the_log_levels_again_and_a_typo_changes_nothing() {
     node.hang_up();
     until_says("the settings stay as they are: log.level");
     assert_eq!(node.terminate().code(), Some(0));
-    assert!(lines().contains("INFO chronos::actors: stopped"), "info is still logged: {}", lines());
+    assert!(lines().contains("INFO chronos::actors::ending: stopped"), "info is still logged: {}", lines());
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! A node as a process of its own, and a client for each of its doors.
 
 use chronos::clock::{Clock, SystemClock};
+use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// The client generated from the proto, as any user of it has one.
@@ -28,6 +31,23 @@ pub struct Node {
 
 /// A free port for everything.
 pub const FREE: &str = "127.0.0.1:0";
+
+/// Free ports for the members of a group, which must know each other's before they start, and keep them while they are
+/// away. Each stays bound for as long as this process lives, so nobody who asks for any port is given it; and as nobody
+/// listens there, a node that names it may (`SO_REUSEADDR`).
+pub fn free_ports(count: usize) -> Vec<u16> {
+    static BOUND: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+    let mut bound = BOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    let port = |_| {
+        let free = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&free, true).unwrap();
+        bind(&free, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = SocketAddrV4::try_from(getsockname(&free).unwrap()).unwrap();
+        bound.push(free);
+        address.port()
+    };
+    (0..count).map(port).collect()
+}
 
 /// The command that runs a node.
 pub fn command(directory: &Path, address: &str) -> Command {
@@ -140,9 +160,14 @@ impl Node {
         (status.unwrap_or_else(|| panic!("no HTTP: {answer:?}")), answer)
     }
 
+    /// The id of the process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The most memory that the process has had so far.
     pub fn peak_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
         peak.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }

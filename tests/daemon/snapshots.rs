@@ -1,8 +1,7 @@
 //! Members that need what the log no longer has: real processes, kills in the middle, writes all the time.
 
-use super::process::{Node, body};
+use super::process::{Node, body, free_ports};
 use serde_json::{Value as Json, json};
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -15,7 +14,7 @@ const SMALL: [(&str, &str); 4] = [
     ("CHRONOS_RAFT__LOG_KEEP_BYTES_MAX", "0B"),
 ];
 
-/// A group whose members know each other by ports that were free a moment ago.
+/// A group whose members know each other by ports that are theirs.
 struct Group {
     directory: tempfile::TempDir,
     addresses: Vec<String>,
@@ -23,8 +22,7 @@ struct Group {
 
 impl Group {
     fn new(members: usize) -> Group {
-        let listeners: Vec<TcpListener> = (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let addresses = listeners.iter().map(|listener| listener.local_addr().unwrap().to_string()).collect();
+        let addresses = free_ports(members).into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
         Group { directory: tempfile::tempdir().unwrap(), addresses }
     }
 

@@ -93,6 +93,58 @@ fn what_comes_behind_a_promotion_is_not_committed_by_one_copy() {
     engine.stop(Stop::Abandon).unwrap();
 }
 
+#[test]
+fn what_is_committed_goes_along_with_entries_and_is_applied_without_them_where_the_disk_stands_still() {
+    let entries = history();
+    let disk = Disk::new();
+    let (engine, _) = open(&disk, "b").unwrap();
+    append(&engine, &entries[1..6], 9);
+    commit(&engine, &entries[5]);
+    append(&engine, &entries[6..7], 9);
+    let handle = engine.handle();
+    let along = |entry: usize, committed: usize| {
+        let committed = Some(position(&entries[committed]));
+        handle.append(Append { entries: vec![entries[entry].clone()], committed, ..Append::default() });
+    };
+    along(7, 6);
+    until(|| applied(&engine) >= entries[6].index);
+    let gate = Gate::close(&disk, |operation, path| operation == Operation::Sync && path.starts_with("/data/b/raft"));
+    along(8, 7);
+    gate.wait_for_call();
+    assert_eq!(applied(&engine), entries[6].index);
+    commit(&engine, &entries[7]);
+    gate.open();
+    settle(&engine);
+    assert_eq!(applied(&engine), entries[7].index);
+    engine.stop(Stop::Abandon).unwrap();
+}
+
+#[test]
+fn entries_that_are_not_written_yet_are_replaced_by_those_of_a_later_leader() {
+    let entries = history();
+    let disk = Disk::new();
+    let (engine, _) = open(&disk, "b").unwrap();
+    append(&engine, &entries[1..3], 9);
+    let gate = Gate::close(&disk, |operation, path| operation == Operation::Sync && path.starts_with("/data/b/raft"));
+    let handle = engine.handle();
+    handle.append(Append { entries: entries[3..4].to_vec(), ..Append::default() });
+    gate.wait_for_call();
+    // Both wait for the same fdatasync: what one leader sent, and what the next one has in its place.
+    let (door, mut answer) = tokio::sync::oneshot::channel();
+    let waiting = vec![None, Some(door)];
+    handle.append(Append { entries: entries[4..6].to_vec(), waiting, ..Append::default() });
+    let later = Entry { term: Term(10), ..entries[4].clone() };
+    let hard_state = Some(hard_state(10));
+    handle.append(Append { entries: vec![later.clone()], hard_state, ..Append::default() });
+    gate.open();
+    commit(&engine, &later);
+    let (send, log) = std::sync::mpsc::channel();
+    handle.read_log(later.index, 1 << 20, move |entries| send.send(entries).unwrap());
+    assert_eq!(log.recv().unwrap(), [later]);
+    assert!(matches!(answer.try_recv(), Err(tokio::sync::oneshot::error::TryRecvError::Closed)), "it is in doubt");
+    engine.stop(Stop::Abandon).unwrap();
+}
+
 /// A node that joins a group.
 fn join(disk: &Disk) -> (Engine, Recovered) {
     let options = embedded::Options {
@@ -249,7 +301,7 @@ fn commands_are_written_in_the_oldest_version_that_has_them() {
     }
     let mut newer = command(Body::HashAt).encode();
     newer[0] = COMMAND_VERSION + 1;
-    assert!(Command::decode(&newer).unwrap_err().message().contains("run a newer chronos"));
+    assert!(Command::decode(&newer).unwrap_err().message().contains("start a newer one"));
 }
 
 /// A database that makes entries.

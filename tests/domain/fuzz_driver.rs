@@ -101,7 +101,7 @@ fn any_bytes_as_a_key_decode_or_are_damage() {
 }
 
 #[test]
-fn any_bytes_as_a_command_decode_or_are_damage() {
+fn any_bytes_as_a_command_decode_or_are_not_understood() {
     drive("command", fuzz::command, valid::command(), &[]);
 }
 

@@ -12,6 +12,7 @@ mod engine_limits;
 mod engine_rebuild;
 mod engine_refusals;
 mod engine_threads;
+mod engine_unknown;
 mod engine_witness;
 mod flipped_bits;
 mod fuzz;

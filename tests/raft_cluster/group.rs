@@ -1,9 +1,9 @@
 //! Three nodes as processes of their own, and a client that looks for one that answers.
 
+use crate::line::Line;
 use crate::patience::until;
-use crate::process::{Node, body};
+use crate::process::{Node, body, free_ports};
 use serde_json::{Value as Json, json};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,16 +19,17 @@ pub struct Group {
     members: Option<PathBuf>,
     /// The one without rows.
     witness: Option<usize>,
+    /// The lines over which the nodes reach each other; empty where they need none.
+    lines: Vec<Line>,
     _turn: MutexGuard<'static, ()>,
 }
 
 /// One group at a time: on two cores a dozen nodes would wait for each other longer than an election takes.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Ports that were free a moment ago: the members of a group must know each other's before they start.
-pub fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+/// Waits until no other group runs.
+pub fn alone() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub fn name(at: usize) -> String {
@@ -64,6 +65,33 @@ impl Group {
         group
     }
 
+    /// Three nodes that reach each other over lines of their own.
+    pub fn start_behind_lines(settings: &[(&'static str, &'static str)]) -> Group {
+        let mut group = Group::unstarted(settings);
+        group.lines = (0..3).map(|at| Line::to(group.address(at).parse().unwrap())).collect();
+        (0..3).for_each(|at| group.restart(at));
+        (0..3).for_each(|at| group.until_ready(at));
+        group
+    }
+
+    /// Cuts a node off from the others; clients still reach it.
+    pub fn isolate(&self, alone: usize) {
+        let known: Vec<u32> = (0..3).map(|at| self.node(at).id()).collect();
+        for (at, line) in self.lines.iter().enumerate() {
+            line.cut(at == alone, &[known[alone]], &known);
+        }
+    }
+
+    /// All lines are whole again.
+    pub fn heal(&self) {
+        self.lines.iter().for_each(|line| line.cut(false, &[], &[]));
+    }
+
+    /// All lines let no more through than this.
+    pub fn slow_down(&self, bytes_per_second: u64) {
+        self.lines.iter().for_each(|line| line.slow_down(bytes_per_second));
+    }
+
     fn unstarted(settings: &[(&'static str, &'static str)]) -> Group {
         Group {
             directory: tempfile::tempdir().unwrap(),
@@ -72,7 +100,8 @@ impl Group {
             settings: settings.to_vec(),
             members: None,
             witness: None,
-            _turn: TURN.lock().unwrap_or_else(PoisonError::into_inner),
+            lines: Vec::new(),
+            _turn: alone(),
         }
     }
 
@@ -116,7 +145,12 @@ impl Group {
     /// The others of the first three, as `--peers` takes them.
     fn peers(&self, at: usize) -> String {
         let others = (0..3).filter(|other| *other != at);
-        others.map(|other| format!("{}={}", name(other), self.address(other))).collect::<Vec<_>>().join(",")
+        others.map(|other| format!("{}={}", name(other), self.reached_at(other))).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where the others reach a node.
+    fn reached_at(&self, at: usize) -> String {
+        self.lines.get(at).map_or_else(|| self.address(at), |line| line.address.to_string())
     }
 
     pub fn command(&self, at: usize, more: &[&str]) -> Command {
@@ -131,6 +165,9 @@ impl Group {
             Some(members) => command.arg("--config").arg(members),
             None => command.args(["--peers", peers]),
         };
+        if !self.lines.is_empty() {
+            command.args(["--advertise", &self.reached_at(at)]);
+        }
         command.arg("--data-dir").arg(self.path()).args(more);
         command.env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
         command.envs(self.settings.iter().copied());

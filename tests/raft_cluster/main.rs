@@ -9,13 +9,18 @@ mod clean;
 mod damage;
 mod doubt;
 mod forged;
+mod forwarding;
 mod freshness;
 mod group;
+mod isolation;
+mod line;
+mod operators;
 mod patience;
 #[path = "../daemon/process.rs"]
 #[expect(dead_code, reason = "the daemon's tests use all of it")]
 mod process;
 mod recover;
+mod shipped;
 mod stale;
 mod standing;
 mod succession;
@@ -23,11 +28,13 @@ mod witness;
 mod writers;
 
 use chronos::clock::{Clock, SystemClock};
-use group::{Group, free_ports, name};
+use group::{Group, name};
 use patience::until;
+use process::free_ports;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use std::process::Stdio;
+use std::time::Duration;
 use writers::Writers;
 
 #[test]
@@ -145,14 +152,28 @@ fn a_leader_that_stood_still_serves_no_old_reads() {
 fn a_leader_that_is_told_to_stop_hands_over_first() {
     let mut group = Group::start();
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
-    let leader = group.leader();
-    let (status, took) = group.nodes[leader].take().unwrap().terminate_timed();
-    assert!(status.success());
-    println!("stopped in {took:?}");
-    group.sql((leader + 1) % 3, "INSERT INTO t VALUES (1)");
-    group.restart(leader);
-    group.until_ready(leader);
-    assert_eq!(group.number(leader, "SELECT COUNT(*) FROM t"), 1);
+    let stopped = (group.leader() + 1) % 3;
+    group.kill(stopped);
+    let log = group.path().join("stopped.log");
+    let mut command = group.command(stopped, &[]);
+    command.env("CHRONOS_LOG_FILE", &log).env("RUST_LOG", "info");
+    group.nodes[stopped] = Some(process::Node::spawn_as(command, group.path(), &name(stopped)));
+    group.until_ready(stopped);
+    let transfer = json!({ "to": name(stopped) }).to_string();
+    until("it leads", || match group.node(stopped).http("POST", "/admin/transfer", &[], transfer.as_bytes()) {
+        (200, _) => Ok(()),
+        (_, answer) => Err(answer),
+    });
+    assert_eq!(group.leader(), stopped);
+    let (status, took) = group.nodes[stopped].take().unwrap().terminate_timed();
+    assert!(status.success() && took < Duration::from_secs(5), "{took:?}");
+    // The others have a leader without anybody having missed one.
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("leadership handed over") && said.contains("stopped"), "{said}");
+    group.sql((stopped + 1) % 3, "INSERT INTO t VALUES (1)");
+    group.restart(stopped);
+    group.until_ready(stopped);
+    assert_eq!(group.number(stopped, "SELECT COUNT(*) FROM t"), 1);
 }
 
 #[test]

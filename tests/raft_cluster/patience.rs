@@ -39,6 +39,11 @@ impl Patience {
 
 /// Lets others work.
 pub fn pause() {
+    pause_for(PAUSE);
+}
+
+/// As long as something takes that a test stands in for.
+pub fn pause_for(time: Duration) {
     #[expect(clippy::disallowed_methods, reason = "other processes are waited for, which nothing here is told of")]
-    std::thread::sleep(PAUSE);
+    std::thread::sleep(time);
 }

@@ -5,7 +5,7 @@ use crate::patience::Patience;
 use crate::process::body;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 fn is_ready(group: &Group, at: usize) -> bool {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
@@ -109,4 +109,34 @@ fn members_that_are_configured_and_are_not_those_of_the_group_are_named() {
     group.sql(2, "INSERT INTO t VALUES (1)");
     let said = std::fs::read_to_string(log).unwrap();
     assert!(!said.contains("are not those of the group"), "{said}");
+}
+
+#[test]
+fn a_node_that_grew_into_a_group_is_told_that_it_takes_nobody_for_a_member() {
+    let directory = tempfile::tempdir().unwrap();
+    let (log, ports) = (directory.path().join("node.log"), crate::process::free_ports(1));
+    let start = |settings: &[(&str, &str)]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+        command.args(["node", "--id", "node1", "--address", &format!("127.0.0.1:{}", ports[0])]);
+        command.arg("--data-dir").arg(directory.path()).envs(settings.iter().copied());
+        command.env("CHRONOS_LOG_FILE", &log).env("RUST_LOG", "warn").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        crate::process::Node::spawn_as(command, directory.path(), "node1")
+    };
+    let node = start(&[]);
+    node.until_ready();
+    let add = json!({ "add": { "id": "node2", "address": "127.0.0.1:1", "role": "observer" } }).to_string();
+    let (status, answer) = node.http("POST", "/admin/members", &[], add.as_bytes());
+    assert_eq!(status, 200, "{answer}");
+    node.terminate();
+    let warned = || std::fs::read_to_string(&log).unwrap().contains("no other node would be taken for a member");
+    assert!(!warned());
+    // Its settings name nobody, so nothing was wrong with them.
+    let tokens = [("CHRONOS_AUTH_TOKEN_ADMIN", "admin-s3cret")];
+    let node = start(&tokens);
+    let patience = Patience::new();
+    while !warned() {
+        patience.spend(|| std::fs::read_to_string(&log).unwrap());
+    }
+    drop(node);
 }

@@ -6,13 +6,16 @@
 //! ```
 //!
 //! * A batch that the server refuses for what is in it is halved until the bad rows stand alone; the rest goes in.
-//! * A statement is sent again only where it surely did nothing.
-//! * Where it may have been applied (`in doubt`) the import stops, naming the lines.
+//! * A statement is sent again where it surely did nothing; where several nodes are named, also where it may have been
+//!   applied: it has a name (remote/name.rs), and the group executes that once.
+//! * Where its outcome stays unknown (`in doubt`) the import stops, naming the lines.
 
 use super::super::Stop;
-use super::super::remote::{self, Target, failed, from_status};
+use super::super::remote::{self, Names, Target, failed, from_status};
 use super::super::session::{Session, Table};
 use super::batch::{Batch, Rejected};
+use crate::actors::messages::REQUEST_ID;
+use crate::actors::outcome::is_outcome;
 use crate::actors::proto::wire::SqlRequest;
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
 use chronos::Error;
@@ -21,6 +24,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::RefCell;
 use std::ops::Range;
 use std::time::Duration;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 
 /// Statements on their way at once: while one waits for its fsync, the next is parsed. More gains nothing on two cores.
@@ -109,7 +113,8 @@ async fn send_all(
     mut done: impl FnMut(Done) -> Result<(), Stop>,
 ) -> Result<(), Stop> {
     let (at, client) = target.connect(0).await?;
-    let node = Node { target, state: RefCell::new((at, client)) };
+    let names = RefCell::new(Names::new(target.addresses.len() > 1));
+    let node = Node { target, state: RefCell::new((at, client)), names };
     let in_flight_max = match order {
         Order::OfTheFile => 1,
         Order::Any => IN_FLIGHT_MAX,
@@ -130,9 +135,18 @@ async fn send_all(
     }
 }
 
-/// Runs statements, each at most once.
+/// What a statement is called, where it may be sent again.
+type Name = MetadataValue<Ascii>;
+
+/// Runs statements; under one name at most once.
 trait Runs {
-    async fn run(&self, statement: String) -> Result<u64, Error>;
+    /// A name for a statement, where there are names.
+    fn name(&self, statement: &str) -> Result<Option<Name>, Error>;
+
+    /// True where names are refused for the time in them: there are none from then on.
+    fn refuses_names(&self, error: &Error) -> bool;
+
+    async fn run(&self, statement: &str, name: Option<&Name>) -> Result<u64, Error>;
 }
 
 /// A node, and the connection to it.
@@ -140,11 +154,23 @@ struct Node {
     target: Target,
     /// Position of the node in use, and its client. Never borrowed across an await.
     state: RefCell<(usize, SqlServiceClient<Channel>)>,
+    names: RefCell<Names>,
 }
 
 impl Runs for Node {
-    async fn run(&self, statement: String) -> Result<u64, Error> {
-        let request = self.target.request(SqlRequest { sql: statement })?;
+    fn name(&self, statement: &str) -> Result<Option<Name>, Error> {
+        self.names.borrow().next(statement)
+    }
+
+    fn refuses_names(&self, error: &Error) -> bool {
+        self.names.borrow_mut().refused(error)
+    }
+
+    async fn run(&self, statement: &str, name: Option<&Name>) -> Result<u64, Error> {
+        let mut request = self.target.request(SqlRequest { sql: statement.to_owned() })?;
+        if let Some(name) = name {
+            request.metadata_mut().insert(REQUEST_ID, name.clone());
+        }
         let mut client = self.state.borrow().1.clone();
         match client.execute_sql(request).await {
             Ok(response) => {
@@ -173,8 +199,16 @@ impl Node {
 struct Local<'a>(RefCell<&'a mut dyn Session>);
 
 impl Runs for Local<'_> {
-    async fn run(&self, statement: String) -> Result<u64, Error> {
-        self.0.borrow_mut().run(&statement, &mut Table::default())
+    fn name(&self, _: &str) -> Result<Option<Name>, Error> {
+        Ok(None)
+    }
+
+    fn refuses_names(&self, _: &Error) -> bool {
+        false
+    }
+
+    async fn run(&self, statement: &str, _: Option<&Name>) -> Result<u64, Error> {
+        self.0.borrow_mut().run(statement, &mut Table::default())
     }
 }
 
@@ -185,7 +219,7 @@ trait Recovers: Runs {
 
 impl Recovers for Node {
     async fn recover(&self, error: &Error) {
-        if error.kind() == Kind::Unavailable {
+        if matches!(error.kind(), Kind::Unavailable | Kind::InDoubt) {
             // Where no node answers, the next attempt says so.
             let _ = self.reconnect().await;
         }
@@ -198,18 +232,39 @@ impl Recovers for Local<'_> {
 
 /// Runs one statement until it succeeds, fails for good, or has been tried often enough.
 async fn persist<R: Recovers>(door: &R, statement: &str) -> Result<u64, Error> {
-    let mut pause = PAUSE.0;
-    for _ in 1..ATTEMPTS_MAX {
-        match door.run(statement.to_owned()).await {
-            Err(error) if error.is_retryable() => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE.1);
-                door.recover(&error).await;
-            }
-            outcome => return outcome,
+    let mut name = door.name(statement)?;
+    // Why an attempt may have been applied; under its name the next one says whether it was.
+    let mut doubt: Option<Error> = None;
+    let (mut attempts, mut pause) = (0, PAUSE.0);
+    loop {
+        let error = match door.run(statement, name.as_ref()).await {
+            Ok(affected) => return Ok(affected),
+            Err(error) => error,
+        };
+        attempts += 1;
+        if doubt.is_none() && name.is_some() && door.refuses_names(&error) {
+            name = None;
+            continue;
         }
+        let is_known = if doubt.is_some() { is_outcome(&error) } else { !may_be_asked_again(&error, name.is_some()) };
+        if is_known {
+            return Err(error);
+        }
+        if doubt.is_none() && error.kind() == Kind::InDoubt {
+            doubt = Some(error.clone());
+        }
+        if attempts >= ATTEMPTS_MAX {
+            return Err(doubt.unwrap_or(error));
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSE.1);
+        door.recover(&error).await;
     }
-    door.run(statement.to_owned()).await
+}
+
+/// True where a later attempt may go well, and does no harm.
+fn may_be_asked_again(error: &Error, is_named: bool) -> bool {
+    error.is_retryable() || (is_named && error.kind() == Kind::InDoubt)
 }
 
 /// Brings one batch in, all of it that can be.

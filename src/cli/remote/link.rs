@@ -13,6 +13,7 @@ use super::name::Names;
 use super::setting::Settings;
 use super::{CONNECT_TIMEOUT, Target, reads};
 use crate::actors::messages::REQUEST_ID;
+use crate::actors::outcome::is_outcome;
 use crate::actors::proto::wire::SqlRequest;
 use crate::actors::proto::wire::sql_service_client::SqlServiceClient;
 use chronos::clock::{Clock, Monotonic, SystemClock};
@@ -130,29 +131,6 @@ impl Link<'_> {
     }
 }
 
-/// Classes of what a statement itself comes to: its data, its constraints, its text and names.
-const OF_STATEMENTS: [&str; 3] = ["22", "23", "42"];
-
-/// True where an error says what became of a write that was sent before: what the group remembers of a statement is one
-/// of the statement. Others are about this attempt alone: a node that does not know the call, takes shorter texts, knows
-/// no more of the name, or does not let the caller in.
-fn is_outcome(error: &Error) -> bool {
-    let of_the_attempt = [SqlState::INVALID_PARAMETER, SqlState::INSUFFICIENT_PRIVILEGE];
-    let state = error.sqlstate();
-    let of_the_statement = state.as_str().get(..2).is_some_and(|class| OF_STATEMENTS.contains(&class));
-    match error.kind() {
-        Kind::Invalid => of_the_statement && !of_the_attempt.contains(&state),
-        Kind::Limit
-        | Kind::Unavailable
-        | Kind::Overloaded
-        | Kind::Conflict
-        | Kind::InDoubt
-        | Kind::Damaged
-        | Kind::Io
-        | Kind::Internal => false,
-    }
-}
-
 /// A write whose outcome is asked for.
 struct Doubt {
     /// What was said first.
@@ -214,40 +192,6 @@ async fn attempt(
             Err(status) => {
                 return Err(Attempt::Final(from_status(&status).context(format!("after {} rows", answer.rows))));
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_keeps_a_later_attempt_from_its_answer_is_no_outcome_of_an_earlier_one() {
-        let invalid = |state| Error::invalid(state, "no");
-        for state in [SqlState::UNIQUE_VIOLATION, SqlState::DIVISION_BY_ZERO, SqlState::UNDEFINED_TABLE] {
-            assert!(is_outcome(&invalid(state)), "{state}");
-        }
-        for error in [
-            Error::unavailable("no leader"),
-            Error::overloaded("overloaded, retry"),
-            Error::in_doubt("no answer"),
-            Error::limit(SqlState::QUERY_CANCELED, "timeout"),
-            Error::limit(SqlState::LIMIT_EXCEEDED, "a statement is longer than this node takes"),
-            Error::internal("a panic"),
-            invalid(SqlState::INVALID_AUTHORIZATION),
-            invalid(SqlState::INSUFFICIENT_PRIVILEGE),
-            invalid(SqlState::REQUEST_ID_EXPIRED),
-            invalid(SqlState::REQUEST_ID_FORGOTTEN),
-            invalid(SqlState::INVALID_PARAMETER),
-            invalid(SqlState::CONFIG_ERROR),
-            invalid(SqlState::LIMIT_EXCEEDED),
-            invalid(SqlState::SNAPSHOT_TOO_OLD),
-            from_status(&tonic::Status::unimplemented("another service")),
-            from_status(&tonic::Status::invalid_argument("bytes")),
-            from_status(&tonic::Status::out_of_range("decoded message length too large")),
-        ] {
-            assert!(!is_outcome(&error), "{error}");
         }
     }
 }

@@ -85,6 +85,8 @@ struct Batch {
     /// Where all is committed once it is durable, by what held when these were appended: what comes behind them in the
     /// same batch may need others.
     committed: Option<Position>,
+    /// Was committed when these were appended.
+    known: Option<Position>,
 }
 
 impl Batch {
@@ -97,11 +99,21 @@ impl Batch {
         if append.commit_on_persist {
             self.committed = append.entries.last().map(position_of).or(self.committed);
         }
+        self.known = append.committed.or(self.known);
         self.entries.extend(append.entries);
         if append.hard_state.is_some() {
             self.hard_state = append.hard_state;
         }
         self.messages.extend(append.after_persist);
+    }
+
+    /// True where the entries go on where those of the batch end. A later leader's may take the place of some that are not
+    /// written yet: those come after the batch, as they would had the disk been faster.
+    fn is_followed_by(&self, append: &Append) -> bool {
+        match (self.entries.last(), append.entries.first()) {
+            (Some(last), Some(first)) => first.index == last.index.next(),
+            (None, _) | (_, None) => true,
+        }
     }
 }
 
@@ -207,18 +219,24 @@ impl LogThread {
         Ok(())
     }
 
-    fn append(&mut self, (first, since): (Append, Monotonic), requests: &Receiver<LogRequest>) -> Result<Next> {
-        let mut batch = Batch::default();
-        batch.add(first, since);
-        let control = self.gather(&mut batch, requests);
-        if self.write(batch, requests)? == Next::Stop {
-            return Ok(Next::Stop);
+    fn append(&mut self, (mut first, mut since): (Append, Monotonic), requests: &Receiver<LogRequest>) -> Result<Next> {
+        loop {
+            let mut batch = Batch::default();
+            batch.add(first, since);
+            let next = self.gather(&mut batch, requests);
+            if self.write(batch, requests)? == Next::Stop {
+                return Ok(Next::Stop);
+            }
+            (first, since) = match next {
+                Some(LogRequest::Append(append, since)) => (append, since),
+                Some(LogRequest::Control(request)) => return self.control(request),
+                None => return Ok(Next::Go),
+            };
         }
-        control.map_or(Ok(Next::Go), |request| self.control(request))
     }
 
-    /// Takes what is waiting, and with a linger what comes meanwhile, up to a request of another kind.
-    fn gather(&mut self, batch: &mut Batch, requests: &Receiver<LogRequest>) -> Option<Control> {
+    /// Takes what is waiting, and with a linger what comes meanwhile, up to a request that is not for this batch.
+    fn gather(&mut self, batch: &mut Batch, requests: &Receiver<LogRequest>) -> Option<LogRequest> {
         let until = self.clock.monotonic() + self.linger;
         while batch.bytes < BATCH_BYTES_MAX {
             let next = if let Some(pending) = self.pending.pop() {
@@ -229,9 +247,8 @@ impl LogThread {
                 requests.recv_timeout(until.saturating_sub(self.clock.monotonic())).ok()
             };
             match next {
-                Some(LogRequest::Append(append, since)) => batch.add(append, since),
-                Some(LogRequest::Control(request)) => return Some(request),
-                None => return None,
+                Some(LogRequest::Append(append, since)) if batch.is_followed_by(&append) => batch.add(append, since),
+                other => return other,
             }
         }
         None
@@ -271,6 +288,11 @@ impl LogThread {
         // that it is applied.
         if !batch.messages.is_empty() || batch.committed != last {
             (self.events)(Event::Persisted { last, messages: batch.messages });
+        }
+        // Whoever waits for the promise is waiting; nobody waits for this.
+        if let Some(position) = batch.known {
+            let next = self.state.commit(position)?;
+            self.hand_on(next)?;
         }
         Ok(Next::Go)
     }

@@ -350,7 +350,8 @@ pub(super) fn behind(
 ) -> Result<(Vec<(LogIndex, Membership)>, Timestamp)> {
     let mut found = Vec::new();
     wal.replay(applied.next(), wal.last().index, |entry| {
-        if let Payload::Membership(membership) = Payload::decode(&entry.payload)? {
+        let named = |error: Error| error.context(format!("entry {}", entry.index));
+        if let Payload::Membership(membership) = Payload::decode(&entry.payload).map_err(named)? {
             found.push((entry.index, membership));
         }
         hlc = hlc.max(entry.hlc);

@@ -108,6 +108,23 @@ fn quarantine_outlasts_a_restart_and_a_leader_without_an_entry_of_its_own() {
     assert_eq!(group.node("b").status().quarantined_until, Some(goal));
 }
 
+/// The log thread writes the newest hard state before the entries of all requests that it has gathered, and the power may go
+/// between the two.
+#[test]
+fn quarantine_is_not_over_before_what_was_fetched_is_durable() {
+    let mut group = damaged();
+    let goal = group.machine("b").hard_state.quarantined_until.unwrap();
+    let entries = group.machine("a").log.clone()[3..].to_vec();
+    group.machine("b").disk_waits = true;
+    group.step("a", "b", 2, Message::Append { previous: at(3, 2), entries, commit: goal });
+    let heartbeat = Message::Heartbeat { commit: goal, round: 9, confirmed: None, held: LogIndex(0) };
+    group.step("a", "b", 2, heartbeat.clone());
+    assert_eq!((group.committed("b"), group.node("b").status().quarantined_until), (goal.0, Some(goal)));
+    group.persist("b");
+    group.step("a", "b", 2, heartbeat);
+    assert_eq!(group.node("b").status().quarantined_until, None);
+}
+
 #[test]
 fn quarantine_is_over_for_others_once_that_is_durable() {
     let mut group = damaged();
@@ -123,10 +140,36 @@ fn quarantine_is_over_for_others_once_that_is_durable() {
     };
     group.machine("b").disk_waits = true;
     group.step("a", "b", 2, Message::Append { previous: at(3, 2), entries, commit: goal });
+    group.persist("b");
+    assert_eq!(shown(&mut group), Some(Some(goal)));
     assert_eq!(group.node("b").status().quarantined_until, None);
     assert_eq!(shown(&mut group), Some(Some(goal)), "a crash now, and it wakes up in quarantine");
     group.persist("b");
     assert_eq!(shown(&mut group), Some(None));
+}
+
+#[test]
+fn a_quarantine_that_begins_before_the_last_one_is_durably_over_is_shown() {
+    let mut group = Group::new(&["a", "b", "c"]);
+    group.machine("b").hard_state.quarantined_until = Some(LogIndex(2));
+    group.restart("b");
+    group.machine("b").disk_waits = true;
+    let entries = vec![super::group::command(2, 2)];
+    group.step("a", "b", 2, Message::Append { previous: at(1, 1), entries, commit: LogIndex(2) });
+    group.persist("b");
+    group.step("a", "b", 2, Message::Heartbeat { commit: LogIndex(2), round: 8, confirmed: None, held: LogIndex(0) });
+    assert_eq!(group.node("b").status().quarantined_until, None);
+    // Somebody knows its name with another disk, and no log that it has says which it is.
+    group.step("c", "b", 2, Message::NewDisk);
+    assert!(group.node("b").status().quarantined_until.is_some());
+    group.persist("b");
+    group.take();
+    let heartbeat = Message::Heartbeat { commit: LogIndex(1), round: 9, confirmed: None, held: LogIndex(0) };
+    group.step("a", "b", 2, heartbeat);
+    let is_shown = |envelope: &chronos::raft::Envelope| {
+        matches!(envelope.message, Message::HeartbeatReply { quarantined_until: Some(_), .. })
+    };
+    assert!(group.take().iter().any(is_shown), "or a leader would promote it");
 }
 
 #[test]

@@ -167,10 +167,47 @@ fn refusals_of_a_quorum_end_a_candidacy() {
     group.step("c", "a", 1, Message::PreVoteReply { granted: false });
     assert_eq!(group.role("a"), Role::Follower);
     group.stand("a");
-    group.step("b", "a", 2, Message::PreVoteReply { granted: true });
-    group.step("b", "a", 2, Message::VoteReply { granted: false });
-    group.step("c", "a", 2, Message::VoteReply { granted: false });
-    assert_eq!((group.role("a"), group.term("a")), (Role::Follower, 2));
+    let term = asked_for(&mut group);
+    group.step("b", "a", term, Message::PreVoteReply { granted: true });
+    assert_eq!((group.role("a"), group.term("a")), (Role::Candidate, term));
+    group.step("b", "a", term, Message::VoteReply { granted: false });
+    group.step("c", "a", term, Message::VoteReply { granted: false });
+    assert_eq!((group.role("a"), group.term("a")), (Role::Follower, term));
+}
+
+/// The term of the newest pre-votes.
+fn asked_for(group: &mut Group) -> u64 {
+    let asks = |envelope: &&chronos::raft::Envelope| matches!(envelope.message, Message::PreVote { .. });
+    group.take();
+    group.sent.iter().rfind(asks).unwrap().term.0
+}
+
+#[test]
+fn a_pre_vote_of_an_earlier_round_does_not_count() {
+    let mut group = Group::bound(&["a", "b", "c"]);
+    let mut terms = Vec::new();
+    for _ in 0..3 {
+        group.stand("a");
+        terms.push(asked_for(&mut group));
+        group.step("b", "a", 1, Message::PreVoteReply { granted: false });
+        group.step("c", "a", 1, Message::PreVoteReply { granted: false });
+    }
+    group.stand("a");
+    let last = asked_for(&mut group);
+    for early in terms {
+        // Both voters may hear a leader by now.
+        group.step("b", "a", early, Message::PreVoteReply { granted: true });
+        group.step("c", "a", early, Message::PreVoteReply { granted: true });
+        assert_eq!(group.term("a"), 1, "a round of term {early}, and the present one of {last}");
+    }
+    group.step("b", "a", last, Message::PreVoteReply { granted: true });
+    assert_eq!(group.term("a"), last);
+    group.take();
+    // However often it asks, no term is far away.
+    group.cut = vec!["b", "c"];
+    group.pass(60_000);
+    let (term, most) = (group.term("a"), asked_for(&mut group));
+    assert!(most <= term + 8, "{most} of term {term}");
 }
 
 #[test]

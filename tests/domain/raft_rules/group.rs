@@ -57,9 +57,15 @@ pub(super) fn disk_of(name: &str) -> DiskId {
     DiskId(u128::from(name.as_bytes()[0]))
 }
 
-pub(super) fn voters(names: &[&str]) -> Membership {
+/// Voters as their operator lists them.
+pub(super) fn base(names: &[&str]) -> Membership {
     let member = |name: &str| Member { role: MemberRole::Voter, address: format!("{name}:1"), disk: None };
     Membership::of(names.iter().map(|name| (id(name), member(name))))
+}
+
+/// The same in a group that knows already what they understand.
+pub(super) fn voters(names: &[&str]) -> Membership {
+    Membership { command_version: chronos::machine::COMMAND_VERSION, ..base(names) }
 }
 
 /// The same, with their disks written down: a group that was founded before.

@@ -1,11 +1,11 @@
 //! A node is its disk: a name with another disk has lost what it promised.
 
 use super::Group;
-use super::group::{at, command, disk_of, heartbeat_reply, id, voters, votes};
+use super::group::{at, bound, command, disk_of, heartbeat_reply, id, membership_entry, voters, votes};
 use super::members::{add, change, remove};
 use chronos::clock::Wall;
-use chronos::ids::LogIndex;
-use chronos::raft::{MemberRole, Message, Outcast, Verdict, bootstrap};
+use chronos::ids::{LogIndex, Term};
+use chronos::raft::{HardState, MemberRole, Message, Outcast, Verdict, bootstrap};
 
 #[test]
 fn disks_are_written_down_before_the_first_write() {
@@ -272,4 +272,70 @@ fn a_stranger_is_told_by_the_leader_that_it_is_no_member() {
     group.step("z", "a", 9, Message::NewDisk);
     group.step("z", "a", 9, Message::Removed);
     assert!(group.take().is_empty() && group.leads("a"), "two nodes never send each other away for ever");
+}
+
+#[test]
+fn a_removal_that_is_not_committed_does_not_silence_who_has_more_of_the_log() {
+    let mut group = Group::bound(&["a", "b", "c"]);
+    let members = bound(&["a", "b", "c"]);
+    let mut without = bound(&["a", "b"]);
+    without.removed.push(disk_of("c"));
+    let mut log = vec![membership_entry(1, 1, &members), command(2, 1)];
+    log.push(membership_entry(3, 2, &without));
+    group.place("b", disk_of("b"), log.clone());
+    log.pop();
+    log.push(command(3, 3));
+    group.place("c", disk_of("c"), log);
+    // What `c` has was committed with `a`, whose disk is gone.
+    group.cut = vec!["a"];
+    group.millis += 1000;
+    group.elect("c");
+    group.propose("c", b"x").unwrap();
+    group.settle();
+    assert_eq!(group.committed("b"), group.committed("c"));
+    assert!(group.committed("b") > 4);
+}
+
+/// Four voters that started again. `a` has a new disk since the first entry, and behind what all have its own removal,
+/// which is not committed.
+fn with_one_that_is_leaving() -> Group {
+    let names = ["a", "b", "c", "d"];
+    let (mut first, mut without, mut again) = (bound(&names), bound(&["b", "c", "d"]), bound(&names));
+    first.members.get_mut(&id("a")).unwrap().disk = Some(disk_of("x"));
+    without.removed = vec![disk_of("x")];
+    again.removed.clone_from(&without.removed);
+    let log = vec![membership_entry(2, 1, &without), membership_entry(3, 1, &again), command(4, 1)];
+    without.removed.push(disk_of("a"));
+    let leaving = membership_entry(5, 1, &without);
+    let mut group = Group::of(&names, &first);
+    for name in names {
+        let mut log = log.clone();
+        log.extend((name == "a").then(|| leaving.clone()));
+        let hard_state = HardState { term: Term(1), ..HardState::default() };
+        group.place_with(name, disk_of(name), log, hard_state, (at(1, 1), first.clone()));
+    }
+    group
+}
+
+#[test]
+fn a_leader_whose_removal_is_not_committed_does_not_take_itself_for_a_new_disk() {
+    let mut group = with_one_that_is_leaving();
+    // What is committed here names the disk that it had before: so it is told until it has shown its log.
+    group.cut = vec!["d"];
+    group.stand("a");
+    group.deliver();
+    assert!(group.sent.iter().any(|envelope| envelope.message == Message::NewDisk));
+    assert_eq!(group.node("a").status().quarantined_until, None);
+    group.pass(2000);
+    assert!(group.committed("b") > 5, "b and c are no quorum without it");
+}
+
+#[test]
+fn who_is_told_of_its_removal_before_that_is_committed_may_be_needed_to_commit_it() {
+    let mut group = with_one_that_is_leaving();
+    group.step("b", "a", 1, Message::Removed);
+    group.cut = vec!["b"];
+    group.stand("a");
+    group.pass(2000);
+    assert!(group.committed("c") > 5, "c and d are no quorum without it");
 }

@@ -3,7 +3,7 @@
 use super::Group;
 use super::group::{at, bound, command, disk_of, heartbeat_reply, id, membership_entry, voters, votes};
 use chronos::ids::LogIndex;
-use chronos::raft::{Change, Entry, MemberRole, Message, Role};
+use chronos::raft::{Change, Entry, MemberRole, Message, Role, Verdict};
 
 pub(super) fn add(name: &str, role: MemberRole) -> Change {
     Change::Add { id: id(name), address: format!("{name}:1"), role }
@@ -42,6 +42,25 @@ fn a_learner_that_does_not_answer_is_not_promoted() {
     change(&mut group, "a", &add("d", MemberRole::Voter)).unwrap();
     group.pass(3000);
     assert_eq!(role(&mut group, "d"), MemberRole::Learner);
+}
+
+#[test]
+fn a_learner_in_quarantine_is_not_promoted_however_much_of_the_log_it_has() {
+    for (until, becomes) in [(Some(LogIndex(90)), MemberRole::Learner), (None, MemberRole::Voter)] {
+        let mut group = Group::led(&["a", "b", "c"]);
+        change(&mut group, "a", &add("d", MemberRole::Voter)).unwrap();
+        for round in 1..30 {
+            group.pass(50);
+            let Message::HeartbeatReply { command_version, wall, .. } = heartbeat_reply(round, group.now().wall) else {
+                unreachable!()
+            };
+            let reply = Message::HeartbeatReply { round, command_version, quarantined_until: until, wall };
+            group.step("d", "a", 2, reply);
+            let matched = group.machine("a").last().index;
+            group.step("d", "a", 2, Message::AppendReply(Verdict::Accepted { matched }));
+        }
+        assert_eq!(role(&mut group, "d"), becomes);
+    }
 }
 
 #[test]
@@ -376,7 +395,7 @@ fn a_group_has_a_most_number_of_members() {
 #[test]
 fn what_is_no_entry_is_named() {
     use chronos::raft::{Membership, Payload};
-    for (bytes, says) in [(&[9, 9][..], "unknown kind 9"), (&[], "is empty"), (&[0, 1], "unknown kind 0")] {
+    for (bytes, says) in [(&[9, 9][..], "kind 9"), (&[], "without content"), (&[0, 1], "kind 0")] {
         assert!(Payload::decode(bytes).unwrap_err().message().contains(says), "{bytes:?}");
     }
     assert!(Membership::decode(&[0xFF, 77]).unwrap_err().message().contains("version 77"));

@@ -13,7 +13,9 @@ mod leases;
 mod members;
 mod reads;
 mod replication;
+mod rolled_back;
 mod transfer;
+mod versions;
 mod witness;
 
 use group::Group;

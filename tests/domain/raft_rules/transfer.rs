@@ -75,6 +75,22 @@ fn wrong_successors_are_named() {
 }
 
 #[test]
+fn a_successor_that_could_not_be_elected_is_refused_by_name() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.cut = vec!["b"];
+    group.pass(700);
+    let refused = transfer(&mut group, Some("b")).unwrap_err();
+    assert!(refused.message().contains("b does not answer") && refused.is_retryable(), "{refused:?}");
+    let (round, wall) = (1, group.now().wall);
+    let lost = Some(chronos::ids::LogIndex(9));
+    let reply = Message::HeartbeatReply { round, command_version: 2, quarantined_until: lost, wall };
+    group.step("b", "a", 2, reply);
+    let refused = transfer(&mut group, Some("b")).unwrap_err();
+    assert!(refused.message().contains("b fetches again") && refused.is_retryable(), "{refused:?}");
+    group.propose("a", b"x").unwrap();
+}
+
+#[test]
 fn reads_go_on_while_leadership_is_handed_over() {
     let mut group = Group::led(&["a", "b", "c"]);
     group.cut = vec!["b"];

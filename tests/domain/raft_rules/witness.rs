@@ -5,7 +5,7 @@ use super::group::{bound, disk_of, id, voters};
 use super::members::{add, change, remove};
 use chronos::clock::Wall;
 use chronos::ids::LogIndex;
-use chronos::raft::{Envelope, Flow, MemberRole, Message, Role};
+use chronos::raft::{Envelope, Flow, MemberRole, Message, Payload, Role};
 
 fn with_witness() -> Group {
     let mut membership = voters(&["a", "b", "w"]);
@@ -70,6 +70,33 @@ fn a_witness_that_leads_refuses_clients_and_hands_over_to_a_full_voter() {
 }
 
 #[test]
+fn a_witness_that_cannot_commit_hands_over_all_the_same() {
+    let mut membership = voters(&["a", "b", "w", "x"]);
+    for witness in ["w", "x"] {
+        membership.members.get_mut(&id(witness)).unwrap().role = MemberRole::Witness;
+    }
+    let mut group = Group::of(&["a", "b", "w", "x"], &membership);
+    group.elect("a");
+    group.settle();
+    group.cut = vec!["a"];
+    group.millis += 3000;
+    group.stand("w");
+    while !group.leads("w") {
+        assert!(group.deliver_one(), "nobody says anything more");
+    }
+    // As where it needs a snapshot, which a witness has not: with a gone, nothing can be committed without it.
+    group.machine("x").disk_waits = true;
+    let committed = group.committed("w");
+    group.pass(200);
+    assert_eq!(group.committed("w"), committed);
+    assert!(group.sent.iter().any(|e| e.from == id("w") && e.to == id("b") && e.message == Message::TimeoutNow));
+    group.machine("x").disk_waits = false;
+    group.persist("x");
+    group.pass(1000);
+    assert!(group.leads("b"));
+}
+
+#[test]
 fn a_witness_takes_no_reads() {
     let mut group = with_witness();
     assert_eq!(group.read("w", 1).unwrap().index, None);
@@ -84,6 +111,32 @@ fn a_new_witness_learns_first() {
     assert_eq!(group.node("a").membership().get(&id("w")).unwrap().role, MemberRole::LearningWitness);
     group.pass(1500);
     assert_eq!(group.node("a").membership().get(&id("w")).unwrap().role, MemberRole::Witness);
+}
+
+#[test]
+fn who_joins_is_brought_a_snapshot_once_its_disk_is_settled() {
+    for role in [MemberRole::Witness, MemberRole::Voter] {
+        let mut group = Group::led(&["a", "b", "c"]);
+        group.propose("a", b"x").unwrap();
+        group.pass(200);
+        let last = group.committed("a");
+        group.trim("a", last);
+        group.place("w", disk_of("w"), vec![]);
+        group.cut = vec!["b", "c"];
+        change(&mut group, "a", &add("w", role)).unwrap();
+        group.pass(300);
+        assert!(group.leads("a") && group.machine("a").last().index.0 > last);
+        assert!(group.machine("a").snapshots.is_empty(), "another leader may give its name to another disk, with rows");
+        group.cut.clear();
+        group.pass(400);
+        assert_eq!(group.machine("a").snapshots, [id("w")]);
+        let committed = group.committed("a");
+        let is_bound = group.machine("a").log.iter().filter(|entry| entry.index.0 <= committed).any(|entry| {
+            let payload = Payload::decode(&entry.payload).unwrap();
+            matches!(payload, Payload::Membership(of) if of.get(&id("w")).is_some_and(|w| w.disk == Some(disk_of("w"))))
+        });
+        assert!(is_bound, "{role:?}");
+    }
 }
 
 /// Up to where the witness may let go of its log, as it has been told.

@@ -1,6 +1,7 @@
 //! What happens, and when.
 
 use super::disk::State;
+use super::ledger::Command;
 use chronos::ids::{DiskId, LogIndex, Term};
 use chronos::raft::{Envelope, Load, Message, NodeId, Verdict};
 use std::cmp::Ordering;
@@ -34,6 +35,8 @@ pub(super) enum Event {
         life: u64,
         term: Term,
         state: Box<State>,
+        /// It is for the disk that the sender knew.
+        is_meant: bool,
     },
     SnapshotEnded {
         host: usize,
@@ -51,7 +54,8 @@ pub(super) enum Event {
     /// A client's write that a follower has handed on.
     Forwarded {
         host: usize,
-        ask: u64,
+        client: usize,
+        command: Command,
         known: LogIndex,
     },
     /// Whoever was to take over leads by now, or does not.
@@ -93,7 +97,9 @@ impl Event {
             Event::Snapshot { state, .. } => 4 + 10 * state.applied.index.0,
             Event::SnapshotEnded { installed, .. } => 5 + 10 * installed.map_or(0, |index| index.0),
             Event::Start { .. } => 6,
-            Event::Forwarded { ask, .. } => 7 + 10 * ask,
+            Event::Forwarded { command, .. } => {
+                7 + 10 * (u64::from(command.session) * 1000 + u64::from(command.sequence))
+            }
             Event::TransferDue { term } => 8 + 10 * term.0,
             Event::Client => 9,
             Event::Fault => 10,

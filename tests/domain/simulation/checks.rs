@@ -1,9 +1,10 @@
 //! What must hold, seen from outside all nodes.
 
 use super::disk::State;
+use super::ledger::Command;
 use chronos::hlc::Timestamp;
 use chronos::ids::{DiskId, LogIndex, Term};
-use chronos::raft::{Entry, Position};
+use chronos::raft::{Entry, NodeId, Payload, Position};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use xxhash_rust::xxh3::xxh3_64;
@@ -12,10 +13,16 @@ use xxhash_rust::xxh3::xxh3_64;
 pub(super) struct Checks {
     leaders: BTreeMap<Term, usize>,
     votes: BTreeMap<(DiskId, Term), u64>,
+    /// To whom a disk has said that it votes for it.
+    promised: BTreeMap<(DiskId, Term), NodeId>,
+    /// The term of what is committed, and in whose term somebody first said so.
+    committed: BTreeMap<LogIndex, (Term, Term)>,
     /// (hash of the entry, term before it, stamp), by position and term.
     entries: BTreeMap<(LogIndex, Term), (u64, Term, Timestamp)>,
     /// What was applied at a position, and the hash of the state after it.
     applied: BTreeMap<LogIndex, (Term, u64)>,
+    /// Where the first entry of a write is, by session and sequence.
+    places: BTreeMap<(u32, u32), LogIndex>,
     /// The highest position that a client knows of, from a finished read or write.
     known: LogIndex,
     /// Since when which position was known.
@@ -36,6 +43,25 @@ impl Checks {
         assert_eq!(first, vote, "{disk} votes twice in term {term}");
     }
 
+    /// A vote leaves: by now it is durable, and it is the only one of its term.
+    pub(super) fn promises(&mut self, disk: DiskId, term: Term, to: &NodeId, durable: (Term, Option<u64>)) {
+        let is_durable = durable.0 > term || (durable.0 == term && durable.1.is_some());
+        assert!(is_durable, "{disk} votes in term {term} and has not written that down");
+        let first = self.promised.entry((disk, term)).or_insert_with(|| to.clone());
+        assert_eq!(first, to, "{disk} tells two candidates of term {term} that it votes for them");
+    }
+
+    /// Somebody holds an entry of `term` at `index` for committed, in a later or the same term `at`.
+    pub(super) fn commits(&mut self, index: LogIndex, term: Term, at: Term) {
+        let (first, _) = *self.committed.entry(index).or_insert((term, at));
+        assert_eq!(first, term, "an entry of term {term} is committed at {index}, where one of term {first} was");
+    }
+
+    /// What a leader of `term` must have: all that was committed in terms before.
+    pub(super) fn committed_before(&self, term: Term) -> impl Iterator<Item = (LogIndex, Term)> + '_ {
+        self.committed.iter().filter(move |(_, (_, at))| *at < term).map(|(index, (of, _))| (*index, *of))
+    }
+
     /// An entry is in somebody's log, behind one of `previous`.
     pub(super) fn holds(&mut self, entry: &Entry, previous: Term) {
         let hash = xxh3_64(&entry.payload) ^ entry.hlc.0;
@@ -47,9 +73,18 @@ impl Checks {
         }
     }
 
-    pub(super) fn applies(&mut self, position: Position, hash: u64) {
+    pub(super) fn applies(&mut self, position: Position, hash: u64, payload: &Payload<'_>) {
+        if let Payload::Command(command) = payload {
+            let Command { session, sequence, .. } = Command::decode(command);
+            self.places.entry((session, sequence)).or_insert(position.index);
+        }
         let first = *self.applied.entry(position.index).or_insert((position.term, hash));
         assert_eq!(first, (position.term, hash), "entry {} is not the same for all who apply it", position.index);
+    }
+
+    /// Where writes were applied, by session and sequence.
+    pub(super) fn places(&self) -> &BTreeMap<(u32, u32), LogIndex> {
+        &self.places
     }
 
     pub(super) fn restored(&self, state: &State) {

@@ -1,12 +1,14 @@
-//! What goes wrong, and what operators do meanwhile.
+//! What goes wrong, and when it counts as met: once something has gone another way for it.
+//!
+//! A message was lost, doubled, or held up by a cut; a machine stood still while something waited for it; a write waited
+//! for a slow disk; a process died with something under way. What falls on a machine without a part in the group counts
+//! for nothing.
 
 use super::agenda::Event;
-use super::disk::Disk;
-use super::host::Host;
+use super::disk::Crash;
 use super::network::Chance;
 use super::world::World;
-use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Change, MemberRole, Membership, NodeId, Payload};
+use chronos::raft::{Flow, MemberRole};
 
 /// A kind of fault, or of work on the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +22,10 @@ pub(super) enum Fault {
     Crash,
     CrashOfLeader,
     CrashOfAll,
+    CrashThatKeeps,
+    CrashWithAPrefix,
+    CrashWithATornWrite,
+    CrashWithReorderedPages,
     SlowDisk,
     SlowDisks,
     Stop,
@@ -27,6 +33,7 @@ pub(super) enum Fault {
     Suspend,
     ClockStep,
     ClockRate,
+    Unreachable,
     Mend,
     Transfer,
     AddMember,
@@ -38,10 +45,13 @@ pub(super) enum Fault {
     DamagedLog,
     Trim,
     TrimOfLeader,
+    MovedAddress,
+    StalledDisk,
+    AskedWhenDeposed,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 27] = [
+    pub(super) const ALL: [Fault; 35] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -51,6 +61,10 @@ impl Fault {
         Fault::Crash,
         Fault::CrashOfLeader,
         Fault::CrashOfAll,
+        Fault::CrashThatKeeps,
+        Fault::CrashWithAPrefix,
+        Fault::CrashWithATornWrite,
+        Fault::CrashWithReorderedPages,
         Fault::SlowDisk,
         Fault::SlowDisks,
         Fault::Stop,
@@ -58,6 +72,7 @@ impl Fault {
         Fault::Suspend,
         Fault::ClockStep,
         Fault::ClockRate,
+        Fault::Unreachable,
         Fault::Mend,
         Fault::Transfer,
         Fault::AddMember,
@@ -69,11 +84,31 @@ impl Fault {
         Fault::DamagedLog,
         Fault::Trim,
         Fault::TrimOfLeader,
+        Fault::MovedAddress,
+        Fault::StalledDisk,
+        Fault::AskedWhenDeposed,
     ];
 
     /// True for what belongs to a storm; the rest needs a group that works, more often than not.
     fn is_chaos(self) -> bool {
         self < Fault::Transfer
+    }
+}
+
+/// What became of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Blow {
+    /// It had its effect at once.
+    Landed,
+    /// It counts once something has met it.
+    Falling,
+    /// It could not be struck now.
+    Missed,
+}
+
+impl Blow {
+    fn landed(has: bool) -> Blow {
+        if has { Blow::Landed } else { Blow::Missed }
     }
 }
 
@@ -89,6 +124,8 @@ impl Deck {
         let cards = if is_chaos { &mut self.chaos } else { &mut self.works };
         if cards.is_empty() {
             cards.extend(Fault::ALL.into_iter().filter(|fault| fault.is_chaos() == is_chaos));
+            // Rarely does another leader come in time.
+            cards.extend((!is_chaos).then_some(Fault::AskedWhenDeposed));
         }
         let at = chance.below(cards.len() as u64) as usize;
         (!cards.is_empty()).then(|| cards.swap_remove(at))
@@ -102,376 +139,226 @@ impl Deck {
 }
 
 impl World {
-    /// Does something to the group; false where it cannot be done now.
-    pub(super) fn strike(&mut self, fault: Fault) -> bool {
-        let hosts = self.hosts.len() as u64;
-        let host = self.chance.below(hosts) as usize;
-        match fault {
-            Fault::Loss => self.network.loss = 20 + self.chance.below(300),
-            Fault::Duplication => self.network.duplication = 20 + self.chance.below(300),
-            Fault::Reordering => self.network.spread = 1000 + self.chance.below(100_000),
-            Fault::CutOneWay => {
-                let to = self.chance.below(hosts) as usize;
-                self.network.cut.insert((host, to));
+    /// A machine that the group counts, where there is one.
+    fn member(&mut self) -> Option<usize> {
+        let is_member = |host: &usize| {
+            let this = &self.hosts[*host];
+            let group = this.node.as_ref().map(chronos::raft::Node::membership);
+            group.is_some_and(|group| group.get(&this.id).is_some() && !this.is_stranger(group))
+        };
+        let members: Vec<usize> = (0..self.hosts.len()).filter(is_member).collect();
+        self.chance.pick(&members)
+    }
+
+    /// Half of the time whoever leads.
+    fn leader_or(&mut self, host: usize) -> usize {
+        self.leader().filter(|_| self.chance.one_in(2)).unwrap_or(host)
+    }
+
+    /// Does something to the group.
+    pub(super) fn strike(&mut self, fault: Fault) -> Blow {
+        let Some(host) = self.member() else { return Blow::Missed };
+        let has = match fault {
+            Fault::Loss
+            | Fault::Duplication
+            | Fault::Reordering
+            | Fault::CutOneWay
+            | Fault::Isolation
+            | Fault::Bridge => return self.hurt_network(fault, host),
+            Fault::CrashThatKeeps
+            | Fault::CrashWithAPrefix
+            | Fault::CrashWithATornWrite
+            | Fault::CrashWithReorderedPages => return self.doom(fault, host),
+            Fault::Crash => self.crash(host, Crash::Lose),
+            Fault::CrashOfAll => self.crash_all(),
+            Fault::CrashOfLeader => self.leader().is_some_and(|leader| self.crash(leader, Crash::Lose)),
+            Fault::SlowDisk => {
+                let host = self.leader_or(host);
+                self.hosts[host].slow_disk = 1000 + self.chance.below(1_500_000);
+                self.hosts[host].slowed_by = Some(fault);
+                return Blow::Falling;
             }
-            Fault::Isolation => {
-                for other in 0..self.hosts.len() {
-                    self.network.cut.extend([(host, other), (other, host)]);
-                }
-            }
-            Fault::Bridge => {
-                // Two sides that see each other only through one host in the middle.
-                let sides: Vec<bool> = (0..hosts).map(|_| self.chance.one_in(2)).collect();
-                for a in (0..self.hosts.len()).filter(|a| *a != host) {
-                    for b in (0..self.hosts.len()).filter(|b| *b != host && sides[*b] != sides[a]) {
-                        self.network.cut.insert((a, b));
-                    }
-                }
-            }
-            Fault::Crash => return self.crash(host),
-            Fault::CrashOfAll => (0..self.hosts.len()).for_each(|host| {
-                self.crash(host);
-            }),
-            Fault::CrashOfLeader => return self.leader().is_some_and(|leader| self.crash(leader)),
-            Fault::SlowDisk => self.hosts[host].slow_disk = 1000 + self.chance.below(1_500_000),
             Fault::SlowDisks => {
                 let slow = 1000 + self.chance.below(300_000);
-                self.hosts.iter_mut().for_each(|host| host.slow_disk = slow);
+                for other in &mut self.hosts {
+                    (other.slow_disk, other.slowed_by) = (slow, Some(fault));
+                }
+                return Blow::Falling;
             }
-            Fault::Stop => self.stop(host, 2_000_000, false),
+            Fault::Stop => return self.stop(fault, host, 2_000_000),
             Fault::StopOfLeader => {
-                let Some(leader) = self.leader() else { return false };
-                self.stop(leader, 1_500_000, false);
+                let Some(leader) = self.leader() else { return Blow::Missed };
+                return self.stop(fault, leader, 1_500_000);
             }
-            Fault::Suspend => self.stop(host, 5_000_000, true),
+            Fault::Suspend => return self.stop(fault, host, 5_000_000),
             Fault::ClockStep => {
                 self.hosts[host].wall_offset = self.chance.below(7_200_000) as i64 - 3_600_000;
+                true
             }
-            Fault::ClockRate => return self.drift(host),
-            Fault::Transfer => return self.transfer(),
-            Fault::AddMember => return self.add(MemberRole::Voter),
-            Fault::Witness => return self.add(MemberRole::Witness),
-            Fault::RemoveMember => return self.remove(false),
-            Fault::RemoveLeader => return self.remove(true),
-            Fault::NewDisk => return self.replace_disk(host),
-            Fault::NewDisks => return self.take_disks_out(),
-            Fault::DamagedLog => return self.damage(host),
+            Fault::ClockRate => self.drift(host),
+            Fault::StalledDisk => self.stall(),
+            Fault::Unreachable => self.tell_unreachable(),
+            Fault::Transfer => self.transfer(),
+            Fault::AddMember => self.add(MemberRole::Voter),
+            Fault::Witness => self.add(MemberRole::Witness),
+            Fault::RemoveMember => self.remove(false),
+            Fault::RemoveLeader => self.remove(true),
+            Fault::NewDisk => self.replace_disk(host),
+            Fault::NewDisks => self.take_disks_out(),
+            Fault::DamagedLog => self.damage(host),
             Fault::Trim => {
                 // Whoever else is trimmed, witnesses let go of what they may.
                 let witnesses: Vec<usize> = (0..self.hosts.len()).filter(|at| self.hosts[*at].is_witness()).collect();
                 witnesses.into_iter().filter(|at| *at != host).for_each(|at| {
                     self.trim(at);
                 });
-                return self.trim(host);
+                self.trim(host)
             }
-            Fault::TrimOfLeader => return self.leader().is_some_and(|leader| self.trim(leader)),
-            Fault::Mend => self.mend_network(),
+            Fault::TrimOfLeader => self.leader().is_some_and(|leader| self.trim(leader)),
+            Fault::MovedAddress => self.move_member(host),
+            Fault::AskedWhenDeposed => {
+                // It stands still until there is another: an operator talks to it then.
+                let Some(leader) = self.leader_in_office() else { return Blow::Missed };
+                self.stop(fault, leader, 2_000_000);
+                self.hosts[leader].stopped_until += 1_000_000;
+                self.hosts[leader].stopped_by = None;
+                return Blow::Falling;
+            }
+            Fault::Mend => {
+                let was_hurt = self.network.is_hurt();
+                self.mend_network();
+                was_hurt
+            }
+        };
+        Blow::landed(has)
+    }
+
+    fn hurt_network(&mut self, fault: Fault, host: usize) -> Blow {
+        let hosts = self.hosts.len() as u64;
+        let mut cut = Vec::new();
+        match fault {
+            Fault::Loss => self.network.loss = 20 + self.chance.below(300),
+            Fault::Duplication => self.network.duplication = 20 + self.chance.below(300),
+            Fault::Reordering => self.network.spread = 1000 + self.chance.below(100_000),
+            Fault::CutOneWay => {
+                let other = self.member().map(|other| self.leader_or(other)).filter(|other| *other != host);
+                let Some(other) = other else { return Blow::Missed };
+                cut.push(if self.chance.one_in(2) { (host, other) } else { (other, host) });
+            }
+            Fault::Isolation => cut.extend((0..self.hosts.len()).flat_map(|other| [(host, other), (other, host)])),
+            _ => {
+                // Two sides that see each other only through one host in the middle.
+                let sides: Vec<bool> = (0..hosts).map(|_| self.chance.one_in(2)).collect();
+                for a in (0..self.hosts.len()).filter(|a| *a != host) {
+                    cut.extend((0..self.hosts.len()).filter(|b| *b != host && sides[*b] != sides[a]).map(|b| (a, b)));
+                }
+            }
         }
-        true
+        self.network.cut.extend(cut.into_iter().filter(|(from, to)| from != to).map(|pair| (pair, fault)));
+        self.network.arm(fault);
+        Blow::Falling
     }
 
     pub(super) fn mend_network(&mut self) {
         self.network.mend();
         for host in &mut self.hosts {
-            host.slow_disk = 0;
+            // One that nothing has waited for stays slow.
+            if host.slowed_by.is_none() || self.mended {
+                host.slow_disk = 0;
+            }
             if let Some(node) = &mut host.node {
                 node.set_log_full(false);
             }
         }
     }
 
-    /// The machine stands still, and its clocks go on.
-    fn stop(&mut self, host: usize, longest: u64, sleeps: bool) {
+    /// The machine stands still, and its clocks go on. One that is suspended hears nothing meanwhile.
+    fn stop(&mut self, fault: Fault, host: usize, longest: u64) -> Blow {
         self.hosts[host].stopped_until = self.now + 100_000 + self.chance.below(longest);
-        self.hosts[host].sleeps = sleeps;
+        self.hosts[host].stopped_by = Some(fault);
+        self.hosts[host].sleeps = fault == Fault::Suspend;
+        Blow::Falling
     }
 
-    fn crash(&mut self, host: usize) -> bool {
+    pub(super) fn crash(&mut self, host: usize, how: Crash) -> bool {
         let was_up = self.hosts[host].is_up();
+        let how = if self.hosts[host].disk.under_way >= how.needs() { how } else { Crash::Lose };
+        self.go_down(host, how);
+        was_up
+    }
+
+    /// The power goes in all machines at once: each disk has something else of what was under way.
+    fn crash_all(&mut self) -> bool {
+        let mut was_up = 0;
+        for host in 0..self.hosts.len() {
+            let how = self.chance.pick(&Crash::ALL).unwrap_or(Crash::Lose);
+            was_up += u64::from(self.crash(host, how));
+        }
+        was_up > 1
+    }
+
+    /// A machine goes down, with so much of what its disk was doing, and starts again after a while.
+    pub(super) fn go_down(&mut self, host: usize, how: Crash) {
+        if self.hosts[host].is_up() && self.hosts[host].disk.under_way > 0 {
+            let was_quarantined = self.hosts[host].is_quarantined();
+            let kept = self.hosts[host].disk.crash(how, &mut self.chance);
+            for write in &kept {
+                self.note_durable(host, was_quarantined, Some(write));
+            }
+        }
         self.hosts[host].crash();
         let after = self.now + 1000 + self.chance.below(1_500_000);
         self.schedule(after, Event::Start { host });
-        was_up
+    }
+
+    /// A machine is to go down in the middle of a write; its disk is slow until then, so that requests gather.
+    fn doom(&mut self, fault: Fault, host: usize) -> Blow {
+        let how = match fault {
+            Fault::CrashThatKeeps => Crash::Keep,
+            Fault::CrashWithAPrefix => Crash::Prefix,
+            Fault::CrashWithATornWrite => Crash::Tear,
+            _ => Crash::Reorder,
+        };
+        let host = self.leader_or(host);
+        self.hosts[host].doomed = Some((fault, how));
+        Blow::Falling
     }
 
     /// Less than the tenth that a lease allows for, both ways together. A clock keeps its rate for a life: a node that
     /// compares two readings must not see a jump.
     fn drift(&mut self, host: usize) -> bool {
         if self.hosts[host].is_up() {
-            self.crash(host);
+            self.crash(host, Crash::Lose);
         }
         self.hosts[host].rate = self.chance.below(80_000) as i64 - 40_000;
         true
     }
 
-    fn transfer(&mut self) -> bool {
+    /// A leader's disk does not answer for long, and the leader is told so. Or nobody tells it, and it is cut off as well:
+    /// what it appends then waits for the disk while another leader goes on.
+    fn stall(&mut self) -> bool {
         let Some(leader) = self.leader() else { return false };
-        let to = self.hosts[self.chance.below(self.hosts.len() as u64) as usize].id.clone();
-        let to = (!self.chance.one_in(3)).then_some(to);
         let now = self.hosts[leader].now(self.now);
+        let apart = self.now + 1_500_000;
+        self.hosts[leader].stalled_until = apart + 200_000 + self.chance.below(1_300_000);
+        if self.chance.one_in(2) {
+            self.network.apart.insert(leader, apart);
+            return true;
+        }
         let Some(node) = &mut self.hosts[leader].node else { return false };
-        let term = node.term();
-        let asked = node.transfer(to.as_ref(), now);
+        node.step_aside(now);
         self.pump(leader);
-        let Ok(to) = asked else { return false };
-        self.transfer_until = self.now + 20_000;
-        self.transfer = self.index(&to).map(|heir| (term, heir));
-        self.schedule(self.now + 1_500_000, Event::TransferDue { term });
         true
     }
 
-    fn add(&mut self, role: MemberRole) -> bool {
-        let Some(leader) = self.leader_in_office() else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
-        let membership = node.membership().clone();
-        // One that was removed comes back with a new disk, as an operator would have it.
-        // Nor does an operator clear a machine that counts by anybody's log: a change that is not committed may live on.
-        let counts = |other: &Host, host: &Host| {
-            other.disk.newest_membership().get(&host.id).is_some_and(|member| member.disk == Some(host.disk_id))
-        };
-        let is_out = |host: &usize| {
-            let this = &self.hosts[*host];
-            membership.get(&this.id).is_none() && !self.hosts.iter().any(|other| counts(other, this))
-        };
-        let Some(host) = (0..self.hosts.len()).find(is_out) else { return false };
-        let change = Change::Add { id: self.hosts[host].id.clone(), address: format!("{host}:1"), role };
-        if !self.change(leader, &change) {
-            return false;
-        }
-        self.format(host);
-        true
-    }
-
-    fn remove(&mut self, is_leader: bool) -> bool {
-        let Some(leader) = self.leader_in_office() else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
-        if node.membership().voters().count() <= 2 {
-            return false;
-        }
-        let members: Vec<_> = node.membership().members.keys().cloned().collect();
-        let Some(mut id) = self.chance.pick(&members) else { return false };
-        if is_leader {
-            id = self.hosts[leader].id.clone();
-        }
-        let change = Change::Remove { id };
-        if !node.membership().changed(&change).is_ok_and(|next| self.can_lose(&next, None)) {
-            return false;
-        }
-        let done = self.change(leader, &change);
-        if done && is_leader {
-            self.count("leaders that removed themselves");
-        }
-        done
-    }
-
-    fn change(&mut self, leader: usize, change: &Change) -> bool {
-        let now = self.hosts[leader].now(self.now);
+    /// A leader is told that a stream to a peer has broken: what was on its way may be lost.
+    fn tell_unreachable(&mut self) -> bool {
+        let Some(leader) = self.leader() else { return false };
         let Some(node) = &mut self.hosts[leader].node else { return false };
-        let done = node.change(change, now).is_ok();
+        let peers: Vec<_> = node.status().peers.into_iter().filter(|peer| peer.flow == Flow::Replicate).collect();
+        let Some(peer) = self.chance.pick(&peers) else { return false };
+        node.unreachable(&peer.id);
         self.pump(leader);
-        done
-    }
-
-    /// An empty disk in a machine that is to join.
-    fn format(&mut self, host: usize) {
-        self.hosts[host].crash();
-        self.disks += 1;
-        self.hosts[host].disk_id = DiskId(self.disks);
-        self.hosts[host].disk = Disk::format(None);
-        self.hosts[host].has_new_disk = false;
-        self.hosts[host].was_damaged = false;
-        self.hosts[host].shelf = None;
-        self.schedule(self.now + 1000, Event::Start { host });
-    }
-
-    /// True where those whose disks are whole still decide, with one more of them gone. With fewer an operator would
-    /// decide what to give up.
-    fn can_lose(&self, membership: &Membership, one_more: Option<usize>) -> bool {
-        let lost =
-            |(n, host): &(usize, &Host)| host.is_stranger(membership) || host.is_quarantined() || Some(*n) == one_more;
-        // Who learns may vote before its leader hears of the damage.
-        let votes = |(n, host): &(usize, &Host)| {
-            let is_hit = host.was_damaged || host.is_stranger(membership) || Some(*n) == one_more;
-            membership
-                .get(&host.id)
-                .is_some_and(|member| member.role.votes() || (is_hit && member.role.promoted().is_some()))
-        };
-        let is_full = |(_, host): &(usize, &Host)| {
-            membership.get(&host.id).is_some_and(|member| member.role == MemberRole::Voter)
-        };
-        let deciders: Vec<(usize, &Host)> = self.hosts.iter().enumerate().filter(votes).collect();
-        let whole: Vec<&(usize, &Host)> = deciders.iter().filter(|decider| !lost(decider)).collect();
-        // And one of them has more than the log.
-        whole.len() > deciders.len() / 2 && whole.into_iter().any(is_full)
-    }
-
-    /// An operator puts an empty disk into a member's machine and starts it again with the same name: it must not count.
-    fn replace_disk(&mut self, host: usize) -> bool {
-        let Some(leader) = self.leader_in_office() else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
-        let membership = node.membership();
-        let settled = node.committed() >= node.last().index;
-        if !self.can_lose(membership, Some(host)) || membership.get(&self.hosts[host].id).is_none() || !settled {
-            return false;
-        }
-        if host == leader || !self.knows_of_a_group(&[host]) {
-            return false;
-        }
-        self.empty(host);
         true
-    }
-
-    /// An empty disk in a machine that starts as it first did.
-    fn empty(&mut self, host: usize) {
-        let bootstrap = self.bootstrap.clone();
-        self.format(host);
-        self.hosts[host].disk = Disk::format(Some(bootstrap));
-        self.hosts[host].has_new_disk = true;
-    }
-
-    /// True where one of the first members keeps a disk that knows of a group. Were all of them empty, they would be a new
-    /// group by right: whatever was there, nobody of those that they know has it.
-    fn knows_of_a_group(&self, without: &[usize]) -> bool {
-        let first = self.first_membership();
-        let mut keepers = first.members.keys().filter_map(|id| self.index(id)).filter(|host| !without.contains(host));
-        keepers.any(|host| !self.hosts[host].has_new_disk && self.hosts[host].disk.last().index.0 > 1)
-    }
-
-    fn first_membership(&self) -> Membership {
-        match Payload::decode(&self.bootstrap.payload).unwrap() {
-            Payload::Membership(membership) => membership,
-            Payload::Noop | Payload::Command(_) => panic!("the first entry is a membership"),
-        }
-    }
-
-    /// Two or three machines start at once without their disks (a mount that is missing), with empty directories. What they
-    /// held comes back later: until then nothing may be decided without it that needs it.
-    fn take_disks_out(&mut self) -> bool {
-        let is_whole = |host: &usize| {
-            let this = &self.hosts[*host];
-            this.is_bound() && !this.is_quarantined() && this.shelf.is_none() && !this.has_new_disk
-        };
-        let mut hosts: Vec<usize> = (0..self.hosts.len()).filter(is_whole).collect();
-        let count = 2 + self.chance.below(2) as usize;
-        while hosts.len() > count {
-            let at = self.chance.below(hosts.len() as u64) as usize;
-            hosts.swap_remove(at);
-        }
-        if hosts.len() < 2 || !self.knows_of_a_group(&hosts) {
-            return false;
-        }
-        for &host in &hosts {
-            let this = &mut self.hosts[host];
-            let taken = (this.disk_id, std::mem::take(&mut this.disk));
-            self.empty(host);
-            self.hosts[host].shelf = Some(taken);
-        }
-        if !self.has_majority_of_disks() {
-            self.count("groups without a majority of disks");
-        }
-        let after = self.now + 100_000 + self.chance.below(3_000_000);
-        for host in hosts {
-            let apart = self.chance.below(500_000);
-            self.schedule(after + apart, Event::PutBack { host });
-        }
-        true
-    }
-
-    /// By the longest log that there is.
-    fn has_majority_of_disks(&self) -> bool {
-        let end = |host: &&Host| (host.disk.last().term, host.disk.last().index);
-        let Some(longest) = self.hosts.iter().max_by_key(end) else { return false };
-        let group = longest.disk.newest_membership();
-        let whole =
-            group.voters().filter_map(|id| self.index(id)).filter(|host| !self.hosts[*host].is_stranger(&group));
-        whole.count() >= group.quorum()
-    }
-
-    /// The disk is there again, with all that was durable on it.
-    pub(super) fn put_back(&mut self, host: usize) {
-        let Some((id, disk)) = self.hosts[host].shelf.take() else { return };
-        let this = &mut self.hosts[host];
-        this.crash();
-        (this.disk_id, this.disk, this.has_new_disk) = (id, disk, false);
-        this.disk.queue.clear();
-        self.count("disks put back");
-        self.schedule(self.now + 1000, Event::Start { host });
-    }
-
-    /// Sectors go bad in the middle of a log: what is behind them is given up, and the member is in quarantine.
-    fn damage(&mut self, host: usize) -> bool {
-        let Some(leader) = self.leader_in_office().filter(|leader| *leader != host) else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
-        let settled = node.committed() >= node.last().index;
-        if !settled || !self.can_lose(node.membership(), Some(host)) || self.hosts[host].disk.entries.len() < 3 {
-            return false;
-        }
-        let this = &mut self.hosts[host];
-        this.crash();
-        let last = this.disk.last().index;
-        let kept = self.chance.below(this.disk.entries.len() as u64 - 1) as usize;
-        this.disk.entries.truncate(kept);
-        this.disk.hard_state.quarantined_until = Some(last);
-        this.was_damaged = true;
-        this.disk.note_membership();
-        let after = self.now + 1000 + self.chance.below(500_000);
-        self.schedule(after, Event::Start { host });
-        true
-    }
-
-    /// A machine seals what it has applied and lets go of the log before.
-    fn trim(&mut self, host: usize) -> bool {
-        let this = &self.hosts[host];
-        let state = this.state.clone();
-        let first = LogIndex(this.disk.snapshot.applied.index.0 + 2);
-        let held = this.node.as_ref().map_or(LogIndex(0), chronos::raft::Node::held);
-        // A witness keeps what some full voter may still lack, and what it may have passed over by mistake.
-        let may_need_it = this.is_witness() && !(this.is_bound() && this.state.is_bare && held >= state.applied.index);
-        if may_need_it {
-            self.fill_log(host);
-        }
-        let this = &self.hosts[host];
-        if !this.is_up() || may_need_it || state.applied.index <= first {
-            return false;
-        }
-        if this.is_witness() {
-            self.check_that_others_have(host, state.applied.index);
-            self.count("logs of witnesses that were trimmed");
-        }
-        let this = &mut self.hosts[host];
-        this.disk.trim(state.clone());
-        if let Some(node) = &mut this.node {
-            node.trimmed(state.applied);
-            node.set_log_full(false);
-        }
-        true
-    }
-
-    /// A witness that may let go of nothing comes to its limit, or is given more room.
-    fn fill_log(&mut self, host: usize) {
-        let Some(node) = &mut self.hosts[host].node else { return };
-        let is_full = !node.status().log_is_full;
-        node.set_log_full(is_full);
-        if is_full {
-            self.count("logs of witnesses that were full");
-        }
-    }
-
-    /// What a witness lets go of, every full voter has on its disk, but for what a disk has lost since. Its own log may be
-    /// too short to know of one that is gone for good.
-    fn check_that_others_have(&self, witness: usize, index: LogIndex) {
-        let membership = self.hosts[witness].disk.newest_membership();
-        let furthest = self.hosts.iter().max_by_key(|host| host.state.applied.index);
-        let is_full = |membership: &Membership, id: &NodeId| {
-            membership.get(id).is_some_and(|member| member.role == MemberRole::Voter)
-        };
-        let stays = |id: &&NodeId| furthest.is_none_or(|host| is_full(&host.state.membership, id));
-        let full = membership.members.keys().filter(|id| is_full(&membership, id)).filter(stays);
-        for host in full.filter_map(|id| self.index(id)) {
-            let this = &self.hosts[host];
-            let lost_it = this.is_stranger(&membership) || this.is_quarantined() || this.was_damaged;
-            let last = this.disk.last().index;
-            assert!(lost_it || last >= index, "a witness lets go of entry {index}, and {} has {last}", this.id);
-        }
     }
 }

@@ -1,23 +1,37 @@
 //! One machine: a node, its disk, its clock, its state machine and the clients that it answers.
 
 use super::checks::Checks;
-use super::disk::{Disk, State};
+use super::disk::{Crash, Disk, State};
+use super::faults::Fault;
+use super::ledger::Command;
 use chronos::clock::Wall;
 use chronos::ids::{DiskId, LogIndex};
 use chronos::raft::{Config, Entry, Known, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered};
 use std::collections::BTreeMap;
 use std::time::Duration;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A client's read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     /// What clients knew when it was asked for.
     pub(super) known: LogIndex,
+    /// Of what, and the moment at which it was asked for.
+    pub(super) object: usize,
+    pub(super) begin: u64,
     /// Where the view must stand, once the leader has said so.
     pub(super) index: Option<LogIndex>,
     /// It was asked of a leader.
     pub(super) by_leader: bool,
+}
+
+/// A client's write that waits to be applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) position: Position,
+    /// What clients knew when it was asked for.
+    pub(super) known: LogIndex,
+    pub(super) client: usize,
+    pub(super) command: Command,
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a machine")]
@@ -34,20 +48,32 @@ pub(super) struct Host {
     pub(super) disk_is_busy: bool,
     /// Nothing moves before then.
     pub(super) stopped_until: u64,
+    /// What stopped it, until that has kept something from happening.
+    pub(super) stopped_by: Option<Fault>,
     /// And what is sent to it meanwhile is lost: the machine is suspended, not the process.
     pub(super) sleeps: bool,
     /// Microseconds that a write to disk takes at most beside the least.
     pub(super) slow_disk: u64,
+    /// Its disk answers nothing before then.
+    pub(super) stalled_until: u64,
+    /// What made it slow, until something has waited for that.
+    pub(super) slowed_by: Option<Fault>,
+    /// It goes down in the middle of its next write, and that is what is left of it.
+    pub(super) doomed: Option<(Fault, Crash)>,
+    /// How long it waits for a leader at least.
+    pub(super) election_timeout: Duration,
     /// Its log lost something, and was in quarantine for it.
     pub(super) was_damaged: bool,
     /// Of a million microseconds, so many more or fewer pass here.
     pub(super) rate: i64,
     pub(super) wall_offset: i64,
-    /// (position, what clients knew when it was asked for) of writes that clients wait for.
-    pub(super) writes: BTreeMap<LogIndex, (Position, LogIndex)>,
+    /// Writes that clients wait for.
+    pub(super) writes: BTreeMap<LogIndex, Asked>,
     pub(super) reads: BTreeMap<u64, Read>,
     /// It has the name of a member, and a disk that is none's.
     pub(super) has_new_disk: bool,
+    /// Where it said last that it is reached, if that was another place than at first.
+    pub(super) address: Option<String>,
     /// The disk that was taken out of it.
     pub(super) shelf: Option<(DiskId, Disk)>,
 }
@@ -64,14 +90,20 @@ impl Host {
             life: 0,
             disk_is_busy: false,
             stopped_until: 0,
+            stopped_by: None,
             sleeps: false,
             slow_disk: 0,
+            stalled_until: 0,
+            slowed_by: None,
+            doomed: None,
+            election_timeout: Duration::from_millis(500),
             was_damaged: false,
             rate: 0,
             wall_offset: 0,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             has_new_disk: false,
+            address: None,
             shelf: None,
         }
     }
@@ -87,6 +119,7 @@ impl Host {
     pub(super) fn start(&mut self, seed: u64, checks: &mut Checks) {
         self.life += 1;
         self.disk.queue.clear();
+        self.disk.under_way = 0;
         self.disk_is_busy = false;
         self.state = self.disk.snapshot.clone();
         checks.restored(&self.state);
@@ -114,6 +147,7 @@ impl Host {
             window_bytes_max: 1200,
             memory_bytes_max: 2000,
             proposals_bytes_max: 10_000,
+            election_timeout: self.election_timeout,
             ..Config::new(self.id.clone(), self.disk_id, seed)
         };
         // A member that has applied its own removal does not start again.
@@ -125,7 +159,9 @@ impl Host {
         self.node = None;
         self.life += 1;
         self.disk.queue.clear();
+        self.disk.under_way = 0;
         self.disk_is_busy = false;
+        self.doomed = None;
         self.writes.clear();
         self.reads.clear();
     }
@@ -148,6 +184,11 @@ impl Host {
         self.role().is_some_and(MemberRole::is_witness)
     }
 
+    /// True where it has something to read, whatever it is told to be.
+    pub(super) fn has_rows(&self) -> bool {
+        !self.is_witness() && !self.state.is_bare
+    }
+
     /// True where the group knows this machine by another disk: it does not count, until it is removed and added again.
     pub(super) fn is_stranger(&self, membership: &Membership) -> bool {
         let bound = membership.get(&self.id).and_then(|member| member.disk);
@@ -167,22 +208,23 @@ impl Host {
         self.node.is_some()
     }
 
-    /// Applies what is committed and durable here. Returns the writes that clients wait for.
-    pub(super) fn apply(&mut self, checks: &mut Checks) -> Vec<(Position, LogIndex)> {
+    /// Applies what is committed and durable here. Returns the writes that clients wait for, with their answers; without
+    /// one where the client has gone on meanwhile.
+    pub(super) fn apply(&mut self, checks: &mut Checks) -> Vec<(Asked, Option<u64>)> {
         let mut answered = Vec::new();
         // Until the log holds what is committed, what it holds there is about to be replaced.
         let holds = self.disk.entry(self.committed.index).is_some_and(|entry| entry.term == self.committed.term);
         while holds && self.state.applied.index < self.committed.index {
             let Some(entry) = self.disk.entry(self.state.applied.index.next()).cloned() else { break };
-            self.apply_entry(&entry, checks);
+            let answer = self.apply_entry(&entry, checks);
             while let Some(first) = self.writes.first_entry() {
                 if *first.key() > entry.index {
                     break;
                 }
-                let (position, known) = first.remove();
+                let asked = first.remove();
                 // Another leader's entry took its place: the client does not learn what became of it.
-                if position.term == entry.term && position.index == entry.index {
-                    answered.push((position, known));
+                if asked.position.term == entry.term && asked.position.index == entry.index {
+                    answered.push((asked, answer));
                 }
             }
         }
@@ -192,24 +234,28 @@ impl Host {
         answered
     }
 
-    fn apply_entry(&mut self, entry: &Entry, checks: &mut Checks) {
+    fn apply_entry(&mut self, entry: &Entry, checks: &mut Checks) -> Option<u64> {
         assert!(entry.hlc > self.state.hlc, "the stamp of entry {} does not rise", entry.index);
         let is_settled = !self.is_quarantined();
+        let payload = Payload::decode(&entry.payload).unwrap();
+        let mut answer = None;
         if is_settled && self.is_witness() {
             self.state.strip();
         } else if self.state.is_bare && is_settled && self.role().is_some() {
             self.replay(entry, checks);
+            answer = self.state.take(entry, &payload);
         } else if !self.state.is_bare {
-            self.state.hash = xxh3_64_with_seed(&entry.payload, self.state.hash ^ entry.term.0);
+            answer = self.state.take(entry, &payload);
         }
         self.state.hlc = entry.hlc;
         self.state.applied = Position { index: entry.index, term: entry.term };
-        if let Payload::Membership(membership) = Payload::decode(&entry.payload).unwrap() {
+        if !self.state.is_bare {
+            checks.applies(self.state.applied, self.state.hash, &payload);
+        }
+        if let Payload::Membership(membership) = payload {
             self.state.membership = membership;
         }
-        if !self.state.is_bare {
-            checks.applies(self.state.applied, self.state.hash);
-        }
+        answer
     }
 
     /// An empty disk whose name was a witness's in the first entry took itself for one, until its log said what it is. A
@@ -219,7 +265,8 @@ impl Host {
         assert!(is_whole, "{} applies entry {} to the state of a witness", self.id, entry.index);
         self.state = State::default();
         let before: Vec<Entry> = self.disk.entries.iter().take_while(|old| old.index < entry.index).cloned().collect();
-        before.iter().for_each(|old| self.apply_entry(old, checks));
-        self.state.hash = xxh3_64_with_seed(&entry.payload, self.state.hash ^ entry.term.0);
+        for old in &before {
+            self.apply_entry(old, checks);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The wires between nodes: each direction of each pair on its own.
 
-use std::collections::BTreeSet;
+use super::faults::Fault;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Chance, by splitmix64.
 #[derive(Clone, Debug)]
@@ -30,30 +31,67 @@ impl Chance {
 
 #[derive(Debug, Default)]
 pub(super) struct Network {
-    /// (from, to) that do not get through.
-    pub(super) cut: BTreeSet<(usize, usize)>,
+    /// (from, to) that do not get through, and whose work that is.
+    pub(super) cut: BTreeMap<(usize, usize), Fault>,
+    /// Hosts that nothing reaches, and that reach nobody, until then.
+    pub(super) apart: BTreeMap<usize, u64>,
     /// Of a thousand messages, so many are lost.
     pub(super) loss: u64,
     /// Of a thousand messages, so many arrive twice.
     pub(super) duplication: u64,
     /// Microseconds that a message takes at most beside the least: those behind it may overtake it.
     pub(super) spread: u64,
+    /// What has been struck and has not had an effect yet.
+    armed: BTreeSet<Fault>,
+    /// What has, since somebody looked.
+    pub(super) met: Vec<Fault>,
 }
 
 /// Microseconds that every message takes.
 const LEAST: u64 = 200;
 
 impl Network {
+    /// A fault counts once a message has met it.
+    pub(super) fn arm(&mut self, fault: Fault) {
+        self.armed.insert(fault);
+    }
+
+    fn meet(&mut self, fault: Fault) {
+        if self.armed.remove(&fault) {
+            self.met.push(fault);
+        }
+    }
+
     /// When a message arrives, for each time that it does.
-    pub(super) fn arrivals(&self, from: usize, to: usize, now: u64, chance: &mut Chance) -> Vec<u64> {
-        if self.cut.contains(&(from, to)) || chance.below(1000) < self.loss {
+    pub(super) fn arrivals(&mut self, from: usize, to: usize, now: u64, chance: &mut Chance) -> Vec<u64> {
+        if let Some(fault) = self.cut.get(&(from, to)).copied() {
+            self.meet(fault);
+            return Vec::new();
+        }
+        if [from, to].iter().any(|host| self.apart.get(host).is_some_and(|until| now < *until)) {
+            return Vec::new();
+        }
+        if chance.below(1000) < self.loss {
+            self.meet(Fault::Loss);
             return Vec::new();
         }
         let times = if chance.below(1000) < self.duplication { 2 } else { 1 };
+        if times == 2 {
+            self.meet(Fault::Duplication);
+        }
+        if self.spread > 0 {
+            self.meet(Fault::Reordering);
+        }
         (0..times).map(|_| now + LEAST + chance.below(self.spread.max(100))).collect()
     }
 
+    /// True where something is wrong with it.
+    pub(super) fn is_hurt(&self) -> bool {
+        !self.cut.is_empty() || self.loss + self.duplication + self.spread > 0
+    }
+
     pub(super) fn mend(&mut self) {
-        *self = Network::default();
+        let (met, apart) = (std::mem::take(&mut self.met), std::mem::take(&mut self.apart));
+        *self = Network { apart, met, ..Network::default() };
     }
 }

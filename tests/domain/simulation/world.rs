@@ -2,18 +2,23 @@
 
 use super::agenda::{Agenda, Event};
 use super::checks::Checks;
+use super::clients::Writer;
 use super::disk::Disk;
-use super::faults::{Deck, Fault};
+use super::faults::{Blow, Deck, Fault};
+use super::history::History;
 use super::host::Host;
 use super::network::{Chance, Network};
-use chronos::ids::{DiskId, LogIndex, Term};
-use chronos::raft::{Entry, Envelope, Load, Member, MemberRole, Membership, NodeId, Position, Role, bootstrap};
-use std::collections::{BTreeMap, BTreeSet};
+use chronos::ids::{DiskId, Term};
+use chronos::raft::{Entry, Member, MemberRole, Membership, NodeId, bootstrap};
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a run was.
 pub(super) struct Report {
+    /// Things that happened to somebody.
     pub(super) events: u64,
-    pub(super) faults: BTreeSet<Fault>,
+    /// How often each fault had an effect.
+    pub(super) faults: BTreeMap<Fault, u64>,
     pub(super) counts: BTreeMap<&'static str, u64>,
     /// Hash of all that happened.
     pub(super) trace: u64,
@@ -31,11 +36,15 @@ pub(super) struct World {
     pub(super) checks: Checks,
     agenda: Agenda,
     pub(super) deck: Deck,
-    faults: BTreeSet<Fault>,
+    faults: BTreeMap<Fault, u64>,
     counts: BTreeMap<&'static str, u64>,
     trace: u64,
     pub(super) talks: bool,
     pub(super) asks: u64,
+    pub(super) writers: Vec<Writer>,
+    /// Sessions so far, for their numbers.
+    pub(super) sessions: u32,
+    pub(super) history: History,
     /// Writes acknowledged so far.
     pub(super) acknowledged: u64,
     /// A leader is asked to hand over until then.
@@ -43,20 +52,14 @@ pub(super) struct World {
     /// Of which term, and to whom.
     pub(super) transfer: Option<(Term, usize)>,
     storm: bool,
-    mended: bool,
+    pub(super) mended: bool,
 }
 
 /// Microseconds between two looks at the clock.
 const TICK: u64 = 50_000;
 
-/// What everything may take once it is mended.
-const RECOVERY: u64 = 60_000_000;
-
 /// Microseconds of the first calm: a group elects a leader, and clients find it.
 const FIRST_CALM: u64 = 1_800_000;
-
-/// Writes that must succeed once everything is mended.
-const PROOF_OF_LIFE: u64 = 20;
 
 impl World {
     pub(super) fn new(seed: u64) -> World {
@@ -87,17 +90,27 @@ impl World {
             checks: Checks::default(),
             agenda: Agenda::default(),
             deck: Deck::default(),
-            faults: BTreeSet::new(),
+            faults: BTreeMap::new(),
             counts: BTreeMap::new(),
             trace: seed,
             talks: std::env::var("CHRONOS_SEED").is_ok(),
             asks: 0,
+            sessions: 1000,
+            writers: Writer::all(),
+            history: History::default(),
             acknowledged: 0,
             transfer_until: 0,
             transfer: None,
             storm: false,
             mended: false,
         };
+        // Half of the groups are not configured alike.
+        if world.chance.one_in(2) {
+            for host in &mut world.hosts {
+                host.election_timeout = Duration::from_millis(500 + 100 * world.chance.below(5));
+            }
+            world.count("groups with different election timeouts");
+        }
         for host in 0..world.hosts.len() {
             let (start, tick) = (world.chance.below(200_000), world.chance.below(TICK));
             world.schedule(world.now + start, Event::Start { host });
@@ -114,7 +127,19 @@ impl World {
     }
 
     pub(super) fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+        self.count_all(what, 1);
+    }
+
+    pub(super) fn count_all(&mut self, what: &'static str, times: u64) {
+        if times > 0 {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+
+    /// A fault has had an effect.
+    pub(super) fn meet(&mut self, fault: Fault) {
+        *self.faults.entry(fault).or_default() += 1;
+        self.say(|| format!("met: {fault:?}"));
     }
 
     pub(super) fn say(&self, what: impl FnOnce() -> String) {
@@ -125,18 +150,23 @@ impl World {
 
     /// Runs so many events with faults, then mends everything and demands progress.
     pub(super) fn run(mut self, events: u64) -> Report {
-        let guard = Guard(self.seed);
         let mut happened = 0;
-        while happened < events {
-            self.next();
-            happened += 1;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..events {
+                happened += u64::from(self.next());
+            }
+            happened += self.recover();
+            self.check_history();
+        }));
+        if let Err(panic) = outcome {
+            println!("failed: run it again with CHRONOS_SEED={}; faults: {:?}", self.seed, self.faults);
+            std::panic::resume_unwind(panic);
         }
-        self.recover(&mut happened);
-        std::mem::forget(guard);
         Report { events: happened, faults: self.faults, counts: self.counts, trace: self.trace }
     }
 
-    fn next(&mut self) {
+    /// Whatever is due; true where somebody took notice of it.
+    pub(super) fn next(&mut self) -> bool {
         let Some((at, event)) = self.agenda.next() else { panic!("nothing happens any more") };
         self.now = self.now.max(at);
         if let Some(host) = event.host()
@@ -144,16 +174,27 @@ impl World {
         {
             // A machine that stands still takes what happens to it when it goes on; what is sent to one that sleeps is
             // lost.
-            let is_lost = self.hosts[host].sleeps && matches!(event, Event::Deliver { .. } | Event::Forwarded { .. });
+            let sleeps = self.hosts[host].sleeps;
+            let is_lost = sleeps && matches!(event, Event::Deliver { .. } | Event::Forwarded { .. });
+            if (is_lost || !sleeps)
+                && self.hosts[host].is_up()
+                && let Some(fault) = self.hosts[host].stopped_by.take()
+            {
+                self.meet(fault);
+            }
             if !is_lost {
                 self.agenda.add(self.hosts[host].stopped_until, event);
             }
-            return;
+            return false;
         }
         self.say(|| format!("{event:?}"));
         let mixed = (self.trace ^ self.now).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ event.digest();
         self.trace = mixed.rotate_left(23).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        self.happen(event);
+        let happened = self.happen(event);
+        for fault in std::mem::take(&mut self.network.met) {
+            self.meet(fault);
+        }
+        happened
     }
 
     /// The number of a host; none of a name that no machine has.
@@ -161,7 +202,9 @@ impl World {
         id.0.strip_prefix('n')?.parse().ok().filter(|host| *host < self.hosts.len())
     }
 
-    fn happen(&mut self, event: Event) {
+    fn happen(&mut self, event: Event) -> bool {
+        let is_up = event.host().is_some_and(|host| self.hosts[host].is_up());
+        let is_of_now = |host: usize, life: u64| self.hosts[host].life == life && self.hosts[host].is_up();
         match event {
             Event::Tick { host } => {
                 let now = self.hosts[host].now(self.now);
@@ -170,72 +213,86 @@ impl World {
                 }
                 self.pump(host);
                 self.schedule(self.now + TICK, Event::Tick { host });
+                is_up
             }
             Event::Deliver { to, disk, envelope } => {
-                if self.hosts[to].disk_id == disk {
+                let arrives = is_up && self.hosts[to].disk_id == disk;
+                if arrives {
                     self.deliver(to, *envelope);
                 }
+                arrives
             }
-            Event::Persisted { host, life } => self.persisted(host, life),
-            Event::Loaded { host, life, load } => self.loaded(host, life, &load),
-            Event::Snapshot { from, to, disk, life, term, state } => {
+            Event::Persisted { host, life } => is_of_now(host, life) && self.persisted(host),
+            Event::Loaded { host, life, load } => is_of_now(host, life) && self.loaded(host, &load),
+            Event::Snapshot { from, to, disk, life, term, state, is_meant } => {
                 if self.hosts[to].disk_id == disk {
-                    self.install(from, to, life, term, *state);
+                    self.install((from, life), to, term, *state, is_meant);
                 } else {
                     let peer = self.hosts[to].id.clone();
                     self.schedule(self.now, Event::SnapshotEnded { host: from, life, peer, installed: None });
                 }
+                is_up
             }
             Event::SnapshotEnded { host, life, peer, installed } => {
+                let counts = is_of_now(host, life);
                 let now = self.hosts[host].now(self.now);
-                if self.hosts[host].life == life
-                    && let Some(node) = &mut self.hosts[host].node
-                {
+                if counts && let Some(node) = &mut self.hosts[host].node {
                     node.snapshot_ended(&peer, installed, now);
                 }
                 self.pump(host);
+                counts
             }
             Event::Start { host } => {
-                if !self.hosts[host].is_up() {
+                if !is_up {
                     let seed = self.chance.next();
                     self.hosts[host].start(seed, &mut self.checks);
                     self.pump(host);
                 }
+                !is_up && self.hosts[host].is_up()
             }
             Event::PutBack { host } => self.put_back(host),
-            Event::Forwarded { host, ask, known } => self.propose(host, ask, known, "forwarded writes taken"),
+            Event::Forwarded { host, client, command, known } => {
+                self.propose(host, client, command, known, "forwarded writes taken")
+            }
             Event::TransferDue { term } => {
-                if self.transfer.take_if(|(of, _)| *of == term).is_some() {
-                    self.count("transfers that failed");
-                }
+                let failed = self.transfer.take_if(|(of, _)| *of == term).is_some();
+                self.count_all("transfers that failed", u64::from(failed));
+                failed
             }
             Event::Client => {
-                self.ask();
+                let is_heard = self.ask();
                 let next = self.now + 2000 + self.chance.below(20_000);
                 self.schedule(next, Event::Client);
+                is_heard
             }
             Event::Fault => self.go_wrong(),
-            Event::Weather { storm } => self.turn(storm),
+            Event::Weather { storm } => {
+                self.turn(storm);
+                false
+            }
         }
     }
 
     /// Something goes wrong, if anything that is left can.
-    fn go_wrong(&mut self) {
+    fn go_wrong(&mut self) -> bool {
         if self.mended {
-            return;
+            return false;
         }
+        let mut happened = false;
         // In a storm what operators do goes on, only less often.
         let is_chaos = self.storm && !self.chance.one_in(5);
         if let Some(fault) = self.deck.draw(is_chaos, &mut self.chance) {
-            if self.strike(fault) {
-                self.faults.insert(fault);
-                self.say(|| format!("{fault:?}"));
-            } else {
-                self.deck.put_back(fault);
+            let blow = self.strike(fault);
+            match blow {
+                Blow::Landed => self.meet(fault),
+                Blow::Falling => self.say(|| format!("struck: {fault:?}")),
+                Blow::Missed => self.deck.put_back(fault),
             }
+            happened = blow != Blow::Missed;
         }
-        let pause = if self.storm { 20_000 + self.chance.below(80_000) } else { 30_000 + self.chance.below(120_000) };
+        let pause = if self.storm { 10_000 + self.chance.below(50_000) } else { 30_000 + self.chance.below(120_000) };
         self.schedule(self.now + pause, Event::Fault);
+        happened
     }
 
     /// Storms are short, and all of the network is whole again behind them: a group that never has a leader shows nothing.
@@ -249,153 +306,5 @@ impl World {
         }
         let lasts = if storm { 300_000 + self.chance.below(900_000) } else { 1_500_000 + self.chance.below(1_500_000) };
         self.schedule(self.now + lasts, Event::Weather { storm: !storm });
-    }
-
-    fn deliver(&mut self, host: usize, envelope: Envelope) {
-        let now = self.hosts[host].now(self.now);
-        if let Some(node) = &mut self.hosts[host].node {
-            node.step(envelope, now);
-            self.pump(host);
-        }
-    }
-
-    fn persisted(&mut self, host: usize, life: u64) {
-        if self.hosts[host].life != life {
-            return;
-        }
-        self.hosts[host].disk_is_busy = false;
-        let was_quarantined = self.hosts[host].disk.hard_state.quarantined_until.is_some();
-        let Some(write) = self.hosts[host].disk.complete() else { return };
-        let this = &self.hosts[host];
-        if let Some(hard_state) = &write.hard_state
-            && let Some(vote) = hard_state.vote
-        {
-            self.checks.votes(this.disk_id, hard_state.term, vote);
-        }
-        for entry in &write.entries {
-            let before = entry.index.previous();
-            let previous = this.disk.entry(before).map_or(this.disk.snapshot.applied.term, |entry| entry.term);
-            self.checks.holds(entry, previous);
-        }
-        if was_quarantined && this.disk.hard_state.quarantined_until.is_none() {
-            self.count(if self.hosts[host].was_damaged { "quarantines left" } else { "joiners caught up" });
-            self.hosts[host].was_damaged = false;
-        }
-        let last = write.entries.last().map(|entry| Position { index: entry.index, term: entry.term });
-        if let (Some(node), Some(last)) = (&mut self.hosts[host].node, last) {
-            node.persisted(last);
-        }
-        if write.commit_on_persist
-            && let Some(last) = last
-        {
-            self.hosts[host].commit(last);
-        }
-        for envelope in write.after_persist {
-            if envelope.to == self.hosts[host].id {
-                let now = self.hosts[host].now(self.now);
-                if let Some(node) = &mut self.hosts[host].node {
-                    node.step(envelope, now);
-                }
-            } else {
-                self.send(host, envelope);
-            }
-        }
-        self.apply(host);
-        self.pump(host);
-    }
-
-    fn loaded(&mut self, host: usize, life: u64, load: &Load) {
-        if self.hosts[host].life != life {
-            return;
-        }
-        let now = self.hosts[host].now(self.now);
-        let mut entries = Vec::new();
-        let mut at = load.from;
-        while let Some(entry) = self.hosts[host].disk.entry(at)
-            && entries.len() < 4
-        {
-            entries.push(entry.clone());
-            at = at.next();
-        }
-        if let Some(node) = &mut self.hosts[host].node {
-            node.loaded(&load.peer, entries, now);
-        }
-        self.count("loads from disk");
-        self.pump(host);
-    }
-
-    /// Everything is mended: the group must elect a leader, take writes, and agree.
-    fn recover(&mut self, happened: &mut u64) {
-        self.mended = true;
-        self.mend_network();
-        for host in 0..self.hosts.len() {
-            self.hosts[host].stopped_until = 0;
-            self.put_back(host);
-            self.schedule(self.now + 1000, Event::Start { host });
-        }
-        let until = self.now + RECOVERY;
-        let goal = self.acknowledged + PROOF_OF_LIFE;
-        while self.acknowledged < goal || !self.agrees() {
-            assert!(
-                self.now < until,
-                "no progress, or no agreement, a minute after everything was mended:\n{}",
-                self.describe()
-            );
-            self.next();
-            *happened += 1;
-        }
-    }
-
-    fn describe(&self) -> String {
-        let line = |host: &Host| {
-            let status = host.node.as_ref().map(chronos::raft::Node::status);
-            format!("{} new disk {} applied {:?}: {status:?}\n", host.id, host.has_new_disk, host.state.applied)
-        };
-        self.hosts.iter().map(line).collect()
-    }
-
-    pub(super) fn leader(&self) -> Option<usize> {
-        let term = |host: &usize| self.hosts[*host].node.as_ref().map(chronos::raft::Node::term);
-        let leads = |host: &usize| self.hosts[*host].node.as_ref().is_some_and(|node| node.role() == Role::Leader);
-        (0..self.hosts.len()).filter(leads).max_by_key(term)
-    }
-
-    /// The leader that an operator would ask: nobody knows of a later term.
-    pub(super) fn leader_in_office(&self) -> Option<usize> {
-        let term = |host: usize| self.hosts[host].node.as_ref().map(chronos::raft::Node::term);
-        self.leader().filter(|leader| (0..self.hosts.len()).all(|host| term(host) <= term(*leader)))
-    }
-
-    /// True where all members that may take part have applied the same, up to the leader's last entry but what is just on
-    /// its way.
-    fn agrees(&self) -> bool {
-        let Some(leader) = self.leader() else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
-        let goal = LogIndex(node.committed().0.saturating_sub(30));
-        let membership = node.membership();
-        let is_there = |host: &Host| host.is_stranger(membership) || (host.is_up() && host.state.applied.index >= goal);
-        membership.members.keys().filter_map(|id| self.index(id)).all(|host| is_there(&self.hosts[host]))
-    }
-
-    /// Takes note of a leader that is new.
-    pub(super) fn note_leader(&mut self, host: usize, term: Term) {
-        if self.checks.leads(host, term) {
-            self.count("leaders");
-            if self.transfer.take_if(|(of, heir)| *heir == host && term > *of).is_some() {
-                self.count("transfers");
-            }
-            if self.hosts[host].is_witness() {
-                self.count("witnesses that led");
-            }
-        }
-    }
-}
-
-/// Names the seed of a run that failed.
-struct Guard(u64);
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        println!("failed: run it again with CHRONOS_SEED={}", self.0);
     }
 }

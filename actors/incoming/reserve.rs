@@ -1,0 +1,91 @@
+//! Places for other nodes, beyond what clients may fill.
+//!
+//! ```text
+//!   limits.connections are open ── a reserved place is free? ──no──> refused
+//!                                      | yes
+//!                                      v
+//!   served on trial ── a call that is let in as a peer's, within [`TRIAL`] ──> it stays
+//!                   └─ any other call is refused, and nothing at all ends it
+//! ```
+//!
+//! Clients hold all connections where somebody opens them and keeps them; a member that comes back then must not stand
+//! before a full door. Who it is shows only in its first call, so a place is given to whoever comes, for a moment.
+//!
+//! * A node without a group has no such places.
+//! * Whoever opens connections without end takes these too, for a moment each: a member then comes in between two of them.
+
+use crate::actors::auth::{Guard, Role};
+use crate::actors::published::Published;
+use chronos::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Reserved places: each other member of a large group has a link, a channel for statements and one for copies, and those
+/// that are on trial stand beside them.
+const PLACES_MAX: usize = 64;
+
+/// How long a connection on such a place may take to its first call as a peer: a handshake and some round trips.
+pub const TRIAL: Duration = Duration::from_secs(2);
+
+/// The places of one door.
+pub struct Reserve {
+    guard: Arc<Guard>,
+    published: Arc<Published>,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Reserve {
+    /// For the other members of the group that is published.
+    pub fn new(guard: Arc<Guard>, published: Arc<Published>) -> Reserve {
+        Reserve { guard, published, taken: Arc::default() }
+    }
+
+    /// A place, where there is one.
+    pub fn take(&self) -> Option<Place> {
+        if !self.guard.expects_peers(&self.published) {
+            return None;
+        }
+        let enter = |taken: usize| (taken < PLACES_MAX).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).ok()?;
+        Some(Place { is_peer: AtomicBool::new(false), taken: self.taken.clone() })
+    }
+}
+
+/// A reserved place that a connection has.
+#[derive(Debug)]
+pub struct Place {
+    is_peer: AtomicBool,
+    taken: Arc<AtomicUsize>,
+}
+
+impl Place {
+    /// A call of this role has been let in over the connection.
+    ///
+    /// # Errors
+    ///
+    /// 53300, retryable, for who is no peer.
+    pub fn admit(&self, role: Role) -> Result<()> {
+        match role {
+            Role::Peer => {
+                self.is_peer.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            Role::Admin | Role::ReadOnly | Role::None if self.is_peer() => Ok(()),
+            Role::Admin | Role::ReadOnly | Role::None => {
+                Err(Error::overloaded("limits.connections is reached: what is left is for other nodes"))
+            }
+        }
+    }
+
+    /// True once a peer's call has come over it.
+    pub fn is_peer(&self) -> bool {
+        self.is_peer.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,101 @@
+//! The files that the repository has to start a group with, started: only ports and directories are others.
+
+use crate::group::{alone, name};
+use crate::process::Node;
+use crate::process::free_ports;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn quiet(mut command: Command) -> Command {
+    command.env("RUST_LOG", "error").env("CHRONOS_HTTP__ADDRESS", "127.0.0.1:0");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Runs a client command of a file, as it stands there but for the ports, with a statement.
+fn client(words: &str, sql: &str) -> String {
+    let words: Vec<&str> = words.split_whitespace().skip(1).collect();
+    let output = Command::new(env!("CARGO_BIN_EXE_chronos")).args(words).args(["-e", sql]).output().unwrap();
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{sql}: {told}");
+    told
+}
+
+/// Both files say how a client comes in.
+fn client_line(text: &str) -> String {
+    let at = text.find("chronos client").unwrap();
+    text[at..].split(['\n', '`']).next().unwrap().to_owned()
+}
+
+#[test]
+fn the_three_files_of_a_group_on_one_machine_start_one() {
+    let _turn = alone();
+    let (directory, ports) = (tempfile::tempdir().unwrap(), free_ports(3));
+    let moved = |text: &str| {
+        (0..3).fold(text.to_owned(), |text, at| {
+            text.replace(&format!("127.0.0.1:800{at}"), &format!("127.0.0.1:{}", ports[at]))
+        })
+    };
+    let nodes: Vec<Node> = (0..3)
+        .map(|at| {
+            let text = moved(&read(&format!("config/cluster/{}.toml", name(at))));
+            let data = format!("data_dir = {:?}", directory.path());
+            assert_eq!(text.matches("data_dir = \"data\"").count(), 1, "{text}");
+            let file = directory.path().join(format!("{}.toml", name(at)));
+            std::fs::write(&file, text.replace("data_dir = \"data\"", &data)).unwrap();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+            command.args(["node", "--config"]).arg(&file);
+            Node::spawn_as(quiet(command), directory.path(), &name(at))
+        })
+        .collect();
+    nodes.iter().for_each(Node::until_ready);
+    let line = moved(&client_line(&read("config/cluster/node1.toml")));
+    client(&line, "CREATE TABLE t (id INT PRIMARY KEY)");
+    client(&line, "INSERT INTO t VALUES (7)");
+    for node in &nodes {
+        let (status, answer) = node.post_sql(r#"{"sql": "SELECT id FROM t"}"#);
+        assert_eq!((status, &answer["rows"][0][0]), (200, &serde_json::json!(7)), "{answer}");
+    }
+}
+
+#[test]
+fn the_commands_of_the_containers_start_a_group() {
+    let _turn = alone();
+    let (directory, ports) = (tempfile::tempdir().unwrap(), free_ports(3));
+    let text = read("docker-compose.yml");
+    // Each service's command, folded as YAML folds it: from `>-` to the next key.
+    let commands: Vec<String> = text
+        .split("command: >-\n")
+        .skip(1)
+        .map(|rest| rest.lines().take_while(|line| line.starts_with("      ")).collect::<Vec<_>>().join(" "))
+        .collect();
+    assert_eq!(commands.len(), 3, "{text}");
+    let reached = |at: usize| format!("127.0.0.1:{}", ports[at]);
+    let nodes: Vec<Node> = commands
+        .iter()
+        .enumerate()
+        .map(|(at, command)| {
+            // Its own address within its container, and the names by which the others reach it there.
+            let own =
+                command.replace("0.0.0.0:8000", &reached(at)).replace("/data", directory.path().to_str().unwrap());
+            let moved = (0..3).fold(own, |text, at| text.replace(&format!("{}:8000", name(at)), &reached(at)));
+            assert!(!moved.contains("8000 ") && !moved.ends_with(":8000"), "{moved}");
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+            command.args(moved.split_whitespace()).env("CHRONOS_AUTH__CLUSTER_TOKEN", "what was exported");
+            Node::spawn_as(quiet(command), directory.path(), &name(at))
+        })
+        .collect();
+    nodes.iter().for_each(Node::until_ready);
+    // The shell in which the group was begun has the variable that the file asks for.
+    let variable = text.split("${").nth(1).unwrap().split(':').next().unwrap();
+    assert!(text.contains(&format!("export {variable}=")), "{variable}");
+    assert!(!variable.starts_with("CHRONOS_"), "chronos would take {variable} for a setting that it does not know");
+    let line = (0..3).fold(client_line(&text), |line, at| line.replace(&format!("127.0.0.1:800{at}"), &reached(at)));
+    client(&line, "CREATE TABLE t (id INT PRIMARY KEY)");
+    client(&line, "INSERT INTO t VALUES (7)");
+    assert!(client(&line, "SELECT id FROM t").contains(" 7"));
+}
