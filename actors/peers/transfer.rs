@@ -346,8 +346,8 @@ async fn take(order: &Order, own: &Identity, index: &AtomicU64) -> Result<(Optio
 
 /// True where the group of a snapshot has what made the receiver the member that it is. Without that it would start as
 /// nobody, or as the one that its name stood for before. Where it is reached is another matter: that it has moved may not be
-/// committed without it. And the sender is the one that it is there, or the receiver takes
-/// it for a disk that came back (`install`).
+/// committed without it. So may, of a voter, its own addition: a voter reads that in the log, after a group that does not
+/// name it. And the sender is the one that it is there, or the receiver takes it for a disk that came back (`install`).
 fn knows(group: &Membership, order: &Order, own: &Identity) -> bool {
     let wanted = &order.member;
     let is_bare = wanted.role.is_witness();
@@ -358,7 +358,8 @@ fn knows(group: &Membership, order: &Order, own: &Identity) -> bool {
         member.role.is_witness() == is_bare && is_disk
     };
     let is_sender = |member: &Member| member.disk.is_none_or(|disk| disk == own.disk);
-    group.get(&order.peer).is_some_and(is_receiver) && group.get(&own.id).is_none_or(is_sender)
+    let is_before_it = wanted.role == MemberRole::Voter && group.members.len() > 1;
+    group.get(&order.peer).map_or(is_before_it, is_receiver) && group.get(&own.id).is_none_or(is_sender)
 }
 
 async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress> {
@@ -511,7 +512,7 @@ mod tests {
     #[test]
     fn a_witness_is_sent_nothing_while_somebody_with_rows_lacks_what_was_sealed() {
         let order = order(Member::default());
-        let status = Status { held: LogIndex(5), ..Status::default() };
+        let status = Status { once_held: LogIndex(5), ..Status::default() };
         order.published.set_raft(RaftReport { status, serves: true });
         witness::check(&order, LogIndex(5)).unwrap();
         let refused = witness::check(&order, LogIndex(6)).unwrap_err();
@@ -546,6 +547,24 @@ mod tests {
         ] {
             let group = group(sender, receiver);
             assert_eq!(knows(&group, &order, &own), is_known, "{group:?}");
+        }
+    }
+
+    #[test]
+    fn a_voter_may_be_sent_what_comes_before_its_addition() {
+        let own = Identity {
+            cluster: ClusterId(1),
+            id: NodeId("a".into()),
+            disk: DiskId(7),
+            address: String::new(),
+            cluster_name: String::new(),
+        };
+        let before = Membership::of(["a", "c"].map(|id| (NodeId(id.into()), Member::default())));
+        for (role, is_known) in
+            [(MemberRole::Voter, true), (MemberRole::Learner, false), (MemberRole::LearningWitness, false)]
+        {
+            let receiver = Member { role, disk: Some(DiskId(8)), ..Member::default() };
+            assert_eq!(knows(&before, &order(receiver), &own), is_known, "{role:?}");
         }
     }
 

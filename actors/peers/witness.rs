@@ -1,9 +1,9 @@
 //! What a witness is sent instead of a snapshot with rows: position, term and group.
 //!
 //! It takes the place of entries in the witness's log, which others may need of it. So it is sent only once every member
-//! that has rows, or is about to vote with them, has those entries durably. Where somebody lacks what was sealed long ago
-//! the transfer fails at once, and is tried again; behind a fresh seal it waits for them, which takes no longer than a
-//! message.
+//! that has rows, or is about to vote with them, has those entries durably, or had them before it lost its disk, or is to be
+//! removed. Where somebody lacks what was sealed long ago the transfer fails at once, and is tried again; behind a fresh seal
+//! it waits for them, which takes no longer than a message.
 
 use super::transfer::Order;
 use chronos::error::{Error, Result};
@@ -45,7 +45,7 @@ pub async fn stripped(snapshot: &Snapshot, order: &Order) -> Result<(Place, Snap
 
 /// Refused where somebody with rows lacks some of the log up to there.
 pub fn check(order: &Order, index: LogIndex) -> Result<()> {
-    if order.published.raft().status.held >= index { Ok(()) } else { Err(lacking(order)) }
+    if order.published.raft().status.once_held >= index { Ok(()) } else { Err(lacking(order)) }
 }
 
 fn lacking(order: &Order) -> Error {
@@ -59,7 +59,7 @@ fn lacking(order: &Order) -> Error {
 /// Waits until everybody with rows has the log up to there.
 async fn held(order: &Order, index: LogIndex) -> Result<()> {
     let mut reports = order.published.watch_raft();
-    let held = reports.wait_for(|report| report.status.held >= index);
+    let held = reports.wait_for(|report| report.status.once_held >= index);
     match tokio::time::timeout(OTHERS_WAIT, held).await {
         Ok(_) => Ok(()),
         Err(_) => Err(lacking(order)),

@@ -227,7 +227,12 @@ impl Node {
             | Message::VoteReply { .. }
             | Message::AppendReply(_)
             | Message::HeartbeatReply { .. }
-            | Message::ReadIndex { .. } => self.send(&envelope.from, answer),
+            | Message::ReadIndex { .. } => {
+                if answer == Message::NewDisk {
+                    self.note_replaced(&envelope.from);
+                }
+                self.send(&envelope.from, answer);
+            }
         }
         false
     }

@@ -259,11 +259,23 @@ impl Node {
 
     /// Takes note of the disk that speaks under a name.
     pub(super) fn note_disk(&mut self, id: &NodeId, disk: DiskId) {
-        if let State::Leader(lead) = &mut self.state
-            && let Some(progress) = lead.progress.get_mut(id)
-        {
+        if let Some(progress) = self.unheard(id) {
             progress.disk.get_or_insert(disk);
+            progress.replaced = false;
         }
+    }
+
+    /// Another disk speaks in this member's name.
+    pub(super) fn note_replaced(&mut self, id: &NodeId) {
+        if let Some(progress) = self.unheard(id) {
+            progress.replaced = true;
+        }
+    }
+
+    /// The same as `peer`, for what does not show that the member is there.
+    fn unheard(&mut self, id: &NodeId) -> Option<&mut Progress> {
+        let State::Leader(lead) = &mut self.state else { return None };
+        lead.progress.get_mut(id)
     }
 
     pub(super) fn take_verdict(&mut self, from: &NodeId, verdict: Verdict) {

@@ -83,6 +83,8 @@ pub(super) struct Progress {
     /// Its log was damaged, or is new: it grants no vote, and does not stand. So it is taken to be until it has said
     /// anything.
     pub(super) quarantined: bool,
+    /// Another disk speaks in its name: it is to be removed and added again.
+    pub(super) replaced: bool,
     /// Entries are being read from the disk for it.
     pub(super) loading: bool,
     /// The highest version of commands that it understands; none before its first answer.
@@ -113,6 +115,7 @@ impl Progress {
             marked: 0,
             proven: 0,
             quarantined: true,
+            replaced: false,
             loading: false,
             command_version: None,
             disk: None,
@@ -120,6 +123,12 @@ impl Progress {
             clock: None,
             goal: (last, now),
         }
+    }
+
+    /// True where it has lost what it had, by its own word or by that of a disk that has taken its place: it promises nothing
+    /// before a leader has given it all.
+    pub(super) fn has_lost_its_log(&self) -> bool {
+        self.replaced || (self.quarantined && self.disk.is_some())
     }
 
     /// True where another message may be sent.

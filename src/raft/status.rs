@@ -70,6 +70,8 @@ pub struct Status {
     pub is_witness: bool,
     /// Every member that has rows has the log durably up to here, as far as this node knows.
     pub held: LogIndex,
+    /// The same, or had it before it lost its disk, or is about to go.
+    pub once_held: LogIndex,
     /// This witness takes no more entries.
     pub log_is_full: bool,
 }
@@ -107,6 +109,7 @@ impl Node {
             awaited: self.awaited(),
             is_witness: self.is_witness(),
             held: self.held(),
+            once_held: self.once_held(),
             log_is_full: self.takes_no_entries(),
         }
     }

@@ -200,6 +200,67 @@ fn a_voter_that_has_lost_its_log_counts_as_one_that_has_nothing() {
     assert_eq!(group.node("a").held(), LogIndex(0));
 }
 
+/// A group of a leader a, b, and a witness that has fallen behind what the leader's log still has, after a new election.
+fn with_a_witness_behind() -> Group {
+    let mut group = with_witness();
+    group.cut = vec!["w"];
+    group.propose("a", b"x").unwrap();
+    group.pass(200);
+    let last = group.committed("a");
+    group.trim("a", last);
+    group.restart("a");
+    group
+}
+
+#[test]
+fn a_witness_that_fell_behind_is_brought_up_to_date_where_the_silent_had_everything() {
+    let mut group = with_a_witness_behind();
+    // b is gone for good.
+    group.cut = vec!["b"];
+    group.elect("a");
+    group.pass(1500);
+    let committed = group.committed("a");
+    assert_eq!(group.machine("a").snapshots, [id("w")]);
+    assert_eq!(group.node("a").held(), LogIndex(0), "nothing is heard of b");
+    assert_eq!(group.node("a").once_held(), LogIndex(committed), "a and b have committed it without the witness");
+}
+
+#[test]
+fn what_a_silent_voter_may_lack_a_witness_keeps() {
+    let mut group = with_witness();
+    group.cut = vec!["b"];
+    group.propose("a", b"x").unwrap();
+    group.pass(200);
+    group.restart("a");
+    group.elect("a");
+    group.pass(300);
+    assert!(group.committed("a") > 0);
+    assert_eq!(group.node("a").once_held(), LogIndex(0), "the witness may have committed it with a");
+}
+
+#[test]
+fn nothing_is_kept_for_a_voter_whose_disk_was_replaced_or_that_is_to_go() {
+    let mut replaced = with_witness();
+    replaced.cut = vec!["b"];
+    replaced.propose("a", b"x").unwrap();
+    replaced.pass(200);
+    let index = LogIndex(replaced.committed("a"));
+    assert!(replaced.node("a").once_held() < index);
+    let (term, reply) = (replaced.term("a"), super::group::heartbeat_reply(9, Wall(0)));
+    replaced.step_from_disk("b", chronos::ids::DiskId(99), "a", term, reply.clone());
+    assert!(replaced.node("a").held() < index && replaced.node("a").once_held() == index);
+    // The disk that was its own is there after all.
+    replaced.step("b", "a", term, reply);
+    assert!(replaced.node("a").once_held() < index);
+    let mut leaving = with_witness();
+    leaving.cut = vec!["b"];
+    leaving.propose("a", b"x").unwrap();
+    leaving.pass(200);
+    leaving.cut = vec!["b", "w"];
+    change(&mut leaving, "a", &remove("b")).unwrap();
+    assert!(leaving.node("a").held() == LogIndex(0) && leaving.node("a").once_held() >= index);
+}
+
 #[test]
 fn a_witness_whose_log_is_full_does_not_count_towards_commit_until_it_has_room() {
     let mut group = with_witness();

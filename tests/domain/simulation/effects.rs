@@ -119,7 +119,8 @@ impl World {
         let is_sender = |member: &Member| member.disk.is_none_or(|disk| disk == this.disk_id);
         let knows = |state: &&State| {
             let group = &state.membership;
-            group.get(peer).is_some_and(is_receiver) && group.get(&this.id).is_none_or(is_sender)
+            let is_before_it = wanted.role == MemberRole::Voter && group.members.len() > 1;
+            group.get(peer).map_or(is_before_it, is_receiver) && group.get(&this.id).is_none_or(is_sender)
         };
         [&this.disk.snapshot, &this.state].into_iter().find(knows).cloned()
     }
@@ -128,15 +129,9 @@ impl World {
     /// others be gone, it is the one that has them.
     fn may_ship(&self, host: usize, to: usize, state: &State) -> bool {
         let Some(node) = &self.hosts[host].node else { return false };
-        let membership = node.membership();
-        let role = |host: usize| membership.get(&self.hosts[host].id).map(|member| member.role);
-        let has_it = |host: usize| {
-            let this = &self.hosts[host];
-            this.has_new_disk || (this.disk.last().index >= state.applied.index && !this.is_quarantined())
-        };
-        let full = (0..self.hosts.len()).filter(|host| role(*host) == Some(MemberRole::Voter));
-        let is_witness = role(to).is_some_and(MemberRole::is_witness);
-        !state.is_bare && (!is_witness || full.into_iter().all(has_it))
+        let role = node.membership().get(&self.hosts[to].id).map(|member| member.role);
+        let is_witness = role.is_some_and(MemberRole::is_witness);
+        !state.is_bare && (!is_witness || node.once_held() >= state.applied.index)
     }
 
     /// A snapshot arrives: installed where it is ahead of what is there.

@@ -78,6 +78,17 @@ impl World {
         done
     }
 
+    /// Removes a member that has lost its disk.
+    pub(super) fn remove_a_stranger(&mut self) {
+        let Some(leader) = self.leader_in_office() else { return };
+        let Some(node) = &self.hosts[leader].node else { return };
+        let group = node.membership();
+        let is_lost = |host: &&Host| group.get(&host.id).is_some() && host.is_stranger(group);
+        if let Some(id) = self.hosts.iter().find(is_lost).map(|host| host.id.clone()) {
+            self.change(leader, &Change::Remove { id });
+        }
+    }
+
     fn change(&mut self, leader: usize, change: &Change) -> bool {
         let now = self.hosts[leader].now(self.now);
         let Some(node) = &mut self.hosts[leader].node else { return false };

@@ -9,11 +9,15 @@ use chronos::raft::Role;
 /// What everything may take once it is mended.
 const RECOVERY: u64 = 60_000_000;
 
+/// How often an operator looks whether a member is to be removed.
+const OPERATOR: u64 = 1_000_000;
+
 /// Writes that must succeed once everything is mended.
 const PROOF_OF_LIFE: u64 = 20;
 
 impl World {
-    /// Everything is mended: the group must elect a leader, take writes, and agree.
+    /// Everything is mended: the group must elect a leader, take writes, and agree. Once it takes writes, an operator removes
+    /// who has lost its disk: until then a witness may have to wait with what that one could need.
     pub(super) fn recover(&mut self) -> u64 {
         self.mended = true;
         self.mend_network();
@@ -25,7 +29,7 @@ impl World {
             self.put_back(host);
             self.schedule(self.now + 1000, Event::Start { host });
         }
-        let until = self.now + RECOVERY;
+        let (until, mut looks_at) = (self.now + RECOVERY, self.now);
         let mut happened = 0;
         let goal = self.acknowledged + PROOF_OF_LIFE;
         while self.acknowledged < goal || !self.agrees() {
@@ -35,6 +39,10 @@ impl World {
                 self.describe()
             );
             happened += u64::from(self.next());
+            if self.acknowledged >= goal && self.now >= looks_at {
+                looks_at = self.now + OPERATOR;
+                self.remove_a_stranger();
+            }
         }
         happened
     }
