@@ -494,6 +494,7 @@ impl Handler<Ask<Propose>> for Raft {
         self.keep_up();
         let (Propose { command }, reply) = ask.open();
         let now = self.now();
+        // By the newest word of the log, committed or not: it stands before the command, so who has the one has the other.
         let understood = check_version(&command, self.node.membership().command_version);
         match understood.and_then(|()| self.node.propose(&command, now)) {
             Ok(index) => {

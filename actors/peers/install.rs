@@ -205,8 +205,13 @@ fn check_sender(from: &Identity, here: &Status, there: &Membership) -> Result<()
     }
 }
 
-/// Refuses a snapshot whose group has another disk under this node's name: a leader of before may not know of this one.
+/// Refuses a snapshot whose group has another disk under this node's name, since a leader of before may not know of this
+/// one, and one of a group that this disk was removed from.
 fn check_receiver(own: &Identity, there: &Membership) -> Result<()> {
+    if there.removed.contains(&own.disk) {
+        let text = format!("a snapshot for {}, of a group from which this disk was removed", own.id);
+        return Err(Error::invalid(SqlState::NOT_IN_STATE, text));
+    }
     match there.get(&own.id).and_then(|member| member.disk) {
         Some(disk) if disk != own.disk => {
             let text = format!("a snapshot for {0}, of a group in which {0} has another disk than this one", own.id);
@@ -324,5 +329,7 @@ mod tests {
         check_receiver(&from, &Membership::default()).unwrap();
         let refused = check_receiver(&from, &group(Some(6), &[])).unwrap_err();
         assert!(refused.message().contains("a has another disk than this one"), "{refused}");
+        let refused = check_receiver(&from, &group(None, &[7])).unwrap_err();
+        assert!(refused.message().contains("from which this disk was removed"), "{refused}");
     }
 }

@@ -358,8 +358,10 @@ fn knows(group: &Membership, order: &Order, own: &Identity) -> bool {
         member.role.is_witness() == is_bare && is_disk
     };
     let is_sender = |member: &Member| member.disk.is_none_or(|disk| disk == own.disk);
-    let is_before_it = wanted.role == MemberRole::Voter && group.members.len() > 1;
-    group.get(&order.peer).map_or(is_before_it, is_receiver) && group.get(&own.id).is_none_or(is_sender)
+    // Of one voter it would be taken for the database of a single node, which starts alone.
+    let is_before_it = wanted.role == MemberRole::Voter && group.voters().count() > 1;
+    let is_removed = wanted.disk.is_some_and(|disk| group.removed.contains(&disk));
+    group.get(&order.peer).map_or(is_before_it, is_receiver) && !is_removed && group.get(&own.id).is_none_or(is_sender)
 }
 
 async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotProgress> {
@@ -564,7 +566,10 @@ mod tests {
             [(MemberRole::Voter, true), (MemberRole::Learner, false), (MemberRole::LearningWitness, false)]
         {
             let receiver = Member { role, disk: Some(DiskId(8)), ..Member::default() };
-            assert_eq!(knows(&before, &order(receiver), &own), is_known, "{role:?}");
+            let order = order(receiver);
+            assert_eq!(knows(&before, &order, &own), is_known, "{role:?}");
+            // Nor may it be one that was removed meanwhile.
+            assert!(!knows(&Membership { removed: vec![DiskId(8)], ..before.clone() }, &order, &own));
         }
     }
 

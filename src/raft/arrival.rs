@@ -133,10 +133,7 @@ impl Node {
             Message::PreVoteReply { granted } => self.count_pre_vote(from, disk, term, granted),
             Message::VoteReply { granted } => self.count_vote(from, disk, granted),
             Message::Append { previous, entries, commit } => self.take_entries(&from, previous, entries, commit),
-            Message::Heartbeat { commit, round, confirmed, held } => {
-                self.held = held;
-                self.hear(&from, commit, round, confirmed);
-            }
+            Message::Heartbeat { commit, round, confirmed, held } => self.hear(&from, commit, (round, confirmed), held),
             Message::AppendReply(verdict) => self.take_verdict(&from, verdict),
             Message::HeartbeatReply { round, command_version, quarantined_until, wall } => {
                 self.note_clock(&from, round, wall);

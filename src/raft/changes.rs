@@ -69,13 +69,15 @@ impl Node {
     }
 
     /// Writes down what has been learned of the members: their disks, the version of commands that all understand, and
-    /// that a learner has caught up. One voter at a time.
+    /// that a learner has caught up. One voter at a time, and nothing while somebody takes over: an entry that the heir does
+    /// not have would keep it from being elected. Of a witness everybody but the heir may be waiting for that entry.
     pub(super) fn amend(&mut self) {
         let (now, last) = (self.now.monotonic, self.log.last().index);
-        let timeout = self.config.election_timeout;
+        let (timeout, is_witness) = (self.config.election_timeout, self.is_witness());
         let State::Leader(lead) = &mut self.state else { return };
         let current = self.memberships.newest();
-        if self.committed < lead.since || self.memberships.unsettled().is_some() {
+        let hands_over = lead.transfer.is_some() && !is_witness;
+        if hands_over || self.committed < lead.since || self.memberships.unsettled().is_some() {
             return;
         }
         let mut next = current.clone();

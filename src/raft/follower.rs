@@ -45,8 +45,9 @@ impl Node {
     pub(super) fn take_entries(&mut self, from: &NodeId, previous: Position, entries: Vec<Entry>, commit: LogIndex) {
         if self.is_contradicted_by(previous, &entries) {
             // Disks were put back to what they were at some earlier time, more of them than a group survives. What is here
-            // may be all that is left, so it is kept, and an operator is told.
+            // may be all that is left, so it is kept, and an operator is told. What others are said to have is of their log.
             self.outcast = Some(Outcast::Contradicted);
+            self.held = LogIndex(0);
             self.follow(self.hard_state.term, None);
             return;
         }
@@ -142,12 +143,16 @@ impl Node {
         }
     }
 
-    /// The leader is there.
-    pub(super) fn hear(&mut self, from: &NodeId, commit: LogIndex, round: u64, confirmed: Option<u64>) {
+    /// The leader is there, in this round of heartbeats, and a quorum has answered an earlier one. Up to `held` everybody
+    /// with rows has its log.
+    pub(super) fn hear(&mut self, from: &NodeId, commit: LogIndex, rounds: (u64, Option<u64>), held: LogIndex) {
         if self.outcast == Some(Outcast::Contradicted) {
             // Until one shows a log that has what is committed here.
             return;
         }
+        let (round, confirmed) = rounds;
+        // What is committed here, by this leader's word: of its log beyond that nothing is known to be this one's.
+        self.held = held.min(commit);
         self.heed(from);
         self.commit(commit);
         self.leave_quarantine();

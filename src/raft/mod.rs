@@ -30,7 +30,8 @@
 //!
 //! Invariants:
 //!
-//! * `applied <= committed <= persisted <= last`
+//! * `applied <= min(committed, persisted)`, and both of these `<= last`: a quorum commits without this node's disk, and
+//!   nothing is applied before that has it
 //! * a term has at most one leader; the term and the vote are durable before anything that rests on them is sent
 //! * each entry's stamp is strictly above every stamp before it in the log
 

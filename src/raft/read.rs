@@ -17,7 +17,7 @@ use crate::ids::LogIndex;
 use crate::raft::leader::ROUNDS_MAX;
 use crate::raft::node::{READS_MAX, State};
 use crate::raft::progress::Progress;
-use crate::raft::{Message, Node, NodeId, Now, ReadAnswer, quorum};
+use crate::raft::{Message, Node, NodeId, Now, Outcast, ReadAnswer, quorum};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -111,8 +111,8 @@ impl Node {
     /// Asks up to where this node must have applied to read what is committed now. The answer comes in `Ready::reads`.
     pub fn read(&mut self, id: u64, now: Now) {
         self.advance(now);
-        if self.is_witness() {
-            // It has no state to read.
+        if self.is_witness() || self.outcast == Some(Outcast::Contradicted) {
+            // It has no state to read, or one that its leader knows nothing of.
             self.ready.reads.push(ReadAnswer { id, index: None });
             return;
         }

@@ -34,11 +34,12 @@ impl Names {
         value.map(Some)
     }
 
-    /// True where a node has refused a name because of the time in it; there are no names from then on.
+    /// True where a node has refused a name because of the time in it; there are no names from then on. Several writes may
+    /// be on their way with one.
     pub fn refused(&mut self, error: &Error) -> bool {
         let of_the_time = [SqlState::REQUEST_ID_EXPIRED, SqlState::REQUEST_ID_FORGOTTEN];
-        let is_refused = self.is_wanted && of_the_time.contains(&error.sqlstate());
-        if is_refused {
+        let is_refused = of_the_time.contains(&error.sqlstate());
+        if is_refused && self.is_wanted {
             eprintln!("this machine's clock is not the group's: writes go without a name, and may end in doubt");
             self.is_wanted = false;
         }
@@ -83,7 +84,7 @@ mod tests {
         assert!(!names.refused(&wrong(SqlState::INVALID_PARAMETER)));
         assert!(names.refused(&wrong(SqlState::REQUEST_ID_EXPIRED)));
         assert!(names.next("INSERT INTO t VALUES (1)").unwrap().is_none());
-        assert!(!names.refused(&wrong(SqlState::REQUEST_ID_EXPIRED)), "there are none any more");
+        assert!(names.refused(&wrong(SqlState::REQUEST_ID_EXPIRED)), "of another write that was on its way");
         assert!(Names::new(true).refused(&wrong(SqlState::REQUEST_ID_FORGOTTEN)));
     }
 }

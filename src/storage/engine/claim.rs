@@ -85,7 +85,9 @@ impl Claim {
         }
         let group = Membership::decode(&group)?;
         let Some(this) = group.get(&id) else {
-            return refused(format!("{id} is no member of its group any more"), other);
+            let text =
+                format!("{id} is no member of its group any more, or was brought a state of before its addition");
+            return refused(text, other);
         };
         if this.role.is_witness() {
             return refused(format!("{id} is a witness, which has no rows"), other);

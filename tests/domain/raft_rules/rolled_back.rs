@@ -46,6 +46,32 @@ fn a_member_that_has_more_than_its_leader_is_named_and_kept() {
     let peers = group.node("a").status().peers;
     let c = peers.iter().find(|peer| peer.id == id("c")).unwrap();
     assert_eq!(c.matched, LogIndex(0), "and counts for nothing");
+    assert_eq!(group.read("c", 1).unwrap().index, None, "its leader knows nothing of its state");
+}
+
+#[test]
+fn what_is_not_known_to_be_this_log_ends_no_entry_here() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    let (term, committed) = (group.term("a"), group.committed("c"));
+    for (commit, held) in [(0, 0), (committed, committed)] {
+        // The first word of a leader whose log nobody has compared with this one says that nothing is known to match.
+        let commit = LogIndex(commit);
+        group.step("a", "c", term, Message::Heartbeat { commit, round: 9, confirmed: None, held: LogIndex(1000) });
+        assert_eq!(group.node("c").held(), LogIndex(held));
+    }
+}
+
+#[test]
+fn what_others_have_of_another_history_ends_no_entry_here() {
+    let mut group = rolled_back();
+    group.elect("a");
+    group.settle();
+    let term = group.term("a");
+    for held in [3, 1000] {
+        let beat = Message::Heartbeat { commit: LogIndex(0), round: 9, confirmed: None, held: LogIndex(held) };
+        group.step("a", "c", term, beat);
+        assert_eq!(group.node("c").held(), LogIndex(0), "it may be the only one that has its log");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Handing leadership over (thesis 3.10).
 
 use super::Group;
-use super::group::id;
+use super::group::{disk_of, id};
 use super::members::{add, change};
 use chronos::raft::{MemberRole, Message, Role};
 
@@ -46,6 +46,20 @@ fn the_successor_is_told_only_once_it_has_the_whole_log() {
     group.machine("b").disk_waits = false;
     group.deliver();
     assert!(group.leads("b"));
+}
+
+#[test]
+fn nothing_is_written_down_of_the_members_while_somebody_takes_over() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    group.settle();
+    group.cut = vec!["b"];
+    transfer(&mut group, Some("b")).unwrap();
+    let last = group.machine("a").last().index;
+    group.node("a").reached_at(&id("c"), disk_of("c"), "c:9");
+    group.pass(300);
+    assert_eq!(group.machine("a").last().index, last, "the heir would lack it, and not be elected");
+    group.pass(600);
+    assert_eq!(group.node("a").membership().get(&id("c")).unwrap().address, "c:9");
 }
 
 #[test]
