@@ -3,7 +3,8 @@
 //! Whoever has no answer to a write asks again. The group executes a name once, so what it answers then may be what became
 //! of the first attempt; or it is about the second one alone, and the first stays in doubt.
 //!
-//! * What the group remembers of a statement is an error of the statement: of its data, its constraints, its text.
+//! * What the group remembers of a statement is an error of the statement: of its data, its constraints, its text. Or it
+//!   remembers that it took effect, and not its answer.
 //! * Others are about this attempt: a node that has no room, takes shorter texts, is stopped at its deadline, knows no more
 //!   of the name, or does not let the caller in.
 
@@ -20,6 +21,7 @@ pub fn is_outcome(error: &Error) -> bool {
     let state = error.sqlstate();
     let of_the_statement = state.as_str().get(..2).is_some_and(|class| OF_STATEMENTS.contains(&class));
     match error.kind() {
+        Kind::Invalid if state == SqlState::REQUEST_APPLIED => true,
         Kind::Invalid => of_the_statement && !of_the_attempt.contains(&state),
         Kind::Limit
         | Kind::Unavailable
@@ -62,6 +64,10 @@ impl Attempts {
     /// Takes what became of an attempt: the answer, or none where somebody else is to be asked.
     pub fn heard(&mut self, heard: Elsewhere) -> Option<Result<Vec<Output>, BatchFailure>> {
         match heard {
+            // Somebody may know it, and has no room to look.
+            Elsewhere::Answered(Err(busy)) if self.in_doubt.is_some() && busy.error.kind() == Kind::Overloaded => {
+                self.last = busy.error;
+            }
             Elsewhere::Answered(answer) => {
                 return Some(answer.map_err(|failure| failure_since(failure, self.in_doubt.as_ref())));
             }
@@ -99,7 +105,6 @@ mod tests {
             attempts
         };
         for error in [
-            Error::overloaded("retry"),
             Error::limit(SqlState::QUERY_CANCELED, "late"),
             Error::conflict("again"),
             Error::internal("a panic"),
@@ -113,8 +118,15 @@ mod tests {
         let duplicate = Error::invalid(SqlState::UNIQUE_VIOLATION, "a duplicate");
         let known = doubted().heard(answered(duplicate)).unwrap().unwrap_err();
         assert_eq!(known.error.sqlstate(), SqlState::UNIQUE_VIOLATION);
+        let applied = Error::invalid(SqlState::REQUEST_APPLIED, "already applied");
+        let known = doubted().heard(answered(applied)).unwrap().unwrap_err();
+        assert_eq!(known.error.sqlstate(), SqlState::REQUEST_APPLIED);
         assert!(doubted().heard(Elsewhere::Answered(Ok(Vec::new()))).unwrap().is_ok());
         assert_eq!(doubted().given_up().kind(), Kind::InDoubt);
+        // Who has no room is asked again, as long as there is time.
+        let mut busy = doubted();
+        assert!(busy.heard(answered(Error::overloaded("retry"))).is_none());
+        assert_eq!(busy.given_up().kind(), Kind::InDoubt);
         // Nothing was begun: it is what it is.
         let mut attempts = Attempts::none(Error::unavailable("no leader"));
         let busy = attempts.heard(answered(Error::overloaded("retry"))).unwrap().unwrap_err();
@@ -124,7 +136,12 @@ mod tests {
     #[test]
     fn what_keeps_a_later_attempt_from_its_answer_is_no_outcome_of_an_earlier_one() {
         let invalid = |state| Error::invalid(state, "no");
-        for state in [SqlState::UNIQUE_VIOLATION, SqlState::DIVISION_BY_ZERO, SqlState::UNDEFINED_TABLE] {
+        for state in [
+            SqlState::UNIQUE_VIOLATION,
+            SqlState::DIVISION_BY_ZERO,
+            SqlState::UNDEFINED_TABLE,
+            SqlState::REQUEST_APPLIED,
+        ] {
             assert!(is_outcome(&invalid(state)), "{state}");
         }
         for error in [

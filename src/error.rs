@@ -180,6 +180,8 @@ states! {
     REQUEST_ID_EXPIRED = b"RQ001";
     /// RQ002: so many requests have names that those as old as this one are forgotten; it was not executed.
     REQUEST_ID_FORGOTTEN = b"RQ002";
+    /// RQ003: the request took effect, and its answer is not kept or does not fit.
+    REQUEST_APPLIED = b"RQ003";
     /// XX000: a broken promise inside the program.
     INTERNAL = b"XX000";
     /// XX001: stored data is damaged.
@@ -213,6 +215,12 @@ impl fmt::Display for SqlState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// The beginning of a text that may be long: a duplicate key is quoted in its error, and can be megabytes.
+pub fn cut(text: &str, bytes_max: usize) -> String {
+    let end = text.floor_char_boundary(bytes_max);
+    if end == text.len() { text.to_owned() } else { format!("{}...", &text[..end]) }
 }
 
 /// What went wrong. One pointer wide, so results stay small.

@@ -17,7 +17,7 @@
 use super::command::{Request, RequestId};
 use super::staged::Staged;
 use super::write::Writer;
-use crate::error::{Kind, SqlState};
+use crate::error::{Kind, SqlState, cut};
 use crate::hlc::Timestamp;
 use crate::ids::{ColumnId, KeyspaceId};
 use crate::sql::catalog::{Layout, SESSIONS};
@@ -232,7 +232,10 @@ pub(super) fn remember(
         fingerprint: request.fingerprint,
         affected: *outcome.as_ref().unwrap_or(&0),
         counts: if request.counts.len() <= COUNTS_MAX { request.counts.clone() } else { Vec::new() },
-        error: outcome.as_ref().err().map(|error| (error.sqlstate().to_string(), cut(error.message()))),
+        error: outcome
+            .as_ref()
+            .err()
+            .map(|error| (error.sqlstate().to_string(), cut(error.message(), ERROR_BYTES_MAX))),
     });
     record.outcomes.make_contiguous().sort_by_key(|answered| answered.sequence);
     while record.outcomes.len() > OUTCOMES_MAX {
@@ -241,12 +244,6 @@ pub(super) fn remember(
     let value = postcard::to_stdvec(&record).expect("a record has a plain encoding");
     put_system(staged, SESSIONS, &key, value, writer);
     Ok(change)
-}
-
-/// The beginning of a text that may be long: a duplicate key is quoted in its error, and can be megabytes.
-fn cut(text: &str) -> String {
-    let end = text.floor_char_boundary(ERROR_BYTES_MAX);
-    if end == text.len() { text.to_owned() } else { format!("{}...", &text[..end]) }
 }
 
 /// Bare ids created before this (ms) are refused by their age.

@@ -20,7 +20,7 @@ pub(super) fn known_batch(known: Recalled, statements: usize) -> Result<Vec<Answ
         return Ok(known.counts.into_iter().map(|affected| Answer::Done { affected }).collect());
     }
     let message = format!("already applied: the batch took effect ({affected} rows), its answers are not kept");
-    Err(Error::invalid(SqlState::NOT_IN_STATE, message))
+    Err(Error::invalid(SqlState::REQUEST_APPLIED, message))
 }
 
 /// Rows that each statement affected; none where one of them answers rows, which are not kept.

@@ -197,6 +197,7 @@ fn a_repeated_batch_is_not_executed_again_and_answers_the_same() {
     // Only the last outcome is kept in full.
     let error = named_batch(&db, session(1), &statements).unwrap_err();
     assert!(error.to_string().contains("already applied"), "{error}");
+    assert_eq!(error.sqlstate(), SqlState::REQUEST_APPLIED);
     assert_eq!(ints(&db, "SELECT id, v FROM t"), [[Some(1), Some(5)]]);
 }
 
