@@ -14,7 +14,7 @@
 //! * What is written is what prost reads back: tested for every type against the generated types.
 
 use crate::actors::encode::Cell;
-use crate::actors::messages::Output;
+use crate::actors::messages::{Output, OutputColumn};
 use crate::actors::proto::{self, wire};
 use chronos::sql::batch::Batch;
 use chronos::sql::text;
@@ -26,6 +26,8 @@ const ROWS: u8 = 0x22;
 /// Field and wire type of `Row.values`, and of `BatchResponse.responses`.
 const FIRST: u8 = 0x0a;
 const STRING: u8 = 0x0a;
+/// Bytes of the length of a message.
+const LENGTH_BYTES_MAX: usize = 5;
 const INT: u8 = 0x10;
 const FLOAT: u8 = 0x19;
 const BOOL: u8 = 0x20;
@@ -34,6 +36,13 @@ const NULL: u8 = 0x28;
 /// Bytes of a result as one message.
 pub fn len(output: &Output) -> usize {
     header(output).encoded_len() + output.batches.iter().map(|batch| rows_len(batch, 0, batch.rows)).sum::<usize>()
+}
+
+/// Bytes of a result with these columns and rows within the answer to a batch, at most.
+pub fn answer_len(columns: &[OutputColumn], batches: &[Batch]) -> usize {
+    // Rows without columns are the next part of a result.
+    let head = if columns.is_empty() { 0 } else { nested(proto::header(columns).encoded_len()) + LENGTH_BYTES_MAX };
+    head + batches.iter().map(|batch| rows_len(batch, 0, batch.rows)).sum::<usize>()
 }
 
 /// Bytes of the rows `from..to` in a message.

@@ -2,6 +2,7 @@
 
 use super::session::{Column, Session, Sink, sink_error};
 use super::{Environment, Stop, remote};
+use crate::actors::proto::message;
 use chronos::config::{Config, Sources, load};
 use chronos::embedded::{Database, Options};
 use chronos::error::{Error, Result, SqlState};
@@ -62,6 +63,7 @@ fn statement_limits(config: &Config) -> execute::Limits {
         slice_bytes_max: (config.storage.memory_bytes_max.0 / SLICE_MEMORY_DIVISOR) as usize,
         whole_bytes_max: (config.storage.memory_bytes_max.0 / WHOLE_MEMORY_DIVISOR) as usize,
         batch_result_bytes_max: config.limits.response_bytes_max.0 as usize,
+        sent_bytes: message::answer_len,
     }
 }
 

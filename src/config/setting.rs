@@ -294,7 +294,7 @@ settings! {
         statement_timeout: Span = "30s" in "1ms" ..= "1d";
         /// Size of one statement's text, or of a batch's texts together.
         statement_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
-        /// Size of one answer that is not streamed. Larger results: `QuerySql`, which `chronos client` uses.
+        /// Size of one answer that is not streamed, those of a batch together. Larger results: `QuerySql`, as `chronos client`.
         response_bytes_max: Bytes = "16 MiB" in "64 KiB" ..= "256 MiB";
         /// Memory of all requests and answers on their way at the doors together. A request beyond it waits, an answer
         /// fails with 53200. Unset: one and a half times the largest request and the largest answer.

@@ -73,7 +73,7 @@ pub trait Group: Send + Sync {
 }
 
 /// Limits of statements, from the configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Bytes that one query may take of the pool.
     pub query_bytes_max: usize,
@@ -87,8 +87,11 @@ pub struct Limits {
     pub slice_bytes_max: usize,
     /// Bytes of memory that effects which cannot be cut may take: those of a batch, and of an UPDATE of key columns.
     pub whole_bytes_max: usize,
-    /// Bytes of rows that one query of a batch may answer, since they are held until the batch is done.
+    /// Bytes that all queries of a batch may answer, as they are held until it is done and as they are sent then: once it
+    /// took effect, it cannot fail any more because of its answer.
     pub batch_result_bytes_max: usize,
+    /// Bytes of a result with these columns and rows, as it is sent.
+    pub sent_bytes: fn(&[OutputColumn], &[Batch]) -> usize,
 }
 
 impl Default for Limits {
@@ -101,6 +104,7 @@ impl Default for Limits {
             slice_bytes_max: 4 << 20,
             whole_bytes_max: 16 << 20,
             batch_result_bytes_max: 16 << 20,
+            sent_bytes: |_, _| 0,
         }
     }
 }

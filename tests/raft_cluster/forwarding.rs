@@ -1,8 +1,8 @@
 //! What a node that does not lead answers: the same as the leader, by every door, and counted once.
 
-use crate::group::{Group, name};
+use crate::group::Group;
 use crate::patience::Patience;
-use crate::process::wire::{BatchRequest, SqlRequest};
+use crate::process::wire::{BatchRequest, BatchResponse, SqlRequest};
 use crate::process::{body, wait};
 use serde_json::{Value as Json, json};
 use std::io::{Read, Write};
@@ -36,7 +36,7 @@ fn what_one_node_refuses_every_node_refuses_in_the_same_words() {
 }
 
 #[test]
-fn a_batch_that_took_effect_is_no_failure_whatever_its_rows_are() {
+fn a_batch_takes_effect_with_all_its_rows_or_not_at_all() {
     let group = Group::start_with(&[
         ("CHRONOS_LIMITS__RESPONSE_BYTES_MAX", "64 KiB"),
         ("CHRONOS_LIMITS__STATEMENT_BYTES_MAX", "128 KiB"),
@@ -47,13 +47,42 @@ fn a_batch_that_took_effect_is_no_failure_whatever_its_rows_are() {
         let rows: Vec<String> = (0..6_000).map(|id| format!("({}, true)", 6_000 * part + id)).collect();
         group.sql(0, &format!("INSERT INTO t VALUES {}", rows.join(", ")));
     }
-    // 60 KB as they are held, five times as much on the wire.
-    let batch = |id: usize| json!([format!("INSERT INTO t VALUES ({id}, true)"), "SELECT b, b FROM t"]).to_string();
-    for at in 0..3 {
-        let (status, told) = answer(&group, at, &[], &batch(30_000 + at));
-        assert_eq!(status, 200, "{}: {}", name(at), told.chars().take(300).collect::<String>());
+    let grpc = |at: usize, batch: &[&str]| {
+        let sql = batch.iter().map(|sql| (*sql).to_owned()).collect();
+        wait(async { group.node(at).client().await.execute_batch(BatchRequest { sql }).await.unwrap().into_inner() })
+    };
+    let third = "SELECT id FROM t ORDER BY id LIMIT 3000";
+    let insert = "INSERT INTO t VALUES (30000, true)";
+    for batch in [
+        // 60 KB as they are held, five times as much on the wire.
+        &[insert, "SELECT b, b FROM t"][..],
+        // One value for all of them.
+        &[insert, "SELECT 7 FROM t"],
+        // Each of them fits.
+        &[insert, third, third, third],
+    ] {
+        let told: Vec<(u16, String)> = (0..3).map(|at| answer(&group, at, &[], &json!(batch).to_string())).collect();
+        assert!(told[0].0 == 400 && told[0].1.contains("the batch's queries answer more than 65536 bytes"), "{told:?}");
+        assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+        let told: Vec<BatchResponse> = (0..3).map(|at| grpc(at, batch)).collect();
+        assert_eq!((told[0].responses[0].sqlstate.as_str(), told[0].failed as usize), ("54000", batch.len() - 1));
+        assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
     }
-    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), 30_003);
+    assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), 30_000);
+    // In pieces between the nodes, and to the client.
+    let (undo, fits) = ("DELETE FROM t WHERE id = 30000", [insert, third, third]);
+    let mut told = Vec::new();
+    for at in 0..3 {
+        told.push(answer(&group, at, &[], &json!(fits).to_string()));
+        group.sql(at, undo);
+    }
+    assert!(told[0].0 == 200 && told[0].1.contains("[2999]"), "{told:?}");
+    assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+    for at in 0..3 {
+        let told = grpc(at, &fits);
+        assert_eq!(told.responses.iter().map(|one| one.rows.len()).collect::<Vec<_>>(), [0, 3000, 3000]);
+        group.sql(at, undo);
+    }
 }
 
 #[test]

@@ -42,12 +42,23 @@ pub(super) struct Draft {
     origin: OriginUid,
     parts: Vec<Part>,
     affected: u64,
+    /// Bytes of what its queries answered.
+    answered_bytes: usize,
 }
 
 impl Draft {
     pub(super) fn new(base: View, instant: Timestamp, origin: OriginUid) -> Draft {
         let catalog = base.catalog.clone();
-        Draft { base, catalog, scratch: Arc::new(Memtable::new()), instant, origin, parts: vec![], affected: 0 }
+        Draft {
+            base,
+            catalog,
+            scratch: Arc::new(Memtable::new()),
+            instant,
+            origin,
+            parts: vec![],
+            affected: 0,
+            answered_bytes: 0,
+        }
     }
 
     /// What the next statement reads.
@@ -145,7 +156,7 @@ impl Executor {
         let view = draft.view();
         let bound = self.bind_step((sql, tree), &view, draft.instant, task).await?;
         if let Some(stream) = self.query(&bound, &view, draft.instant, task)? {
-            return self.hold(stream);
+            return self.hold(draft, stream);
         }
         task.access.check_write()?;
         if matches!(bound, Bound::CreateIndex(_)) {
@@ -191,20 +202,26 @@ impl Executor {
     }
 
     /// A later statement must not change what an earlier one answered, so its rows are taken now.
-    fn hold(&self, mut stream: RowStream) -> Result<Answer> {
-        let (mut batches, mut bytes) = (Vec::new(), 0);
+    fn hold(&self, draft: &mut Draft, mut stream: RowStream) -> Result<Answer> {
+        let mut batches = Vec::new();
+        self.count(draft, (self.limits.sent_bytes)(&stream.columns, &[]))?;
         while let Some(batch) = stream.next_batch()? {
-            bytes += batch.columns.iter().map(|column| column.byte_len()).sum::<usize>();
-            if bytes > self.limits.batch_result_bytes_max {
-                let message = format!(
-                    "the batch's queries answer more than {} bytes: run them by themselves",
-                    self.limits.batch_result_bytes_max
-                );
-                return Err(Error::limit(SqlState::LIMIT_EXCEEDED, message));
-            }
+            let held = batch.columns.iter().map(|column| column.byte_len()).sum::<usize>();
+            self.count(draft, held.max((self.limits.sent_bytes)(&[], std::slice::from_ref(&batch))))?;
             batches.push(batch);
         }
         Ok(Answer::Rows(RowStream { columns: stream.columns, source: Box::new(Held::new(batches)) }))
+    }
+
+    /// Counts what a query of the batch answers.
+    fn count(&self, draft: &mut Draft, bytes: usize) -> Result<()> {
+        draft.answered_bytes += bytes;
+        let bytes_max = self.limits.batch_result_bytes_max;
+        if draft.answered_bytes <= bytes_max {
+            return Ok(());
+        }
+        let message = format!("the batch's queries answer more than {bytes_max} bytes: run them by themselves");
+        Err(Error::limit(SqlState::LIMIT_EXCEEDED, message))
     }
 }
 
