@@ -87,7 +87,8 @@ impl Incoming {
 
     fn admit(&self, stream: TcpStream) -> Option<Admitted> {
         let door = self.metrics.door(Door::Grpc);
-        let place = if door.open() < self.connections_max {
+        // Those on reserved places are beside the others: however many they are, clients keep theirs.
+        let place = if door.open().saturating_sub(self.reserve.taken()) < self.connections_max {
             None
         } else if let Some(place) = self.reserve.take() {
             Some(Arc::new(place))
@@ -222,6 +223,9 @@ impl AsyncWrite for Admitted {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::auth::Role;
+    use crate::actors::auth::tests::guard;
+    use crate::actors::published::Published;
     use rustix::net::{AddressFamily, SocketType, sockopt};
     use std::io::Write;
 
@@ -240,5 +244,34 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_peer_on_a_reserved_place_takes_none_from_clients() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let reserve = Reserve::new(guard(&[]), Arc::new(Published::default()));
+            let incoming = Incoming::new(listener, (2, reserve), 1, Arc::new(Metrics::new(0)));
+            let mut clients = Vec::new();
+            let mut admitted = async || {
+                clients.push(TcpStream::connect(address).await.unwrap());
+                let (stream, _) = incoming.listener.accept().await.unwrap();
+                incoming.admit(stream).unwrap()
+            };
+            let is_reserved = |admitted: &Admitted| admitted.line.place().is_some();
+            let ordinary = [admitted().await, admitted().await];
+            assert!(!ordinary.iter().any(is_reserved));
+            let peers = [admitted().await, admitted().await];
+            for peer in &peers {
+                peer.line.place().unwrap().admit(Role::Peer).unwrap();
+            }
+            // The clients go, the peers stay: both places are for clients again.
+            drop(ordinary);
+            let again = [admitted().await, admitted().await];
+            assert!(!again.iter().any(is_reserved));
+            assert!(is_reserved(&admitted().await), "and no more than both");
+        });
     }
 }

@@ -50,6 +50,11 @@ impl Reserve {
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).ok()?;
         Some(Place { is_peer: AtomicBool::new(false), taken: self.taken.clone() })
     }
+
+    /// How many are taken.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed) as u64
+    }
 }
 
 /// A reserved place that a connection has.
