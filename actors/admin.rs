@@ -152,8 +152,7 @@ impl Admin {
         if request.metadata().contains_key(HANDED_ON) {
             return Err(no_leader());
         }
-        let leader = raft.status.leader.as_ref().and_then(|leader| raft.status.membership.get(leader));
-        leader.map(|leader| Some(leader.address.clone())).ok_or_else(no_leader)
+        raft.leads_elsewhere().map(|(_, address)| Some(address.to_owned())).ok_or_else(no_leader)
     }
 }
 

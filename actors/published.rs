@@ -50,6 +50,13 @@ impl RaftReport {
         }
     }
 
+    /// Who leads, and where: another node, never this one, which may lead and not serve yet, or any more.
+    pub fn leads_elsewhere(&self) -> Option<(&NodeId, &str)> {
+        let leader = self.status.leader.as_ref().filter(|_| self.status.role != Role::Leader)?;
+        let address = &self.status.membership.get(leader)?.address;
+        (!address.is_empty()).then_some((leader, address))
+    }
+
     /// Why nothing can be read here, where this node has no rows: who has them, and where.
     pub fn witness_refusal(&self) -> Option<Error> {
         if !self.status.is_witness {
@@ -315,6 +322,23 @@ mod tests {
         let mut outcast = following;
         outcast.status.outcast = Some(Outcast::NewDisk);
         assert!(reached(&outcast).unwrap().contains("new disk"));
+    }
+
+    #[test]
+    fn nothing_is_handed_on_to_this_node_itself() {
+        let addressed = |role, leader| {
+            let mut report = report(role, leader);
+            for (id, member) in &mut report.status.membership.members {
+                member.address = format!("{}:8000", id.0);
+            }
+            report
+        };
+        let following = addressed(Role::Follower, Some("b"));
+        assert_eq!(following.leads_elsewhere(), Some((&NodeId("b".into()), "b:8000")));
+        assert_eq!(addressed(Role::Leader, Some("b")).leads_elsewhere(), None, "it leads, and does not serve yet");
+        assert_eq!(addressed(Role::Candidate, None).leads_elsewhere(), None);
+        assert_eq!(addressed(Role::Follower, Some("x")).leads_elsewhere(), None, "nobody knows where x is");
+        assert_eq!(report(Role::Follower, Some("b")).leads_elsewhere(), None, "b has not said where it is");
     }
 
     #[test]
