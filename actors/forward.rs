@@ -13,36 +13,33 @@
 //!   never executed twice, so it is asked again. In doubt it stays until somebody knows: a later attempt that is not begun
 //!   says nothing of the first one.
 //! * A leader that stands still is not waited for beyond its succession, but for [`LAST_WORD`].
+//! * What is answered has its room on both nodes: here before a batch that reads is handed on, there until it is sent.
 //! * A forwarded statement is not handed on again: two nodes that take each other for the leader would never end.
 
-use crate::actors::grpc::{Limits, too_large};
-use crate::actors::messages::{BatchFailure, Freshness, Output, OutputColumn, Statement, Terms};
+mod answer;
+mod connections;
+mod door;
+mod refusal;
+
+use crate::actors::messages::{BatchFailure, Output, Statement, Terms};
 use crate::actors::peers::Peers;
-use crate::actors::peers::dial::connect;
+use crate::actors::proto::wire::ForwardRequest;
 use crate::actors::proto::wire::forward_service_client::ForwardServiceClient;
-use crate::actors::proto::wire::forward_service_server::{ForwardService, ForwardServiceServer};
-use crate::actors::proto::wire::{ForwardRequest, ForwardResponse, SqlResponse, Value as WireValue, value};
-use crate::actors::proto::{self, message};
 use crate::actors::published::RaftReport;
-use crate::actors::route::Deadline;
-use crate::actors::router::Router;
-use crate::actors::transit::Hold;
-use chronos::config::ENVELOPE_BYTES_MAX;
-use chronos::error::{Error, Kind, Result, SqlState};
+use answer::answered;
+use chronos::error::{self, Error, Kind, Result};
 use chronos::ids::Term;
 use chronos::machine::RequestId;
 use chronos::raft::NodeId;
-use chronos::sql::batch::{Batch, ColumnBuilder};
 use chronos::sql::execute::Access;
-use chronos::sql::text;
-use chronos::sql::value::{DataType, Value};
-use std::collections::BTreeMap;
+use connections::{Connection, Connections};
+pub use door::{message_bytes_max, service};
+use refusal::Refusal;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tonic::transport::Channel;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Status};
 
 /// How much earlier than the client's deadline the leader's answer is wanted.
 const RETURN_MARGIN: Duration = Duration::from_millis(5);
@@ -51,10 +48,13 @@ const RETURN_MARGIN: Duration = Duration::from_millis(5);
 /// its entries within some heartbeats; where it hangs, nobody waits longer for it than for an election.
 const LAST_WORD: Duration = Duration::from_millis(500);
 
-/// The connections to leaders, past and present: as many as a group has members.
+/// Bytes of a text that a leader says: as many as are kept of an outcome.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// The leaders, past and present.
 #[derive(Default)]
 pub struct Leaders {
-    channels: Mutex<BTreeMap<String, Channel>>,
+    connections: Connections,
 }
 
 /// What became of statements elsewhere.
@@ -78,6 +78,11 @@ impl Leadership {
     /// Of whoever leads by this report, which the receiver has seen.
     pub fn new(reports: &watch::Receiver<Arc<RaftReport>>, leader: &NodeId, term: Term) -> Leadership {
         Leadership { reports: reports.clone(), leader: leader.clone(), term }
+    }
+
+    /// True for the address of a member.
+    fn has_at(&self, address: &str) -> bool {
+        self.reports.borrow().status.membership.members.values().any(|member| member.address == address)
     }
 
     /// Waits until it has a successor.
@@ -115,10 +120,14 @@ impl Leaders {
         leadership: &Leadership,
         (peers, bytes_max): (&Peers, usize),
     ) -> Elsewhere {
-        let connecting = tokio::time::timeout_at(terms.deadline.instant(), self.channel(address, peers));
+        let connection = match self.connections.to(address, peers, |known| leadership.has_at(known)) {
+            Ok(connection) => connection,
+            Err(error) => return Elsewhere::NotBegun(error),
+        };
+        let connecting = tokio::time::timeout_at(terms.deadline.instant(), connection.channel());
         let channel = match leadership.during(connecting, Duration::ZERO).await {
             Some(Ok(Ok(channel))) => channel,
-            Some(Ok(Err(error))) => return Elsewhere::NotBegun(error),
+            Some(Ok(Err(why))) => return Elsewhere::NotBegun(unreachable(address, &why)),
             Some(Err(_)) => return Elsewhere::NotBegun(not_in_time(address)),
             None => return Elsewhere::NotBegun(Error::unavailable(format!("{address} leads no more"))),
         };
@@ -138,7 +147,7 @@ impl Leaders {
         // The transport keeps the time only once it is connected, which it may try again under the call.
         let asked = tokio::time::timeout_at(terms.deadline.instant(), client.forward(request));
         match leadership.during(asked, LAST_WORD).await {
-            Some(Ok(Ok(response))) => match answered(response.into_inner(), is_batch) {
+            Some(Ok(Ok(response))) => match answered(&response.into_inner(), is_batch) {
                 // The leader does not know either, and the name lets another one be asked.
                 Elsewhere::Answered(Err(failure))
                     if failure.error.kind() == Kind::InDoubt && terms.request.is_some() =>
@@ -147,48 +156,37 @@ impl Leaders {
                 }
                 known @ (Elsewhere::Answered(_) | Elsewhere::NotBegun(_) | Elsewhere::Unknown(_)) => known,
             },
-            Some(Ok(Err(status))) => self.failed(address, &status, terms),
-            Some(Err(_)) => self.failed(address, &Status::deadline_exceeded("no answer in time"), terms),
-            None => self.succeeded(address, terms),
+            Some(Ok(Err(status))) => self.failed((address, &connection), &status, terms),
+            Some(Err(_)) => unknown(terms, late()),
+            None => self.succeeded((address, &connection), terms),
         }
     }
 
     /// The leader was succeeded, and has said nothing of the statements.
-    fn succeeded(&self, address: &str, terms: &Terms) -> Elsewhere {
+    fn succeeded(&self, (address, connection): (&str, &Connection), terms: &Terms) -> Elsewhere {
         // Whoever waits on the same connection decides for itself; the next one makes a new one.
-        self.lock().remove(address);
+        self.connections.forget(address, connection);
         unknown(terms, Error::in_doubt(format!("the leader at {address} was succeeded before it answered")))
     }
 
-    async fn channel(&self, address: &str, peers: &Peers) -> Result<Channel> {
-        if let Some(channel) = self.lock().get(address) {
-            return Ok(channel.clone());
+    /// The call itself failed: the leader has said nothing of the statements, but maybe why it did not begin them.
+    fn failed(&self, (address, connection): (&str, &Connection), status: &Status, terms: &Terms) -> Elsewhere {
+        let text = format!("the leader at {address}: {}", cut(status.message()));
+        let no_answer = |text: &str| unknown(terms, Error::in_doubt(format!("no answer from {text}")));
+        match Refusal::of(status, address) {
+            Refusal::NotSent => {
+                self.connections.forget(address, connection);
+                Elsewhere::NotBegun(Error::unavailable(text))
+            }
+            Refusal::Broken => {
+                self.connections.forget(address, connection);
+                no_answer(&text)
+            }
+            Refusal::NotBegun => Elsewhere::NotBegun(Error::unavailable(text)),
+            Refusal::Final(error) => Elsewhere::Answered(Err(BatchFailure { statement: 0, error })),
+            Refusal::Late => unknown(terms, late()),
+            Refusal::Unknown => no_answer(&text),
         }
-        let unreachable = |why| Error::unavailable(format!("the leader at {address} cannot be reached: {why}"));
-        let channel = connect(peers.endpoint(address)?).await.map_err(unreachable)?;
-        self.lock().insert(address.to_owned(), channel.clone());
-        Ok(channel)
-    }
-
-    /// The call itself failed: the leader has said nothing of the statements.
-    fn failed(&self, address: &str, status: &Status, terms: &Terms) -> Elsewhere {
-        // A connection that broke is not used again.
-        self.lock().remove(address);
-        let text = format!("the leader at {address}: {}", status.message());
-        if was_not_sent(status) || was_not_read(status.code()) {
-            return Elsewhere::NotBegun(Error::unavailable(text));
-        }
-        let error = if status.code() == Code::DeadlineExceeded {
-            Error::in_doubt("the statement's deadline passed while the leader was at it")
-        } else {
-            Error::in_doubt(format!("no answer from {text}"))
-        };
-        unknown(terms, error)
-    }
-
-    /// No code panics while it holds this lock.
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -200,25 +198,17 @@ fn unknown(terms: &Terms, error: Error) -> Elsewhere {
     }
 }
 
-/// True where no connection was made, so that nothing can have been sent. What the kernel says of a connection that was
-/// there tells nothing: that a host is unreachable is also said once it has taken all.
-fn was_not_sent(status: &Status) -> bool {
-    let first = std::error::Error::source(status);
-    std::iter::successors(first, |cause| cause.source()).any(<dyn std::error::Error>::is::<tonic::ConnectError>)
+/// What a leader says, as far as it is repeated.
+fn cut(text: &str) -> String {
+    error::cut(text, TEXT_BYTES_MAX)
 }
 
-/// True for what is said of a request before it is begun: there is no room, or its sender is not taken for a peer. The
-/// fate of a statement is never told by a status.
-fn was_not_read(code: Code) -> bool {
-    matches!(
-        code,
-        Code::ResourceExhausted
-            | Code::Unauthenticated
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::InvalidArgument
-            | Code::Unimplemented
-    )
+fn late() -> Error {
+    Error::in_doubt("the statement's deadline passed while the leader was at it")
+}
+
+fn unreachable(address: &str, why: &str) -> Error {
+    Error::unavailable(format!("the leader at {address} cannot be reached: {why}"))
 }
 
 fn not_in_time(address: &str) -> Error {
@@ -241,152 +231,5 @@ fn request(statements: &[Statement], batch: bool, terms: &Terms, wait: Duration)
         client_id,
         sequence,
         request_id,
-    }
-}
-
-fn answered(response: ForwardResponse, is_batch: bool) -> Elsewhere {
-    if let Some(failed) = response.responses.first().filter(|first| !first.success) {
-        let error = rebuilt(failed, &response);
-        if error.kind() == Kind::Unavailable {
-            return Elsewhere::NotBegun(error);
-        }
-        let statement = response.failed as usize;
-        return Elsewhere::Answered(Err(BatchFailure { statement, error }));
-    }
-    let outputs: Result<Vec<Output>> = response.responses.into_iter().map(output).collect();
-    Elsewhere::Answered(match outputs {
-        Ok(outputs) if is_batch || outputs.len() == 1 => Ok(outputs),
-        // It took effect: the answer is what cannot be read.
-        Ok(_) => Err(BatchFailure { statement: 0, error: Error::in_doubt("the leader's answer has no outcome") }),
-        Err(error) => Err(BatchFailure { statement: 0, error }),
-    })
-}
-
-fn rebuilt(failed: &SqlResponse, response: &ForwardResponse) -> Error {
-    let state = SqlState::parse(&failed.sqlstate);
-    let kind = Kind::parse(&response.kind).unwrap_or(Kind::Internal);
-    let mut error = Error::new(kind, state, failed.error.clone());
-    if failed.position > 0 {
-        error = error.at(failed.position);
-    }
-    if response.hint.is_empty() { error } else { error.hint(response.hint.clone()) }
-}
-
-/// What a statement answered, as it was there.
-fn output(response: SqlResponse) -> Result<Output> {
-    let data_type = |name: &String| {
-        DataType::parse(name).ok_or_else(|| Error::internal(format!("the leader answers with the type {name}")))
-    };
-    let types: Vec<DataType> = response.types.iter().map(data_type).collect::<Result<_>>()?;
-    let names = response.columns.into_iter();
-    let columns = names.zip(&types).map(|(name, &data_type)| OutputColumn { name, data_type }).collect();
-    let mut builders: Vec<ColumnBuilder> =
-        types.iter().map(|&data_type| ColumnBuilder::new(data_type, response.rows.len())).collect();
-    let rows = response.rows.len();
-    for row in response.rows {
-        for ((builder, &data_type), value) in builders.iter_mut().zip(&types).zip(row.values) {
-            builder.push(&read(value, data_type)?);
-        }
-    }
-    let batches = if rows == 0 {
-        Vec::new()
-    } else {
-        vec![Batch::new(builders.into_iter().map(|builder| Arc::new(builder.finish())).collect(), rows)]
-    };
-    Ok(Output { columns, batches, affected: response.affected, hold: Hold::nothing() })
-}
-
-fn read(value: WireValue, data_type: DataType) -> Result<Value> {
-    Ok(match value.value {
-        None | Some(value::Value::NullValue(_)) => Value::Null,
-        Some(value::Value::IntValue(int)) => Value::Int(int),
-        Some(value::Value::FloatValue(float)) => Value::Float(float),
-        Some(value::Value::BoolValue(bool)) => Value::Bool(bool),
-        Some(value::Value::StringValue(string)) => text::parse(&string, data_type)?,
-    })
-}
-
-/// The leader's side.
-pub struct ForwardDoor {
-    router: Router,
-    limits: Limits,
-}
-
-/// The service that followers call.
-pub fn service(router: Router, limits: Limits) -> ForwardServiceServer<ForwardDoor> {
-    let bytes_max = message_bytes_max(&limits);
-    ForwardServiceServer::new(ForwardDoor { router, limits })
-        .max_decoding_message_size(bytes_max)
-        .max_encoding_message_size(bytes_max)
-}
-
-/// Bytes of a forwarded statement or its answer.
-pub fn message_bytes_max(limits: &Limits) -> usize {
-    limits.statement_bytes_max.max(limits.response_bytes_max) + ENVELOPE_BYTES_MAX as usize
-}
-
-#[tonic::async_trait]
-impl ForwardService for ForwardDoor {
-    async fn forward(&self, request: Request<ForwardRequest>) -> Result<Response<ForwardResponse>, Status> {
-        let hold = crate::actors::grpc::room_of(&request);
-        let request = request.into_inner();
-        let terms = self.terms(&request).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if request.sql.is_empty() {
-            return Err(Status::invalid_argument("a forwarded request has a statement"));
-        }
-        let mut statements = Statement::batch(request.sql, hold);
-        let done = if request.batch {
-            self.router.batch_here(statements, terms).await
-        } else {
-            let statement = statements.swap_remove(0);
-            let one = self.router.execute_here(statement, terms).await;
-            one.map(|output| vec![output]).map_err(|error| BatchFailure { statement: 0, error })
-        };
-        Ok(Response::new(match done {
-            Ok(outputs) => self.answer(outputs, request.batch),
-            Err(failure) => failed(&failure),
-        }))
-    }
-}
-
-fn failed(BatchFailure { statement, error }: &BatchFailure) -> ForwardResponse {
-    ForwardResponse {
-        responses: vec![SqlResponse { error: error.message().to_owned(), ..proto::failure(error) }],
-        failed: *statement as u32,
-        kind: error.kind().name().to_owned(),
-        hint: error.hint_text().unwrap_or_default().to_owned(),
-    }
-}
-
-impl ForwardDoor {
-    /// Statements have run: their answers, as far as one message holds them. What is too long for it would look like a
-    /// call that failed, and so like a write in doubt.
-    fn answer(&self, mut outputs: Vec<Output>, is_batch: bool) -> ForwardResponse {
-        let limit = self.limits.response_bytes_max;
-        if message::batch_len(&outputs) > limit {
-            if !is_batch {
-                // It only reads: no single statement that writes answers with rows.
-                return failed(&BatchFailure { statement: 0, error: too_large(limit) });
-            }
-            outputs.iter_mut().for_each(|output| output.batches.clear());
-        }
-        ForwardResponse { responses: outputs.iter().map(proto::response).collect(), ..Default::default() }
-    }
-
-    fn terms(&self, request: &ForwardRequest) -> Result<Terms> {
-        let wait = Duration::from_millis(request.deadline_ms).min(self.limits.request_timeout);
-        let bare = <[u8; 16]>::try_from(request.request_id.as_slice()).map(u128::from_be_bytes);
-        let named = match bare {
-            Ok(number) => Some(RequestId::Bare(number)),
-            Err(_) if request.client_id.is_empty() => None,
-            Err(_) => Some(RequestId::Session { client: request.client_id.clone(), sequence: request.sequence }),
-        };
-        Ok(Terms {
-            deadline: Deadline::after(wait),
-            whole: None,
-            freshness: Freshness::parse(Some(&request.consistency), None)?,
-            access: if request.may_write { Access::ReadWrite } else { Access::ReadOnly },
-            request: named,
-        })
     }
 }

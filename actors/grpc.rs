@@ -24,7 +24,7 @@ use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
 use crate::actors::incoming::reserve::Reserve;
-use crate::actors::messages::{Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::messages::{BatchFailure, Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::peers::dial::keep_links;
 use crate::actors::peers::{self, Peers};
 use crate::actors::pieces::{PIECE_BYTES, Pieces};
@@ -40,7 +40,7 @@ use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Result, SqlState};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use guarded::Guarded;
-pub use status::{failure, status};
+pub use status::{SQLSTATE, failure, status};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -332,16 +332,31 @@ pub fn room_of<T>(request: &Request<T>) -> Hold {
 }
 
 /// An answer that the gate sends in pieces.
-fn long<M: Default>(bytes: usize, format: Format, outputs: Vec<Output>) -> Response<M> {
+pub fn long<M: Default>(bytes: usize, format: Format, outputs: Vec<Output>) -> Response<M> {
     let mut response = Response::new(M::default());
     response.extensions_mut().insert(Long::new(bytes, Pieces::new(format, outputs)));
     response
+}
+
+/// What a batch answers that has failed.
+fn refused(batch: &BatchFailure) -> Result<Response<wire::BatchResponse>, Status> {
+    let (responses, failed) = (vec![failure(&batch.error)?], batch.statement as u32);
+    Ok(Response::new(wire::BatchResponse { responses, failed }))
 }
 
 /// What a result is that does not fit one message.
 pub fn too_large(bytes_max: usize) -> Error {
     Error::limit(SqlState::LIMIT_EXCEEDED, format!("the result is larger than limits.response_bytes_max ({bytes_max})"))
         .hint("ask for fewer rows with LIMIT, or stream it with QuerySql")
+}
+
+/// What a batch says whose queries answer too much for one message here, though not for the node that has run it: it is
+/// done, and must not look like one that may be sent again.
+pub fn too_large_a_batch(bytes_max: usize) -> BatchFailure {
+    let message =
+        format!("the batch took effect, and its answer is larger than limits.response_bytes_max ({bytes_max})");
+    let error = Error::invalid(SqlState::REQUEST_APPLIED, message).hint("run its queries by themselves");
+    BatchFailure { statement: 0, error }
 }
 
 /// Refuses a statement that is too long, by name.
@@ -430,24 +445,20 @@ impl SqlService for Door {
             return Err(Status::invalid_argument("a batch has at least one statement"));
         }
         if let Err(error) = check_lengths(&texts, self.limits.statement_bytes_max) {
-            return Ok(Response::new(wire::BatchResponse { responses: vec![failure(&error)?], failed: 0 }));
+            return refused(&BatchFailure { statement: 0, error });
         }
-        let mut outputs = match self.router.batch(Statement::batch(texts, hold), terms).await {
-            Ok(outputs) => outputs,
-            Err(batch) => {
-                let responses = vec![failure(&batch.error)?];
-                return Ok(Response::new(wire::BatchResponse { responses, failed: batch.statement as u32 }));
+        let bytes_max = self.limits.response_bytes_max;
+        let ran = self.router.batch(Statement::batch(texts, hold), terms).await;
+        let sized = ran.map(|outputs| (message::batch_len(&outputs), outputs));
+        match sized {
+            Ok((bytes, _)) if bytes > bytes_max + ENVELOPE_BYTES_MAX as usize => refused(&too_large_a_batch(bytes_max)),
+            Ok((bytes, outputs)) if bytes > PIECE_BYTES => Ok(long(bytes, Format::MessageBatch, outputs)),
+            Ok((_, outputs)) => {
+                let responses = outputs.iter().map(proto::response).collect();
+                Ok(Response::new(wire::BatchResponse { responses, failed: 0 }))
             }
-        };
-        let bytes = message::batch_len(&outputs);
-        if bytes > self.limits.response_bytes_max {
-            // The batch took effect; only its rows do not fit. That must not look like a failure of the batch.
-            outputs.iter_mut().for_each(|output| output.batches.clear());
-        } else if bytes > PIECE_BYTES {
-            return Ok(long(bytes, Format::MessageBatch, outputs));
+            Err(failure) => refused(&failure),
         }
-        let responses = outputs.iter().map(proto::response).collect();
-        Ok(Response::new(wire::BatchResponse { responses, failed: 0 }))
     }
 }
 

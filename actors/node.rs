@@ -106,6 +106,14 @@ impl Node {
         supervisor.start().await?;
         Ok(Node { router, published, parts, peers, supervisor, front })
     }
+
+    /// The way to a node that has no actors, and hears of a group what is published: for tests of what stands before them.
+    #[cfg(test)]
+    pub fn unstarted(config: &DaemonConfig, published: &Arc<Published>, clock: &Arc<dyn Clock>) -> Router {
+        let (_, ways) = routes(config, &Arc::new(Metrics::new(0)), published, clock);
+        let executor = member_seed(config, &ways, published, clock);
+        Router::new(ways, Front::new(executor))
+    }
 }
 
 fn routes(

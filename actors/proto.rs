@@ -4,6 +4,7 @@
 //! (`2023-11-14 22:13:20.5`, `\x00ff`); the column's type travels beside it.
 
 pub mod message;
+pub mod reading;
 
 use crate::actors::messages::{Output, OutputColumn};
 use chronos::error::Error;

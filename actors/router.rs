@@ -19,9 +19,10 @@ use crate::actors::peers::Peers;
 use crate::actors::published::Published;
 use crate::actors::raft::Raft;
 use crate::actors::route::{Deadline, Route};
+use crate::actors::rows::held_bytes;
 use crate::actors::storage::Storage;
 use crate::actors::sync::Sync;
-use crate::actors::transit::Transit;
+use crate::actors::transit::{Hold, Side, Transit};
 use chronos::clock::{Clock, Monotonic};
 use chronos::error::{Error, Kind, Result};
 use std::path::PathBuf;
@@ -168,17 +169,24 @@ impl Router {
         let mut until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
         let mut reports = routes.published.watch_raft();
         let mut attempts = Attempts::none(Error::unavailable(format!("no leader (term {})", raft.status.term)));
+        let (mut hold, mut has_room) = (Hold::nothing(), false);
         loop {
             let report = reports.borrow_and_update().clone();
             if report.serves {
                 return Handed::Here { in_doubt: attempts.in_doubt() };
             }
-            let status = &report.status;
-            let leader = status.leader.as_ref().and_then(|id| Some((id, status.membership.get(id)?)));
-            if let Some((id, leader)) = leader.filter(|(_, leader)| !leader.address.is_empty()) {
-                let leadership = Leadership::new(&reports, id, status.term);
+            if let Some((id, address)) = report.leads_elsewhere() {
+                if !has_room {
+                    match self.room_of_answers(statements, terms).await {
+                        Ok(room) => (hold, has_room) = (room, true),
+                        Err(error) => return Handed::Answered(Err(BatchFailure { statement: 0, error })),
+                    }
+                    // Meanwhile another one may lead.
+                    continue;
+                }
+                let leadership = Leadership::new(&reports, id, report.status.term);
                 let ran = routes.leaders.run(
-                    &leader.address,
+                    address,
                     statements,
                     is_batch,
                     terms,
@@ -191,7 +199,7 @@ impl Router {
                     until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
                 }
                 if let Some(answer) = attempts.heard(heard) {
-                    return Handed::Answered(answer);
+                    return Handed::Answered(answer.and_then(|outputs| in_room(outputs, hold)));
                 }
             }
             if until.left().is_zero() {
@@ -200,6 +208,16 @@ impl Router {
             let pause = Deadline::after(until.left().min(RETRY_PAUSE));
             let _ = tokio::time::timeout_at(pause.instant(), reports.changed()).await;
         }
+    }
+
+    /// Room for what statements answer that are handed on: where some of them read, for the longest answer there is, as
+    /// where they run. Afterwards nothing may fail for want of it.
+    async fn room_of_answers(&self, statements: &[Statement], terms: &Terms) -> Result<Hold> {
+        let transit = &self.routes.transit;
+        if statements.iter().all(Statement::may_write) {
+            return Ok(transit.answer());
+        }
+        transit.admit(Side::Answer, transit.sure_answer_bytes(), terms.deadline).await
     }
 
     /// Runs one statement and hands out its rows as they are found.
@@ -342,4 +360,16 @@ impl Router {
     fn since(&self, began: Monotonic) -> Duration {
         self.routes.clock.monotonic().saturating_sub(began)
     }
+}
+
+/// Answers from another node, in the room that was taken for them.
+fn in_room(mut outputs: Vec<Output>, mut hold: Hold) -> Result<Vec<Output>, BatchFailure> {
+    let bytes = outputs.iter().flat_map(|output| &output.batches).map(held_bytes).sum();
+    hold.shrink_to(bytes);
+    // No room was taken where all may write; one that answers rows all the same has only read.
+    hold.reach(bytes).map_err(|error| BatchFailure { statement: 0, error })?;
+    if let Some(first) = outputs.first_mut() {
+        first.hold = hold;
+    }
+    Ok(outputs)
 }

@@ -161,6 +161,11 @@ impl Transit {
         self.bytes_max - self.answers_max
     }
 
+    /// Bytes that answers have in any case, which is the longest one.
+    pub fn sure_answer_bytes(&self) -> usize {
+        self.bytes_max - self.requests_max
+    }
+
     /// True where answers have so much that a request of this length has no room until they are fetched.
     pub fn is_too_full_for(&self, bytes: usize) -> bool {
         self.lock().answers + bytes > self.bytes_max

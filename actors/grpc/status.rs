@@ -8,6 +8,9 @@ use chronos::error::{Error, Kind, Result, SqlState};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
+/// Metadata of a status: the SQLSTATE of what it is.
+pub const SQLSTATE: &str = "x-chronos-sqlstate";
+
 /// An answer in SQL's own terms, or a status where the statement is not what failed.
 pub fn failure(error: &Error) -> Result<wire::SqlResponse, Status> {
     match code(error) {
@@ -33,7 +36,7 @@ fn code(error: &Error) -> Option<Code> {
 pub fn status(error: &Error) -> Status {
     let mut status = Status::new(code(error).unwrap_or(Code::InvalidArgument), error.to_string());
     if let Ok(state) = MetadataValue::try_from(error.sqlstate().as_str()) {
-        status.metadata_mut().insert("x-chronos-sqlstate", state);
+        status.metadata_mut().insert(SQLSTATE, state);
     }
     status
 }

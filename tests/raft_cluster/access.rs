@@ -98,7 +98,8 @@ fn only_members_are_peers_of_a_group() {
         });
         reading.metadata_mut().insert("x-chronos-cluster-token", "cluster-s3cret".parse().unwrap());
         let answer = ForwardServiceClient::new(channel).forward(reading).await.unwrap().into_inner();
-        assert_eq!(answer.responses[0].sqlstate, "42501", "{answer:?}");
+        let refused: crate::process::wire::SqlResponse = prost::Message::decode(answer.responses[0].clone()).unwrap();
+        assert_eq!(refused.sqlstate, "42501", "{refused:?}");
     });
     let (_, tables) = sql(group.node(leader), ADMIN, "SHOW TABLES");
     assert!(!tables.contains("forged"), "{tables}");
