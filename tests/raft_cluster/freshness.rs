@@ -72,3 +72,49 @@ fn a_stale_read_may_say_how_old_is_too_old() {
     assert!(!is_read && told.contains("no leader"), "{told}");
     (0..3).filter(|at| *at != alone).for_each(|at| group.node(at).signal(Signal::CONT));
 }
+
+#[test]
+fn every_level_of_consistency_is_taken_by_grpc_on_a_follower() {
+    const LEVELS: [&str; 3] = ["stale", "lease", "linearizable"];
+    let group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    let follower = (group.leader() + 1) % 3;
+    let address = format!("http://{}", group.node(follower).grpc);
+    wait(async {
+        let mut client = crate::process::Client::connect(address).await.unwrap();
+        let asked = |level: &str, sql: &str| {
+            let mut request = Request::new(SqlRequest { sql: sql.into() });
+            request.metadata_mut().insert("x-chronos-consistency", level.parse().unwrap());
+            request
+        };
+        for (done, level) in LEVELS.into_iter().enumerate() {
+            // A write is handed on with its level, and takes effect whatever that is.
+            let write = format!("INSERT INTO t VALUES ({done})");
+            let written = client.execute_sql(asked(level, &write)).await.unwrap().into_inner();
+            assert!(written.success && written.affected == 1, "{level}: {written:?}");
+            let read = client.execute_sql(asked(level, "SELECT COUNT(*) FROM t")).await.unwrap().into_inner();
+            let counted = read.rows[0].values[0].value.clone();
+            // Only a stale read may miss what was answered before.
+            let all = Some(crate::process::wire::value::Value::IntValue(done as i64 + 1));
+            assert!(read.success && (level == "stale" || counted == all), "{level}: {read:?}");
+        }
+        let refused = client.execute_sql(asked("fresh", "SELECT 1")).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        // Without the others, what is here is all that can be read.
+        (0..3).filter(|at| *at != follower).for_each(|at| group.node(at).signal(Signal::STOP));
+        for level in LEVELS {
+            let answer = client.execute_sql(asked(level, "SELECT COUNT(*) FROM t")).await;
+            let expected = (level != "stale").then_some(Code::Unavailable);
+            assert_eq!(answer.err().map(|status| status.code()), expected, "{level}");
+            let mut rows = match client.query_sql(asked(level, "SELECT id FROM t")).await {
+                Ok(rows) => rows.into_inner(),
+                Err(status) => {
+                    assert_eq!(Some(status.code()), expected, "{level}");
+                    continue;
+                }
+            };
+            assert_eq!(rows.message().await.err().map(|status| status.code()), expected, "{level}, streamed");
+        }
+        (0..3).filter(|at| *at != follower).for_each(|at| group.node(at).signal(Signal::CONT));
+    });
+}

@@ -14,6 +14,7 @@ mod freshness;
 mod group;
 mod isolation;
 mod line;
+mod named;
 mod operators;
 mod patience;
 #[path = "../daemon/process.rs"]
