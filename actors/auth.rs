@@ -11,7 +11,7 @@
 //! | admin token | everything |
 //! | read-only token | statements that change nothing, by whatever words; see `chronos::sql::execute::Access` |
 //! | none, where no token is set | everything, as `Role::None` |
-//! | another node of the group | what it was asked for by somebody who may; see `peer_guard.rs` |
+//! | another node of the group | what it was asked for by somebody who may: statements, and two methods (`grpc::HANDED_ON`) |
 //!
 //! * Tokens are compared by their SHA-256, in constant time: neither what is right nor how long it is shows in the time.
 //! * Who asks is found out before anything of a request's body is read.
@@ -31,6 +31,7 @@ use chronos::sql::execute::Access;
 use chronos::sql::outline::Values;
 pub use peer_guard::{HANDED_ON, PeerGuard};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokens::Tokens;
@@ -56,6 +57,8 @@ pub struct Settings {
     pub metrics_open: bool,
     /// Whether other nodes of a group are named.
     pub names_peers: bool,
+    /// The hosts by which the settings name this node.
+    pub hosts: Vec<String>,
 }
 
 impl Settings {
@@ -66,8 +69,17 @@ impl Settings {
             tls: config.tls.clone(),
             metrics_open: config.http.metrics_open,
             names_peers: config.cluster.peers(&config.node.id).next().is_some(),
+            hosts: hosts(config),
         }
     }
+}
+
+/// Where it listens, and where others reach it.
+fn hosts(config: &config::Config) -> Vec<String> {
+    let node = &config.node;
+    let own = config.cluster.members.iter().filter(|member| member.id == node.id).map(|member| &member.address);
+    let listens = [&node.address].into_iter().chain(&node.advertise).chain(&config.http.address);
+    listens.chain(own).map(|address| address.host.clone()).collect()
 }
 
 /// What a caller may do.
@@ -105,6 +117,8 @@ pub enum Need {
     AnyRole,
     /// The admin's.
     Admin,
+    /// The admin's, who may have asked another node of the group that hands it on.
+    AdminAnywhere,
 }
 
 /// Who asks.
@@ -142,6 +156,7 @@ pub struct Guard {
     rules: ArcSwap<Rules>,
     tls: Option<Arc<Tls>>,
     names_peers: bool,
+    hosts: Vec<String>,
     refused: AtomicU64,
 }
 
@@ -164,7 +179,8 @@ impl Guard {
     pub fn open(settings: &Settings) -> Result<Arc<Guard>> {
         let rules = ArcSwap::from_pointee(Rules::read(settings)?);
         let tls = Material::read(&settings.tls)?.map(Tls::new);
-        Ok(Arc::new(Guard { rules, tls, names_peers: settings.names_peers, refused: AtomicU64::new(0) }))
+        let (names_peers, hosts) = (settings.names_peers, settings.hosts.clone());
+        Ok(Arc::new(Guard { rules, tls, names_peers, hosts, refused: AtomicU64::new(0) }))
     }
 
     /// Reads everything again, and takes all of it or nothing; says what it took.
@@ -204,6 +220,22 @@ impl Guard {
         self.names_peers || published.raft().status.membership.members.len() != 1
     }
 
+    /// True where a browser that shows a page under this host (`Host`, with a port or without) has it from this node. A name
+    /// of somebody else's may lead to any address (DNS rebinding); a number leads nowhere else, and who knows a token, or
+    /// shows a certificate for the name, was not led there.
+    pub fn is_own_host(&self, host: &str) -> bool {
+        if self.asks_for_tokens() || self.tls.is_some() {
+            return true;
+        }
+        let name = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+            Some(_) | None => host,
+        };
+        let number = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+        let is_local = name.eq_ignore_ascii_case("localhost");
+        number.parse::<IpAddr>().is_ok() || is_local || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
     /// True where requests need a token.
     pub fn asks_for_tokens(&self) -> bool {
         self.rules.load().tokens.is_asked_for()
@@ -223,20 +255,22 @@ impl Guard {
                 return Ok(Caller { role: Role::Peer, user });
             }
             // What another node has handed on was asked for by somebody who may.
-            (Need::Admin, Some(true)) if header(HANDED_ON).is_some() => return Ok(Caller { role: Role::Peer, user }),
-            (Need::Nothing | Need::AnyRole | Need::Admin, _) => {}
+            (Need::AdminAnywhere, Some(true)) if header(HANDED_ON).is_some() => {
+                return Ok(Caller { role: Role::Peer, user });
+            }
+            (Need::Nothing | Need::AnyRole | Need::Admin | Need::AdminAnywhere, _) => {}
         }
         let role = match (need, self.role(header("authorization"))) {
             (Need::Nothing, found) => found.unwrap_or(Role::None),
-            (Need::Peer | Need::AnyRole | Need::Admin, found) => found?,
+            (Need::Peer | Need::AnyRole | Need::Admin | Need::AdminAnywhere, found) => found?,
         };
         match (need, role) {
-            (Need::Admin, Role::ReadOnly) => {
+            (Need::Admin | Need::AdminAnywhere, Role::ReadOnly) => {
                 Access::ReadOnly.check_write()?;
                 Err(Error::internal("a reader was let in"))
             }
             (
-                Need::Nothing | Need::Peer | Need::AnyRole | Need::Admin,
+                Need::Nothing | Need::Peer | Need::AnyRole | Need::Admin | Need::AdminAnywhere,
                 Role::Admin | Role::ReadOnly | Role::None | Role::Peer,
             ) => Ok(Caller { role, user }),
         }
@@ -305,6 +339,25 @@ pub mod tests {
         let guard = Guard::open(&Settings::of(&Config::default())).unwrap();
         assert_eq!(role(&guard, None).unwrap(), Role::None);
         assert_eq!(role(&guard, Some("nonsense")).unwrap(), Role::None);
+    }
+
+    #[test]
+    fn where_nobody_is_asked_a_page_is_this_nodes_under_its_own_names_only() {
+        let flag = |section, name, value: &str| Flag { flag: "-", section, name, value: value.into() };
+        let named = |more: Vec<Flag>| {
+            let address = flag("node", "address", "gateway.local:8000");
+            let flags = [vec![address, flag("node", "advertise", "edge7.example:8000")], more].concat();
+            Guard::open(&Settings::of(&load(&Sources { flags, ..Sources::default() }).unwrap().config)).unwrap()
+        };
+        let guard = named(Vec::new());
+        for own in ["127.0.0.1:9000", "10.0.0.7", "[::1]:9000", "localhost:9000", "Gateway.Local:9000", "edge7.example"]
+        {
+            assert!(guard.is_own_host(own), "{own}");
+        }
+        for other in ["rebound.example:9000", "localhost.example", "127.0.0.1.example:9000", "", ":9000"] {
+            assert!(!guard.is_own_host(other), "{other}");
+        }
+        assert!(named(vec![flag("auth", "token_admin", "adm")]).is_own_host("any.example:9000"), "a page has no token");
     }
 
     #[test]

@@ -85,6 +85,9 @@ const SERVICES: [&str; 6] =
 /// What whoever may read may ask the admin's service, as over HTTP: `GET /admin/members`, `/status` and `/metrics`.
 const READING: [&str; 2] = ["/raft.AdminService/Members", "/raft.AdminService/Report"];
 
+/// What nodes hand on to their leader of what operators ask for (admin.rs).
+const HANDED_ON: [&str; 2] = ["/raft.AdminService/ChangeMembers", "/raft.AdminService/TransferLeader"];
+
 /// What the door must know.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -205,7 +208,8 @@ async fn serve(
         .add_service(
             before
                 .service(snapshot::service(router.clone()), Messages::Question, Need::Admin)
-                .but_for_reading(&READING),
+                .but_for_reading(&READING)
+                .and_handed_on(&HANDED_ON, published.clone()),
         )
         .add_service(before.service(SyncStatusServiceServer::new(door), Messages::Question, Need::AnyRole))
         // For whoever watches over the node, as `/health` is.

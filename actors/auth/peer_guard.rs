@@ -124,14 +124,15 @@ pub mod tests {
         assert!(admit(&ours, &bearer, Need::Peer).is_err());
         let peer = admit(&guard(&[]), &MetadataMap::new(), Need::Peer).unwrap();
         assert_eq!((peer.role, peer.access()), (Role::Peer, Access::ReadOnly), "a peer is no admin by itself");
-        // What a peer hands on is an admin's.
+        // What a peer hands on is an admin's, where that is expected of peers.
         let both = guard(&[("cluster_token", "ours"), ("token_admin", "secret")]);
         let mut handed_on = signed_by(&[("cluster_token", "ours")]);
-        assert!(admit(&both, &handed_on, Need::Admin).is_err(), "only what was handed on");
+        assert!(admit(&both, &handed_on, Need::AdminAnywhere).is_err(), "only what was handed on");
         handed_on.insert(HANDED_ON, "1".parse().unwrap());
-        admit(&both, &handed_on, Need::Admin).unwrap();
+        admit(&both, &handed_on, Need::AdminAnywhere).unwrap();
+        assert!(admit(&both, &handed_on, Need::Admin).is_err());
         assert!(admit(&both, &handed_on, Need::AnyRole).is_err());
-        assert!(admit(&both, &MetadataMap::new(), Need::Admin).is_err());
+        assert!(admit(&both, &MetadataMap::new(), Need::AdminAnywhere).is_err());
     }
 
     #[test]

@@ -24,12 +24,14 @@ pub struct Guarded<S> {
     reading: &'static [&'static str],
     /// Where the group is known that the service is for.
     group: Option<Arc<Published>>,
+    /// Its methods that other nodes hand on, and the group that those belong to.
+    handed_on: Option<(&'static [&'static str], Arc<Published>)>,
 }
 
 impl<S> Guarded<S> {
     /// In front of a service.
     pub fn new(inner: S, guard: &Arc<Guard>, need: Need) -> Guarded<S> {
-        Guarded { inner, guard: guard.clone(), need, reading: &[], group: None }
+        Guarded { inner, guard: guard.clone(), need, reading: &[], group: None, handed_on: None }
     }
 
     /// In front of a service for other nodes. There is none while this node is the whole of its group and expects nobody.
@@ -40,6 +42,21 @@ impl<S> Guarded<S> {
     /// The same, and these methods for whoever has a role. The server goes by the same text, letter by letter.
     pub fn but_for_reading(self, reading: &'static [&'static str]) -> Guarded<S> {
         Guarded { reading, ..self }
+    }
+
+    /// The same, and these methods also from nodes of the group, where there may be any.
+    pub fn and_handed_on(self, methods: &'static [&'static str], published: Arc<Published>) -> Guarded<S> {
+        Guarded { handed_on: Some((methods, published)), ..self }
+    }
+
+    /// What one of its methods needs.
+    fn need(&self, method: &str) -> Need {
+        if self.reading.contains(&method) {
+            return Need::AnyRole;
+        }
+        let is_handed_on =
+            |(methods, group): &(&[&str], Arc<Published>)| methods.contains(&method) && self.guard.expects_peers(group);
+        if self.handed_on.as_ref().is_some_and(is_handed_on) { Need::AdminAnywhere } else { self.need }
     }
 
     fn has_callers(&self) -> bool {
@@ -70,7 +87,7 @@ where
         }
         let headers = request.headers();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let need = if self.reading.contains(&request.uri().path()) { Need::AnyRole } else { self.need };
+        let need = self.need(request.uri().path());
         let place = request.extensions().get::<Line>().and_then(Line::place);
         let admitted = self.guard.admit(header, need).and_then(|caller| {
             place.map_or(Ok(()), |place| place.admit(caller.role))?;

@@ -8,7 +8,8 @@
 //! | all other methods | 401; with one that may only read, 403 | 403 |
 //!
 //! A web page of another site is refused whatever it asks for but to look (`Origin`, RFC 6454): the browser of somebody who
-//! reaches a node that asks for no token would do what any page says. Programs send no such header.
+//! reaches a node that asks for no token would do what any page says. So is one under a name that is not the node's: whoever
+//! owns the name may have it lead here. Programs send no such header.
 //!
 //! The path is the one that requests are routed by: `/%61dmin/members` is `/admin/members`. And what changes something is
 //! the admin's wherever it goes, but for statements, which say themselves what they do: a path that is added later, or
@@ -56,9 +57,10 @@ pub fn admit(guard: &Guard, request: ServiceRequest) -> Either<ServiceRequest, S
         let error = Error::invalid(SqlState::INVALID_AUTHORIZATION, message);
         return Either::Right(refuse(request, StatusCode::FORBIDDEN, &error));
     }
-    if !is_own_page(&request) {
+    if !is_own_page(guard, &request) {
         let message = "this request comes from a web page that this node has not served";
-        let error = Error::invalid(SqlState::INSUFFICIENT_PRIVILEGE, message);
+        let error = Error::invalid(SqlState::INSUFFICIENT_PRIVILEGE, message)
+            .hint("open the page of this node under its IP address, or under the name that node.advertise gives it");
         return Either::Right(refuse(request, StatusCode::FORBIDDEN, &error));
     }
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
@@ -86,14 +88,14 @@ fn has_shown(tls: Option<&Tls>, request: &ServiceRequest) -> bool {
 }
 
 /// False where a browser says that another site's page asks for more than to look.
-fn is_own_page(request: &ServiceRequest) -> bool {
+fn is_own_page(guard: &Guard, request: &ServiceRequest) -> bool {
     let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
     if [Method::GET, Method::HEAD].contains(request.method()) {
         return true;
     }
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
     let site = origin.to_str().ok().and_then(|origin| Some(origin.split_once("://")?.1));
-    host.zip(site).is_some_and(|(host, site)| host.eq_ignore_ascii_case(site))
+    host.zip(site).is_some_and(|(host, site)| host.eq_ignore_ascii_case(site) && guard.is_own_host(host))
 }
 
 /// What is refused keeps its body unread, and so its connection ends where there is one.

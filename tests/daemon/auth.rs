@@ -375,6 +375,22 @@ fn a_node_on_its_own_has_no_peers() {
 }
 
 #[test]
+fn nobody_hands_on_to_a_node_on_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = [&TOKENS[..], &[("CHRONOS_AUTH__CLUSTER_TOKEN", "cluster-s3cret")]].concat();
+    let node = Node::start_with(directory.path(), &settings);
+    node.until_ready();
+    wait(async {
+        let mut admin = AdminServiceClient::new(channel(&node).await);
+        let mut handed_on = signed(wire::TransferLeaderRequest::default(), None);
+        handed_on.metadata_mut().insert("x-chronos-cluster-token", "cluster-s3cret".parse().unwrap());
+        handed_on.metadata_mut().insert("x-chronos-handed-on", "1".parse().unwrap());
+        let refused = admin.transfer_leader(handed_on).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{refused}");
+    });
+}
+
+#[test]
 fn a_group_with_tokens_does_not_start_without_one_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
     let mut command = command(directory.path(), FREE);

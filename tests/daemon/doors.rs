@@ -25,13 +25,27 @@ struct Caller<'a> {
     has_certificate: bool,
     token: Option<&'static str>,
     cluster_token: Option<&'static str>,
+    /// He says that he hands on what an operator has asked him for.
+    hands_on: bool,
 }
 
-const GRPC: [&str; 11] = [
+impl Caller<'_> {
+    /// What he shows, as names and values.
+    fn headers(&self) -> Vec<(&'static str, String)> {
+        let token = self.token.map(|token| ("authorization", format!("Bearer {token}")));
+        let cluster = self.cluster_token.map(|token| ("x-chronos-cluster-token", token.to_owned()));
+        let handed_on = self.hands_on.then(|| ("x-chronos-handed-on", "1".to_owned()));
+        token.into_iter().chain(cluster).chain(handed_on).collect()
+    }
+}
+
+const GRPC: [&str; 13] = [
     "gRPC SQL, read",
     "gRPC SQL, write",
     "gRPC admin, members",
     "gRPC admin, change",
+    "gRPC admin, transfer",
+    "gRPC snapshot",
     "Sync",
     "Sync status",
     "peers: Identify",
@@ -41,13 +55,14 @@ const GRPC: [&str; 11] = [
     "peers: Forward",
 ];
 
-const HTTP: [(&str, &str, &str, &str); 6] = [
+const HTTP: [(&str, &str, &str, &str); 7] = [
     ("HTTP /health", "GET", "/health", ""),
     ("HTTP /sql, read", "POST", "/sql", r#"{"sql": "SELECT 1"}"#),
     ("HTTP /sql, write", "POST", "/sql", r#"{"sql": "DELETE FROM t"}"#),
     ("HTTP /status", "GET", "/status", ""),
     ("HTTP admin, members", "GET", "/admin/members", ""),
     ("HTTP admin, change", "POST", "/admin/members", r#"{"remove": "node9"}"#),
+    ("HTTP admin, transfer", "POST", "/admin/transfer", r#"{"to": "node9"}"#),
 ];
 
 /// Two nodes, and the certificates of their authority.
@@ -76,7 +91,8 @@ impl World {
     }
 
     fn http(&self, caller: &Caller, (_, method, path, sent): (&str, &str, &str, &str)) -> String {
-        let head = caller.token.map_or_else(String::new, |token| format!("authorization: Bearer {token}\r\n"));
+        let headers = caller.headers().into_iter();
+        let head = headers.fold(String::new(), |head, (name, value)| head + name + ": " + &value + "\r\n");
         let answer = https_as(self.nodes[0].http, caller.files, caller.has_certificate, (method, path, sent), &head);
         answer.map_or_else(|| "no TLS".to_owned(), |(status, _)| status.to_string())
     }
@@ -101,11 +117,8 @@ fn said<T>(answer: Result<Response<T>, Status>) -> String {
 async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
     fn signed<T>(caller: &Caller, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        if let Some(token) = caller.token {
-            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
-        if let Some(token) = caller.cluster_token {
-            request.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        for (name, value) in caller.headers() {
+            request.metadata_mut().insert(name, value.parse().unwrap());
         }
         request
     }
@@ -127,6 +140,17 @@ async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
             let change = wire::ChangeMembersRequest { change: Some(Change::Remove("node9".to_owned())) };
             said(admin.change_members(signed(caller, change)).await)
         }
+        "gRPC admin, transfer" => {
+            let asked = wire::TransferLeaderRequest { to: "node9".to_owned() };
+            said(admin.transfer_leader(signed(caller, asked)).await)
+        }
+        "gRPC snapshot" => loop {
+            // One is made at a time, and who asked before has only just gone.
+            let said = said(admin.create_snapshot(signed(caller, wire::SnapshotRequest::default())).await);
+            if said != "ResourceExhausted" {
+                break said;
+            }
+        },
         "Sync" => said(SyncServiceClient::new(channel).sync(signed(caller, wire::SyncRequest::default())).await),
         "Sync status" => {
             let asked = signed(caller, wire::SyncStatusRequest {});
@@ -188,6 +212,7 @@ fn every_door_of_a_group_asks_who_it_is() {
         has_certificate,
         token,
         cluster_token,
+        hands_on: false,
     };
     let (admin, cluster) = (Some("admin-s3cret"), Some("cluster-s3cret"));
     let callers = [
@@ -198,11 +223,20 @@ fn every_door_of_a_group_asks_who_it_is() {
         caller("cluster token", &right, true, None, cluster),
         caller("no certificate", &right, false, admin, cluster),
         caller("wrong CA", &stranger, true, admin, cluster),
+        Caller { hands_on: true, ..caller("handed on", &right, true, None, cluster) },
         caller("all of it", &right, true, admin, cluster),
     ];
     let world = World::start(&server);
     let all = callers.last().unwrap();
     while world.http(all, ("", "POST", "/sql", r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#)) != "200" {}
+    // What is handed on goes to the leader: the one that is asked here.
+    let leads = || {
+        let answer = https_as(world.nodes[0].http, all.files, true, ("GET", "/health", ""), "").unwrap();
+        answer.1.contains("\"role\":\"Leader\"")
+    };
+    while !leads() {
+        world.http(all, ("", "POST", "/admin/transfer", r#"{"to": "node1"}"#));
+    }
     let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
     for door in HTTP {
         rows.push((door.0, callers.iter().map(|caller| world.http(caller, door)).collect()));
@@ -235,6 +269,9 @@ fn every_door_of_a_group_asks_who_it_is() {
             assert_eq!((cells[2].as_str(), cells[3].as_str()), (without, without), "{door}");
         } else if !is_health {
             assert_eq!(cells[4], without, "{door}");
+            // A node hands on what changes the group, over gRPC, and nothing else.
+            let is_handed_on = ["gRPC admin, change", "gRPC admin, transfer"].contains(door);
+            assert_eq!(cells[7] == without, !is_handed_on, "{door}: {}", cells[7]);
         }
     }
     assert_eq!(table, EXPECTED.trim_matches('\n'));
@@ -243,22 +280,25 @@ fn every_door_of_a_group_asks_who_it_is() {
 /// Where a door lets somebody in who asks for what there is not, it says so in its own words: 400, `InvalidArgument`,
 /// `Unimplemented`, `FailedPrecondition`.
 const EXPECTED: &str = "
-                     | no token           | wrong token        | read-only token    | admin token        | cluster token      | no certificate     | wrong CA           | all of it
-HTTP /health         | 200                | 200                | 200                | 200                | 200                | 200                | no TLS             | 200
-HTTP /sql, read      | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
-HTTP /sql, write     | 401                | 401                | 403                | 200                | 401                | 403                | no TLS             | 200
-HTTP /status         | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
-HTTP admin, members  | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 200
-HTTP admin, change   | 401                | 401                | 403                | 400                | 401                | 403                | no TLS             | 400
-gRPC SQL, read       | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
-gRPC SQL, write      | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
-gRPC admin, members  | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
-gRPC admin, change   | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument
-Sync                 | Unauthenticated    | Unauthenticated    | PermissionDenied   | Unimplemented      | Unauthenticated    | no TLS             | no TLS             | Unimplemented
-Sync status          | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | ok
-peers: Identify      | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok
-peers: Link          | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
-peers: Install       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
-peers: Content       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition
-peers: Forward       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok
+                     | no token           | wrong token        | read-only token    | admin token        | cluster token      | no certificate     | wrong CA           | handed on          | all of it
+HTTP /health         | 200                | 200                | 200                | 200                | 200                | 200                | no TLS             | 200                | 200
+HTTP /sql, read      | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
+HTTP /sql, write     | 401                | 401                | 403                | 200                | 401                | 403                | no TLS             | 401                | 200
+HTTP /status         | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
+HTTP admin, members  | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
+HTTP admin, change   | 401                | 401                | 403                | 400                | 401                | 403                | no TLS             | 401                | 400
+HTTP admin, transfer | 401                | 401                | 403                | 400                | 401                | 403                | no TLS             | 401                | 400
+gRPC SQL, read       | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC SQL, write      | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC admin, members  | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC admin, change   | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument    | InvalidArgument
+gRPC admin, transfer | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument    | InvalidArgument
+gRPC snapshot        | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+Sync                 | Unauthenticated    | Unauthenticated    | PermissionDenied   | Unimplemented      | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | Unimplemented
+Sync status          | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+peers: Identify      | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok                 | ok
+peers: Link          | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition | FailedPrecondition
+peers: Install       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition | FailedPrecondition
+peers: Content       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | FailedPrecondition | no TLS             | no TLS             | FailedPrecondition | FailedPrecondition
+peers: Forward       | Unauthenticated    | Unauthenticated    | Unauthenticated    | Unauthenticated    | ok                 | no TLS             | no TLS             | ok                 | ok
 ";

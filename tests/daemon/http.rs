@@ -187,7 +187,8 @@ fn malformed_requests_are_answered_and_leave_no_line_in_the_log() {
 #[test]
 fn a_page_of_another_site_may_not_ask_in_its_readers_name() {
     let directory = tempfile::tempdir().unwrap();
-    let node = Node::start(directory.path());
+    let named = [("CHRONOS_NODE__ADVERTISE", "node:8000")];
+    let node = Node::start_with(directory.path(), &named);
     node.until_ready();
     let asked = |path: &str, origin: &str| {
         let header = format!("origin: {origin}");
@@ -203,6 +204,22 @@ fn a_page_of_another_site_may_not_ask_in_its_readers_name() {
     // The node's own page: `host: node` is what the test's client says.
     let (status, answer) = asked("/sql", "http://node");
     assert_eq!(status, 200, "{answer}");
+}
+
+#[test]
+fn a_name_that_leads_to_a_node_and_is_not_its_own_makes_no_page_of_it() {
+    let ask = |settings: &[(&str, &str)]| {
+        let directory = tempfile::tempdir().unwrap();
+        let node = Node::start_with(directory.path(), settings);
+        node.until_ready();
+        // Whoever owns the name has its page ask what it takes for its own site (`host: node`).
+        node.http("POST", "/sql", &["origin: http://node"], br#"{"sql": "CREATE TABLE t (id INT)"}"#)
+    };
+    let (status, answer) = ask(&[]);
+    assert!(status == 403 && answer.contains("node.advertise"), "{status} {answer}");
+    // Where a token is asked for, that page has none.
+    let (status, answer) = ask(&[("CHRONOS_AUTH_TOKEN_ADMIN", "admin-s3cret")]);
+    assert_eq!(status, 401, "{answer}");
 }
 
 #[test]
