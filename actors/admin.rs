@@ -3,8 +3,9 @@
 //! Any node takes such a request. One that does not lead asks the leader, once: a node that is asked by another one and
 //! does not lead either says so, and the operator asks again.
 //!
-//! * A change is answered once it is committed. Who has no answer looks at the members: a change made twice is refused by
-//!   name, so asking again harms nothing.
+//! * A change is answered once it is committed. Whoever is left without a word of the node that has it to do is told that it
+//!   is in doubt (08007), never that nothing happened: the client would ask the next node, and be told that there is no such
+//!   member, or have the leadership handed on twice.
 
 use crate::actors::audit::audit_admin;
 use crate::actors::auth::{Caller, HANDED_ON, USER};
@@ -18,7 +19,7 @@ use crate::actors::proto::wire::{
 };
 use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::Deadline;
-use crate::actors::router::Router;
+use crate::actors::router::{LEADER_WAIT_TIMEOUTS, Router};
 use chronos::config::{Address, NodeId as Name};
 use chronos::error::{Error, Result, SqlState};
 use chronos::raft::{Change, Flow, MemberRole, NodeId, Peer};
@@ -54,6 +55,7 @@ impl Admin {
         let leader = status.leader.as_ref();
         let members = status.membership.members.iter().map(|(id, member)| {
             let peer = status.peers.iter().find(|peer| peer.id == *id);
+            let silent_max = self.router.routes().leader_wait / LEADER_WAIT_TIMEOUTS;
             let is_this = leader == Some(id) && !status.peers.iter().any(|peer| peer.id == *id) && raft.serves;
             MemberStatus {
                 id: id.0.clone(),
@@ -62,7 +64,9 @@ impl Admin {
                 leads: leader == Some(id),
                 matched: peer.map(|peer| peer.matched.0).or(is_this.then_some(status.last.0)),
                 silent_ms: peer.map(|peer| peer.silent.as_millis() as u64),
-                flow: peer.map(|peer| flow_of(peer, &raft)).unwrap_or_default(),
+                flow: peer.map(|peer| flow_name(peer).to_owned()).unwrap_or_default(),
+                command_version: peer.and_then(|peer| peer.command_version).map(u32::from),
+                problem: peer.and_then(|peer| problem_of(peer, &raft, silent_max)).unwrap_or_default(),
             }
         });
         MembersResponse {
@@ -121,7 +125,8 @@ impl Admin {
         let elsewhere = reports.wait_for(|report| report.status.leader.as_ref().is_some_and(|leader| *leader == to));
         match tokio::time::timeout_at(until.instant(), elsewhere).await {
             Ok(_) => Ok(to),
-            Err(_) => Err(Error::unavailable(format!("{to} did not take over in time"))),
+            // It was told to stand, and may do so still.
+            Err(_) => Err(Error::in_doubt(format!("{to} has not taken over in time: look at the members"))),
         }
     }
 
@@ -156,12 +161,24 @@ impl Admin {
     }
 }
 
-/// The leader's answer. One that has none by then may have done it all the same.
+/// The leader's answer. One that has none by then, or whose connection broke, may have done it all the same.
 async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(ADMIN_WAIT + RETURN_MARGIN, answer).await {
-        Ok(answered) => Ok(answered?.into_inner()),
+        Ok(Ok(answered)) => Ok(answered.into_inner()),
+        Ok(Err(status)) if broke(&status) => {
+            let why = status.message();
+            Err(grpc::status(&Error::in_doubt(format!("the leader has not answered ({why}): look at the members"))))
+        }
+        Ok(Err(said)) => Err(said),
         Err(_) => Err(grpc::status(&Error::in_doubt("the leader has not answered: look at the members"))),
     }
+}
+
+/// True where a connection that was there failed under a call: nobody has said what became of it.
+fn broke(status: &Status) -> bool {
+    let first = std::error::Error::source(status);
+    let mut causes = std::iter::successors(first, |cause| cause.source());
+    first.is_some() && !causes.any(<dyn std::error::Error>::is::<tonic::ConnectError>)
 }
 
 /// A change as the audit line has it.
@@ -175,14 +192,14 @@ fn described(request: &ChangeMembersRequest) -> String {
     }
 }
 
-/// What a member is sent, and that it could not take part whatever it is sent.
-fn flow_of(peer: &Peer, raft: &RaftReport) -> String {
-    let too_old = raft.too_old().find(|(id, _)| **id == peer.id);
-    let why = too_old.map(|(_, version)| {
+/// Why a member does not take part as it should, whatever it is sent.
+fn problem_of(peer: &Peer, raft: &RaftReport, silent_max: Duration) -> Option<String> {
+    if let Some((_, version)) = raft.too_old().find(|(id, _)| **id == peer.id) {
         let group = raft.status.membership.command_version;
-        format!(", too old: it knows commands up to {version}, and the group uses {group}")
-    });
-    flow_name(peer).to_owned() + why.as_deref().unwrap_or_default()
+        let text = format!("too old: knows commands up to {version}, group uses {group}: start a newer chronos");
+        return Some(text);
+    }
+    (peer.silent > silent_max).then(|| "silent".to_owned())
 }
 
 fn flow_name(peer: &Peer) -> &'static str {
@@ -211,5 +228,46 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
         }
         Some(Wanted::Remove(id)) => Ok(Change::Remove { id: NodeId(id) }),
         None => Err(wrong("say which member to add or to remove".to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chronos::ids::LogIndex;
+    use chronos::raft::Status as RaftStatus;
+
+    #[test]
+    fn what_is_wrong_with_a_member_is_told_apart_from_what_it_is_sent() {
+        let peer = |id: &str, command_version, silent_ms| Peer {
+            id: NodeId(id.to_owned()),
+            matched: LogIndex(7),
+            flow: Flow::Probe,
+            silent: Duration::from_millis(silent_ms),
+            command_version,
+        };
+        let peers = vec![peer("old", Some(3), 0), peer("new", Some(4), 500), peer("gone", None, 501)];
+        let mut status = RaftStatus { peers, ..RaftStatus::default() };
+        status.membership.command_version = 4;
+        let report = RaftReport { status, serves: true };
+        let problems = report.status.peers.iter().map(|peer| {
+            assert_eq!(flow_name(peer), "probe");
+            problem_of(peer, &report, Duration::from_millis(500))
+        });
+        let old = "too old: knows commands up to 3, group uses 4: start a newer chronos".to_owned();
+        assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some("silent".to_owned())]);
+    }
+
+    #[test]
+    fn a_call_whose_connection_broke_is_in_doubt_and_what_the_leader_says_is_not() {
+        let said = |answer: Result<Response<()>, Status>| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(in_time(async { answer })).unwrap_err()
+        };
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset")));
+        let told = said(Err(broken));
+        assert_eq!(told.code(), tonic::Code::Unknown, "clients do not repeat it");
+        assert_eq!(told.metadata().get("x-chronos-sqlstate").unwrap(), "08007");
+        assert_eq!(said(Err(Status::unavailable("no leader (term 7)"))).code(), tonic::Code::Unavailable);
     }
 }

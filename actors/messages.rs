@@ -256,6 +256,10 @@ pub struct TransferLead {
 
 impl Question for TransferLead {
     type Answer = NodeId;
+
+    fn effect(&self) -> Effect {
+        Effect::Write
+    }
 }
 
 /// Asks for the text of `/metrics`.

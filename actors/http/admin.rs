@@ -50,6 +50,7 @@ pub(super) fn members_json(group: &MembersResponse) -> Json {
         json!({
             "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
             "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
+            "command_version": member.command_version, "problem": member.problem,
         })
     };
     let members: Vec<Json> = group.members.iter().map(member).collect();
@@ -113,7 +114,16 @@ fn failed(status: &Status) -> HttpResponse {
     let code = status_of(status.code());
     let mut response = HttpResponse::build(code);
     super::retry_after(&mut response, code);
-    response.json(json!({ "error": status.message() }))
+    response.json(body_of(status))
+}
+
+/// In doubt is told from a failure by its SQLSTATE.
+fn body_of(status: &Status) -> Json {
+    let mut body = json!({ "error": status.message() });
+    if let Some(state) = status.metadata().get("x-chronos-sqlstate").and_then(|state| state.to_str().ok()) {
+        body["sqlstate"] = state.into();
+    }
+    body
 }
 
 fn status_of(code: Code) -> StatusCode {
@@ -154,5 +164,8 @@ mod tests {
         ] {
             assert_eq!(status_of(code).as_u16(), status, "{code:?}");
         }
+        let doubt = crate::actors::grpc::status(&chronos::Error::in_doubt("look at the members"));
+        assert_eq!(body_of(&doubt)["sqlstate"], json!("08007"));
+        assert_eq!(body_of(&Status::internal("a bug")), json!({ "error": "a bug" }));
     }
 }

@@ -1,5 +1,7 @@
 //! `chronos admin`: what operators do to a running group, and to one that cannot run any more (`recover`).
 
+mod table;
+
 use super::client::Leader;
 use super::remote::{self, Target};
 use super::{Environment, Stdout, Stop, recover};
@@ -10,9 +12,11 @@ use crate::actors::proto::wire::{
     TransferLeaderRequest,
 };
 use chronos::Error;
+use chronos::config::Address;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use std::io::Write;
+use std::time::Duration;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -27,6 +31,9 @@ Examples:
   chronos admin transfer --to node3                        # before node1 is restarted
   chronos admin status --json | jq .raft
   chronos admin recover --data-dir data --id node1         # on a stopped node, where most of the group is lost";
+
+/// How long a leader is waited for that somebody else has named.
+const LEADER_WAIT: Duration = Duration::from_secs(3);
 
 /// What `admin` takes.
 #[derive(Debug, clap::Args)]
@@ -81,13 +88,21 @@ enum Asked {
     Metrics,
 }
 
+/// How answers are written.
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Text,
+    Json,
+}
+
 /// Does it.
 pub fn run(arguments: &Arguments, environment: Environment) -> Result<(), Stop> {
     match &arguments.what {
         What::Recover(what) => recover::run(what, arguments.json, environment),
         What::Asked(asked) => {
             let target = arguments.leader.target(&environment)?;
-            remote::runtime()?.block_on(ask(&target, asked, arguments.json))
+            let form = if arguments.json { Form::Json } else { Form::Text };
+            remote::runtime()?.block_on(ask(&target, asked, form))
         }
     }
 }
@@ -115,8 +130,16 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Of a call that changes something: where it may have been heard, nobody else is asked.
     fn of_change(status: &tonic::Status) -> Refusal {
-        let stop = Stop::Failed(remote::from_status(status));
-        if remote::did_nothing(status) { Refusal::Elsewhere(stop) } else { Refusal::Final(stop) }
+        let stop = |error| Stop::Failed(error);
+        if remote::did_nothing(status) {
+            return Refusal::Elsewhere(stop(remote::from_status(status)));
+        }
+        if remote::broke(status) {
+            let why = remote::reason(status);
+            let error = Error::in_doubt(format!("the connection broke before the node had answered: {why}"));
+            return Refusal::Final(stop(error.hint("it may be done: look at the members before asking again")));
+        }
+        Refusal::Final(stop(remote::from_status(status)))
     }
 
     /// Of one that only looks.
@@ -128,78 +151,116 @@ impl Refusal {
     }
 }
 
-/// Asks one node after the other, each once at most, until one can answer.
-async fn ask(target: &Target, asked: &Asked, as_json: bool) -> Result<(), Stop> {
-    let nodes = target.addresses.len();
-    let (mut first, mut left) = (0, nodes);
-    loop {
-        let (at, channel) = target.channel(first).await?;
-        (first, left) = ((at + 1) % nodes, left - 1);
-        match ask_one(target, channel, asked, as_json, left == 0).await {
-            Err(Refusal::Elsewhere(_)) if left > 0 => {}
-            Err(Refusal::Elsewhere(stop) | Refusal::Final(stop)) => return Err(stop),
-            Ok(()) => return Ok(()),
+/// Calls one node after the other, each once, until one can answer.
+async fn first<T>(target: &Target, mut call: impl AsyncFnMut(Channel) -> Result<T, Refusal>) -> Result<T, Stop> {
+    let (mut refused, mut away) = (None, Vec::new());
+    for address in &target.addresses {
+        match target.dial(address).await {
+            Ok(channel) => match call(channel).await {
+                Ok(answer) => return Ok(answer),
+                Err(Refusal::Final(stop)) => return Err(stop),
+                Err(Refusal::Elsewhere(stop)) => refused = Some(stop),
+            },
+            Err(why) => away.push(why),
         }
     }
+    Err(refused.unwrap_or_else(|| Stop::Failed(remote::nobody(&away))))
 }
 
-async fn ask_one(
-    target: &Target,
-    channel: Channel,
-    asked: &Asked,
-    as_json: bool,
-    is_last: bool,
-) -> Result<(), Refusal> {
-    let health = HealthClient::new(channel.clone());
-    let mut client = AdminServiceClient::new(channel);
-    match asked {
-        Asked::Members => {
-            let answer = client.members(target.request(MembersRequest {})?).await;
-            let group = answer.map_err(|status| Refusal::of_look(&status))?.into_inner();
-            if group.leader.is_empty() && !is_last {
-                // Another one may know who leads, and so how far each of them is.
-                let error = Error::unavailable(format!("no leader (term {})", group.term));
-                return Err(Refusal::Elsewhere(Stop::Failed(error)));
-            }
-            Ok(print_members(&group, as_json)?)
+async fn ask(target: &Target, asked: &Asked, form: Form) -> Result<(), Stop> {
+    if let Asked::Members = asked {
+        return print_members(&members(target).await?, form);
+    }
+    first(target, async |channel| ask_one(target, channel, asked, form).await).await
+}
+
+/// The group as its leader has it, which alone knows how far each member is; else as somebody has it.
+async fn members(target: &Target) -> Result<MembersResponse, Stop> {
+    let mut leaderless = None;
+    let found = first(target, async |channel| {
+        let group = members_of(target, channel).await?;
+        if group.leader.is_empty() {
+            // Another one may know who leads.
+            let error = Error::unavailable(format!("no leader (term {})", group.term));
+            leaderless = Some(group);
+            return Err(Refusal::Elsewhere(Stop::Failed(error)));
         }
+        Ok(group)
+    });
+    let group = match (found.await, leaderless) {
+        (Ok(group), _) | (Err(_), Some(group)) => group,
+        (Err(stop), None) => return Err(stop),
+    };
+    let leader = group.members.iter().find(|member| member.leads);
+    let Some(leader) = leader.filter(|_| group.members.iter().all(|member| member.matched.is_none())) else {
+        return Ok(group);
+    };
+    let asked = async {
+        let there = Target { addresses: vec![Address::parse(&leader.address).ok()?], ..target.clone() };
+        first(&there, async |channel| members_of(&there, channel).await).await.ok()
+    };
+    if let Ok(Some(known)) = tokio::time::timeout(LEADER_WAIT, asked).await {
+        return Ok(known);
+    }
+    let MemberStatus { id, address, .. } = leader;
+    eprintln!("how far each member is only the leader knows, {id}, which cannot be asked at {address}");
+    Ok(group)
+}
+
+async fn members_of(target: &Target, channel: Channel) -> Result<MembersResponse, Refusal> {
+    let answer = AdminServiceClient::new(channel).members(target.request(MembersRequest {})?).await;
+    Ok(answer.map_err(|status| Refusal::of_look(&status))?.into_inner())
+}
+
+async fn ask_one(target: &Target, channel: Channel, asked: &Asked, form: Form) -> Result<(), Refusal> {
+    let health = HealthClient::new(channel.clone());
+    let mut client = AdminServiceClient::new(channel.clone());
+    match asked {
+        Asked::Members => Ok(print_members(&members_of(target, channel).await?, form)?),
         Asked::AddNode { member, role } => {
             let Some((id, address)) = member.split_once('=') else {
                 let message = format!("{member:?} is not ID=HOST:PORT, for example node4=10.0.0.4:8000");
                 return Err(Refusal::Final(Stop::Usage(message)));
             };
             let add = AddMember { id: id.to_owned(), address: address.to_owned(), role: role.clone() };
-            change(&mut client, target, Change::Add(add), as_json).await
+            change(&mut client, target, Change::Add(add), form).await
         }
-        Asked::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), as_json).await,
+        Asked::RemoveNode { id } => change(&mut client, target, Change::Remove(id.clone()), form).await,
         Asked::Transfer { to } => {
             let request = TransferLeaderRequest { to: to.clone().unwrap_or_default() };
             let answer = client.transfer_leader(target.request(request)?).await;
-            let answer = answer.map_err(|status| Refusal::of_change(&status))?.into_inner();
-            let line =
-                if as_json { json!({ "leader": answer.to }).to_string() } else { format!("{} leads", answer.to) };
-            Ok(print(&line)?)
+            let leader = answer.map_err(|status| Refusal::of_change(&status))?.into_inner().to;
+            Ok(print(&match form {
+                Form::Json => json!({ "leader": leader }).to_string(),
+                Form::Text => format!("{leader} leads"),
+            })?)
         }
-        Asked::Ready => Ok(ready(health, as_json).await?),
+        Asked::Ready => Ok(ready(health, form).await?),
         Asked::Status => {
-            let text = report(&mut client, target, false).await?;
+            let text = report(&mut client, target, ReportRequest { metrics: false }).await?;
             let status: Json = serde_json::from_str(&text)
                 .map_err(|error| Stop::Message(format!("the status is no JSON: {error}")))?;
-            Ok(print(&if as_json { text } else { format!("{status:#}") })?)
+            Ok(print(&match form {
+                Form::Json => text,
+                Form::Text => format!("{status:#}"),
+            })?)
         }
-        Asked::Metrics => Ok(print(report(&mut client, target, true).await?.trim_end())?),
+        Asked::Metrics => {
+            let text = report(&mut client, target, ReportRequest { metrics: true }).await?;
+            Ok(print(text.trim_end())?)
+        }
     }
 }
 
 /// Asks the standard health service, which is open to everybody.
-async fn ready(mut health: HealthClient<Channel>, as_json: bool) -> Result<(), Stop> {
+async fn ready(mut health: HealthClient<Channel>, form: Form) -> Result<(), Stop> {
     let answer = health.check(HealthCheckRequest { service: String::new() }).await;
     let answer = answer.map_err(|status| Stop::Failed(remote::from_status(&status)))?.into_inner();
     let is_ready = answer.status() == ServingStatus::Serving;
-    match (as_json, is_ready) {
-        (true, _) => print(&json!({ "ready": is_ready }).to_string())?,
-        (false, true) => print("ready")?,
-        (false, false) => {}
+    match (form, is_ready) {
+        (Form::Json, _) => print(&json!({ "ready": is_ready }).to_string())?,
+        (Form::Text, true) => print("ready")?,
+        (Form::Text, false) => {}
     }
     if is_ready {
         Ok(())
@@ -212,49 +273,28 @@ async fn change(
     client: &mut AdminServiceClient<Channel>,
     target: &Target,
     change: Change,
-    as_json: bool,
+    form: Form,
 ) -> Result<(), Refusal> {
     let request = ChangeMembersRequest { change: Some(change) };
     let answer = client.change_members(target.request(request)?).await;
     let answer = answer.map_err(|status| Refusal::of_change(&status))?;
-    Ok(print_members(&answer.into_inner(), as_json)?)
+    Ok(print_members(&answer.into_inner(), form)?)
 }
 
-async fn report(client: &mut AdminServiceClient<Channel>, target: &Target, metrics: bool) -> Result<String, Refusal> {
-    let answer = client.report(target.request(ReportRequest { metrics })?).await;
+async fn report(
+    client: &mut AdminServiceClient<Channel>,
+    target: &Target,
+    asked: ReportRequest,
+) -> Result<String, Refusal> {
+    let answer = client.report(target.request(asked)?).await;
     Ok(answer.map_err(|status| Refusal::of_look(&status))?.into_inner().text)
 }
 
-fn print_members(group: &MembersResponse, as_json: bool) -> Result<(), Stop> {
-    if as_json {
-        let member = |member: &MemberStatus| {
-            json!({
-                "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
-                "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
-            })
-        };
-        let members: Vec<Json> = group.members.iter().map(member).collect();
-        return print(&json!({ "term": group.term, "leader": group.leader, "members": members }).to_string());
-    }
-    let mut rows = vec![["member", "address", "role", "leads", "matched", "silent"].map(str::to_owned)];
-    rows.extend(group.members.iter().map(|member| {
-        [
-            member.id.clone(),
-            member.address.clone(),
-            member.role.clone(),
-            if member.leads { "yes" } else { "" }.to_owned(),
-            member.matched.map(|matched| matched.to_string()).unwrap_or_default(),
-            member.silent_ms.map(|silent| format!("{silent} ms")).unwrap_or_default(),
-        ]
-    }));
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let line = |row: &[String; 6]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    print(&rows.iter().map(line).collect::<Vec<String>>().join("\n"))
+fn print_members(group: &MembersResponse, form: Form) -> Result<(), Stop> {
+    print(&match form {
+        Form::Json => table::as_json(group).to_string(),
+        Form::Text => table::as_text(group),
+    })
 }
 
 fn print(text: &str) -> Result<(), Stop> {

@@ -87,14 +87,17 @@ impl Target {
         let mut reasons = Vec::new();
         for step in 0..self.addresses.len() {
             let at = (first + step) % self.addresses.len();
-            let address = &self.addresses[at];
-            match dial(address, self.tls.as_ref()).await {
+            match self.dial(&self.addresses[at]).await {
                 Ok(channel) => return Ok((at, channel)),
-                Err(error) => reasons.push(format!("{address} ({error})")),
+                Err(why) => reasons.push(why),
             }
         }
-        Err(Error::unavailable(format!("no node answers: {}", reasons.join(", ")))
-            .hint("is it running? chronos node --help"))
+        Err(nobody(&reasons))
+    }
+
+    /// A connection to one node; says which it was and why not.
+    pub async fn dial(&self, address: &Address) -> Result<Channel, String> {
+        dial(address, self.tls.as_ref()).await.map_err(|error| format!("{address} ({error})"))
     }
 
     /// True where the reason for a failure is that the node at this position wants TLS.
@@ -114,6 +117,11 @@ impl Target {
         }
         Ok(request)
     }
+}
+
+/// Where none of the nodes can be reached, each with the reason.
+pub fn nobody(reasons: &[String]) -> Error {
+    Error::unavailable(format!("no node answers: {}", reasons.join(", "))).hint("is it running? chronos node --help")
 }
 
 async fn dial(address: &Address, tls: Option<&Files>) -> Result<Channel, String> {
