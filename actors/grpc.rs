@@ -25,6 +25,7 @@ use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
 use crate::actors::incoming::reserve::Reserve;
 use crate::actors::messages::{BatchFailure, Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
+use crate::actors::metrics::{Door as Counted, Metrics};
 use crate::actors::peers::dial::keep_links;
 use crate::actors::peers::{self, Peers};
 use crate::actors::pieces::{PIECE_BYTES, Pieces};
@@ -75,6 +76,9 @@ const CONNECTION_WINDOW_BYTES: u32 = (WAITING_PER_CONNECTION_MAX + 1) * STREAM_W
 /// What a message of a streamed answer may have in any case: twice what its rows are gathered to.
 const STREAM_MESSAGE_BYTES_MIN: usize = 2 << 20;
 
+/// How often it is looked whether requests are left, once the door is closed.
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
 /// How often the standard health service is brought up to date.
 const HEALTH_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -119,8 +123,12 @@ impl Limits {
 
 /// The running door.
 pub struct GrpcDoor {
-    stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
     ended: oneshot::Receiver<()>,
+    /// Links are kept for as long as this is.
+    _links: oneshot::Sender<()>,
+    counters: Arc<Metrics>,
+    peers: Arc<Peers>,
 }
 
 impl GrpcDoor {
@@ -136,9 +144,19 @@ impl GrpcDoor {
         let (stop, stopped) = oneshot::channel::<()>();
         let (end, ended) = oneshot::channel();
         listener.set_nonblocking(true).map_err(|error| Error::io("prepare the gRPC listener", &error))?;
+        let counters = router.routes().counters.clone();
+        let (links, gone) = oneshot::channel::<()>();
+        let linking = keep_links(peers.clone(), published.clone());
+        thread.spawn(async move {
+            tokio::select! {
+                () = linking => {}
+                _ = gone => {}
+            }
+        });
         let door = Door { router, limits, guard };
+        let others = peers.clone();
         let served = thread.spawn(async move {
-            if let Err(error) = serve(listener, door, (published, peers), stopped).await {
+            if let Err(error) = serve(listener, door, (published, others), stopped).await {
                 warn!(%error, "the gRPC door failed");
             }
             let _ = end.send(());
@@ -146,15 +164,28 @@ impl GrpcDoor {
         if !served {
             return Err(Error::internal("the thread of the gRPC door has ended"));
         }
-        Ok(GrpcDoor { stop, ended })
+        Ok(GrpcDoor { stop: Some(stop), ended, _links: links, counters, peers })
     }
 
-    /// Accepts nothing more, lets requests finish, and after `grace` ends what is left.
-    pub async fn close(self, grace: Duration) {
-        let _ = self.stop.send(());
-        if tokio::time::timeout(grace, self.ended).await.is_err() {
+    /// Accepts nothing more, and lets requests finish; what other nodes have open is none.
+    pub async fn drain(&mut self, grace: Duration) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        // A connection without requests ends at once.
+        let ended = async {
+            while self.counters.door(Counted::Grpc).open() > self.peers.served() {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(grace, ended).await.is_err() {
             info!("gRPC requests were still open at the end");
         }
+    }
+
+    /// Waits until all connections have ended.
+    pub async fn close(self, wait: Duration) {
+        let _ = tokio::time::timeout(wait, self.ended).await;
     }
 }
 
@@ -180,7 +211,6 @@ async fn serve(
     let sync = SyncServiceServer::new(door.clone()).max_decoding_message_size(request_bytes_max);
     let (reporter, health) = tonic_health::server::health_reporter();
     let reporting = tokio::spawn(report_health(reporter, published.clone(), peers.clone()));
-    let linking = tokio::spawn(keep_links(peers.clone(), published.clone()));
     let reflect = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -222,7 +252,6 @@ async fn serve(
         })
         .await;
     reporting.abort();
-    linking.abort();
     served.map_err(|error| Error::unavailable(format!("gRPC: {error}")))
 }
 

@@ -12,6 +12,7 @@
 //! * Ports are taken before files are opened: a second daemon by mistake fails without touching anything.
 //! * `addresses.json` is written when everything serves, and removed when it no longer does.
 //! * The end is the reverse: doors close, storage flushes, actors go (ending.rs); 5 s in all, then the process ends anyway.
+//! * Told to stop while it recovers it ends at once: recovery is repeated as a whole, wherever the one before stopped.
 
 pub mod admin;
 pub mod analytics;
@@ -82,6 +83,9 @@ use tracing::{error, info, warn};
 
 /// From the gRPC port to the HTTP port.
 const HTTP_PORT_OFFSET: u16 = 1000;
+
+/// What tells whoever supervises the process to start it again.
+const FAILURE: u8 = 1;
 
 /// The file that names the bound addresses.
 const ADDRESSES: &str = "addresses.json";
@@ -218,6 +222,7 @@ impl Ports {
 /// Runs a node until it is told to stop. Errors are those of the start; later ones end in the exit code.
 pub fn run(mut config: DaemonConfig, ports: Ports, reload: Reload) -> Result<ExitCode> {
     supervisor::install_panic_hook();
+    ending::watch()?;
     let Ports { grpc, http, guard } = ports;
     // With port 0 the address is only known now.
     config.address = bound(&grpc)?;
@@ -230,10 +235,17 @@ async fn serve(
     guard: Arc<Guard>,
     reload: Reload<'_>,
 ) -> Result<ExitCode> {
-    // Handlers first: a signal during recovery must not kill the process in the middle of it.
     let mut signals = Signals::listen()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Node { router, published, parts, peers, supervisor, front } = Node::start(&config, clock).await?;
+    // Nothing is acknowledged before the node serves: what recovery was at, the next one begins anew.
+    let node = tokio::select! {
+        node = Node::start(&config, clock) => node?,
+        () = signals.ended() => {
+            info!("stopped before it served");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let Node { router, published, parts, peers, supervisor, front } = node;
     let (grpc_address, http_address) = (bound(&grpc)?, bound(&http)?);
     actix::spawn(compare_members(config.database.begin.clone(), published.clone()));
     let news = supervisor.sender();
@@ -258,11 +270,16 @@ async fn serve(
         () = signals.stop(reload, take) => None,
     };
     // Whoever reads it while nothing serves would knock on a closed door.
-    let _ = SystemFiles.remove(&directory.join(ADDRESSES));
+    let addresses = directory.join(ADDRESSES);
+    let removed = ending::apart(move || drop(SystemFiles.remove(&addresses)));
     if let Some(end) = end {
-        return Ok(exit_code(end.map_err(|error| Error::internal(format!("the supervisor failed: {error}")))));
+        ending::end_by(ending::FAILED_WAIT, FAILURE);
+        let code = exit_code(end.map_err(|error| Error::internal(format!("the supervisor failed: {error}"))));
+        let _ = removed.recv_timeout(ending::FAILED_WAIT);
+        return Ok(code);
     }
     ending::end(&router, &links, (grpc, http), &news).await;
+    let _ = removed.recv_timeout(ending::FAILED_WAIT);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -311,7 +328,7 @@ fn exit_code(end: Result<End>) -> ExitCode {
         Ok(End::Shutdown) => ExitCode::SUCCESS,
         Ok(End::GaveUp(error)) | Err(error) => {
             error!(%error, "the node has failed");
-            ExitCode::FAILURE
+            ExitCode::from(FAILURE)
         }
     }
 }
@@ -356,7 +373,15 @@ impl Signals {
         })
     }
 
-    /// Waits until the process is to stop; until then settings are read again whenever that is asked for.
+    /// Waits until the process is to stop.
+    async fn ended(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+
+    /// The same; until then settings are read again whenever that is asked for.
     async fn stop(&mut self, reload: Reload<'_>, take: TakeAccess<'_>) {
         loop {
             tokio::select! {

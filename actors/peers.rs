@@ -32,6 +32,7 @@ use chronos::error::{Error, Result};
 use chronos::ids::{ClusterId, DiskId};
 use chronos::raft::{Envelope, Membership, Message, NodeId};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tonic::Request;
@@ -76,6 +77,17 @@ pub struct Peers {
     guard: OnceLock<PeerGuard>,
     /// What the others have said of themselves on their newest link.
     met: Mutex<BTreeMap<NodeId, (DiskId, String)>>,
+    /// Streams that others have opened here, which last as long as both nodes do.
+    served: Arc<AtomicU64>,
+}
+
+/// A stream that another node has opened, for as long as this lives.
+pub struct Served(Arc<AtomicU64>);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What waits for one peer.
@@ -189,6 +201,17 @@ impl Peers {
 
     fn outbox(&self, id: &NodeId) -> Arc<Outbox> {
         lock(&self.outboxes).entry(id.clone()).or_default().clone()
+    }
+
+    /// Counts a stream that another node has opened.
+    fn serve(&self) -> Served {
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Served(self.served.clone())
+    }
+
+    /// Streams that others have opened here: each has a connection of its own.
+    pub fn served(&self) -> u64 {
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Ends all links, and makes and takes no new ones: the node stops.

@@ -2,7 +2,7 @@
 
 use super::frames::{Arriving, outgoing};
 use super::install::Installs;
-use super::{Identity, Linked, Peers, described};
+use super::{Identity, Linked, Peers, Served, described};
 use crate::actors::proto::wire::peer_service_server::{PeerService, PeerServiceServer};
 use crate::actors::proto::wire::{ContentRequest, ContentResponse, SnapshotPiece, SnapshotProgress};
 use crate::actors::proto::wire::{IdentifyRequest, IdentifyResponse, PeerFrame, PeerHello, peer_frame::Frame};
@@ -132,7 +132,9 @@ impl PeerService for PeerDoor {
         let installs = self.installs.clone();
         // What is there, and how it ended.
         let (answers, answered) = mpsc::channel(2);
+        let served = self.peers.serve();
         tokio::spawn(async move {
+            let _served = served;
             let last = match installs.take(&own, request.into_inner(), &answers).await {
                 Ok(index) => Ok(SnapshotProgress { have: Vec::new(), installed: index.0 }),
                 Err(error) => {
@@ -160,7 +162,12 @@ impl PeerService for PeerDoor {
         let linked = Linked::new(&outbox);
         let (open, opened) = oneshot::channel();
         let _ = open.send(linked.link);
-        let sent = outgoing(hello(&own, &from.id, &self.published), outbox, opened).map(Ok);
+        let served = self.peers.serve();
+        let sent = outgoing(hello(&own, &from.id, &self.published), outbox, opened).map(move |frame| {
+            // It lives as long as the stream.
+            let _: &Served = &served;
+            Ok(frame)
+        });
         let peers = self.peers.clone();
         tokio::spawn(async move {
             let _linked = linked;

@@ -9,6 +9,7 @@ mod cli_hostile;
 mod crash;
 mod damaged_files;
 mod doors;
+mod ending;
 mod flight;
 mod grpc;
 mod hostile;
