@@ -19,14 +19,16 @@
 //!   rows, or be so again.
 //! * While a transfer lives its files stay, and the log from its position on. Before it has one it keeps nothing that any
 //!   peer that lags would not: it may come to none for as long as a member is away.
-//! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second.
+//! * A failure ends after a pause, so that what fails at once is not tried a thousand times a second. One that nobody wants
+//!   any more ends at once, whatever it waits for; until its thread has, it counts as one.
+
+mod out;
 
 use super::dial::patient;
-use super::service::hello_to;
 use super::witness::{self, Place};
-use super::{Identity, PART_BYTES, Peers};
+use super::{Identity, Peers};
+use crate::actors::proto::wire::SnapshotProgress;
 use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
-use crate::actors::proto::wire::{SnapshotData, SnapshotOffer, SnapshotPiece, SnapshotProgress, snapshot_piece::Piece};
 use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::storage::Parts;
@@ -35,11 +37,12 @@ use chronos::ids::{LogIndex, Term};
 use chronos::raft::{Flow, Member, MemberRole, Membership, NodeId, Peer};
 use chronos::storage::engine::{Freshness, Keep};
 use chronos::storage::snapshot::Snapshot;
+use out::Out;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Streaming};
 use tracing::{info, warn};
@@ -56,15 +59,8 @@ const ANSWER_WAIT: Duration = Duration::from_mins(2);
 /// How long this node may take to apply what made the receiver a member.
 const REACH_WAIT: Duration = Duration::from_secs(10);
 
-/// How long one piece may wait until it can be sent.
-const PIECE_WAIT: Duration = Duration::from_secs(30);
-
 /// Pieces between disk and connection.
 const PIECES_AHEAD: usize = 4;
-
-/// How long a piece waits for entries that wait for their link, and how often it looks: so 13 MB/s go on under any load.
-const YIELD_MAX: Duration = Duration::from_millis(5);
-const YIELD_STEP: Duration = Duration::from_millis(1);
 
 /// How much a transfer gives way to other threads of this machine, as `nice` counts.
 pub(super) const NICE: i32 = 10;
@@ -77,13 +73,19 @@ pub struct Transfers {
     /// What went wrong last: the same trouble for hours is one line.
     said: BTreeMap<NodeId, String>,
     ended: mpsc::UnboundedSender<Ended>,
+    /// A place for each that may run, which its thread has until it ends.
+    places: Arc<Semaphore>,
+    /// Transfers begun so far.
+    begun: u64,
     /// How a thread is begun.
     spawn: fn(Box<dyn FnOnce() + Send>) -> std::io::Result<()>,
 }
 
 /// One that is under way.
 struct Running {
-    is_wanted: Arc<AtomicBool>,
+    number: u64,
+    /// Gone with this: it is wanted no more.
+    _wanted: oneshot::Sender<()>,
     /// Its position; 0 while it is not known.
     index: Arc<AtomicU64>,
 }
@@ -109,8 +111,8 @@ struct Landed {
 pub struct Ended {
     peer: NodeId,
     outcome: Result<LogIndex>,
-    /// Of which it was.
-    is_wanted: Arc<AtomicBool>,
+    /// Which one.
+    number: u64,
 }
 
 /// What a transfer needs.
@@ -141,6 +143,8 @@ impl Transfers {
             landed: BTreeMap::new(),
             said: BTreeMap::new(),
             ended,
+            places: Arc::new(Semaphore::new(TRANSFERS_MAX)),
+            begun: 0,
             spawn: |run| std::thread::Builder::new().name("snapshot-send".to_string()).spawn(run).map(|_| ()),
         };
         (transfers, endings)
@@ -148,19 +152,15 @@ impl Transfers {
 
     /// Begins one. Where that cannot be, it ends as if it had failed.
     pub fn begin(&mut self, order: Order) {
-        let is_wanted = Arc::new(AtomicBool::new(true));
-        let index = Arc::new(AtomicU64::new(0));
-        let peer = order.peer.clone();
-        let busy = || Error::overloaded(format!("{TRANSFERS_MAX} others are being sent"));
-        let outcome = if self.running.len() < TRANSFERS_MAX { Ok(LogIndex(0)) } else { Err(busy()) };
-        let ended = Ended { peer: peer.clone(), outcome, is_wanted: is_wanted.clone() };
-        let unstarted = Ended { peer: peer.clone(), outcome: Ok(LogIndex(0)), is_wanted: is_wanted.clone() };
-        if let Some(before) = self.running.insert(peer, Running { is_wanted: is_wanted.clone(), index: index.clone() })
-        {
-            before.is_wanted.store(false, Ordering::Release);
-        }
-        let told = self.ended.clone();
-        let run = move || run(&order, &index, ended, &told);
+        self.begun += 1;
+        let (number, index) = (self.begun, Arc::new(AtomicU64::new(0)));
+        let (wanted, unwanted) = oneshot::channel();
+        // The one before it is wanted no more.
+        self.running.insert(order.peer.clone(), Running { number, index: index.clone(), _wanted: wanted });
+        let place = self.places.clone().try_acquire_owned().ok();
+        let unstarted = Ended { peer: order.peer.clone(), outcome: Ok(LogIndex(0)), number };
+        let telling = Telling::new(order.peer.clone(), number, self.ended.clone());
+        let run = move || run(telling, Sent { order, index, place }, unwanted);
         if let Err(error) = (self.spawn)(Box::new(run)) {
             let ended = Ended { outcome: Err(Error::io("start a thread for a snapshot", &error)), ..unstarted };
             let told = self.ended.clone();
@@ -172,10 +172,10 @@ impl Transfers {
         }
     }
 
-    /// What became of one, where it still is the one that counts.
-    /// The log ends at `last`.
+    /// What became of one, where it still is the one that counts: the log ends at `last` by then, and what comes up to there
+    /// its receiver still has to be sent.
     pub fn end(&mut self, ended: Ended, last: LogIndex) -> Option<(NodeId, Option<LogIndex>)> {
-        let counts = |running: &Running| Arc::ptr_eq(&running.is_wanted, &ended.is_wanted);
+        let counts = |running: &Running| running.number == ended.number;
         if !self.running.get(&ended.peer).is_some_and(counts) {
             return None;
         }
@@ -200,9 +200,6 @@ impl Transfers {
 
     /// This node leads no more: whoever does sees to it.
     pub fn cancel(&mut self) {
-        for running in self.running.values() {
-            running.is_wanted.store(false, Ordering::Release);
-        }
         self.running.clear();
         self.landed.clear();
         self.said.clear();
@@ -226,12 +223,6 @@ impl Transfers {
     }
 }
 
-impl Drop for Transfers {
-    fn drop(&mut self) {
-        self.cancel();
-    }
-}
-
 /// Tells what becomes of a transfer when its thread is done, and also where that panics: raft would otherwise wait for it,
 /// and the peer be sent nothing, for as long as this node leads.
 struct Telling {
@@ -240,6 +231,11 @@ struct Telling {
 }
 
 impl Telling {
+    fn new(peer: NodeId, number: u64, told: mpsc::UnboundedSender<Ended>) -> Telling {
+        let outcome = Err(Error::internal("the thread that sends a snapshot panicked"));
+        Telling { ended: Some(Ended { peer, outcome, number }), told }
+    }
+
     fn outcome(&mut self, outcome: Result<LogIndex>) {
         if let Some(ended) = &mut self.ended {
             ended.outcome = outcome;
@@ -256,30 +252,47 @@ impl Drop for Telling {
     }
 }
 
-fn run(order: &Order, index: &AtomicU64, ended: Ended, told: &mpsc::UnboundedSender<Ended>) {
-    let (begun, is_wanted) = (ended.outcome.clone(), ended.is_wanted.clone());
-    let outcome = Err(Error::internal("the thread that sends a snapshot panicked"));
-    let mut telling = Telling { ended: Some(Ended { outcome, ..ended }), told: told.clone() };
+/// What a thread has of its transfer.
+struct Sent {
+    order: Order,
+    /// Where its position is told.
+    index: Arc<AtomicU64>,
+    /// None where there was none left.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+fn run(mut telling: Telling, sent: Sent, unwanted: oneshot::Receiver<()>) {
     // Where it is refused the transfer runs like everything else.
     let _ = rustix::process::nice(NICE);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => telling.outcome(runtime.block_on(async {
-            let sent = match begun {
-                Ok(_) => send(order, index, &is_wanted).await,
-                Err(error) => Err(error),
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(while_wanted(unwanted, async {
+            let outcome = match sent.place {
+                Some(_) => send(&sent.order, &sent.index).await,
+                None => Err(Error::overloaded(format!("{TRANSFERS_MAX} others are being sent"))),
             };
-            if sent.is_err() {
+            if outcome.is_err() {
                 tokio::time::sleep(PAUSE).await;
             }
-            sent
+            outcome
         })),
-        Err(error) => telling.outcome(Err(Error::io("start a runtime for a snapshot", &error))),
+        Err(error) => Err(Error::io("start a runtime for a snapshot", &error)),
+    };
+    // Its place is free again before its end is told.
+    drop(sent);
+    telling.outcome(outcome);
+}
+
+/// Does it until it is done, or not wanted any more.
+async fn while_wanted<T>(unwanted: oneshot::Receiver<()>, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        outcome = work => outcome,
+        _ = unwanted => Err(Error::unavailable("this node leads no more")),
     }
 }
 
 /// Sends a snapshot; gives up to where the receiver has everything.
-async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Result<LogIndex> {
+async fn send(order: &Order, index: &AtomicU64) -> Result<LogIndex> {
     let own = order.peers.identity().ok_or_else(|| Error::unavailable("the node is starting"))?;
     let (_place, snapshot) = take(order, &own, index).await?;
     let failed = |what: &dyn std::fmt::Display| Error::unavailable(format!("{}: {what}", order.member.address));
@@ -296,7 +309,7 @@ async fn send(order: &Order, index: &AtomicU64, is_wanted: &AtomicBool) -> Resul
         bytes = snapshot.manifest.bytes(),
         "sending a snapshot"
     );
-    let out = Out { pieces, peers: &order.peers, is_wanted };
+    let out = Out { pieces, peers: &order.peers };
     // Why the other end takes no more is what it said last.
     let sent = match out.begin(order, &own, &snapshot).await {
         Ok(()) => match answer(&mut answers).await {
@@ -373,70 +386,6 @@ async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotPro
     }
 }
 
-/// The way to the receiver.
-struct Out<'a> {
-    pieces: mpsc::Sender<SnapshotPiece>,
-    peers: &'a Peers,
-    is_wanted: &'a AtomicBool,
-}
-
-impl Out<'_> {
-    async fn begin(&self, order: &Order, own: &Identity, snapshot: &Snapshot) -> Result<()> {
-        let manifest = snapshot.manifest.encode();
-        let offer = SnapshotOffer {
-            hello: Some(hello_to(own, &order.peer, &order.published)),
-            term: order.term.0,
-            manifest_bytes: manifest.len() as u64,
-        };
-        self.send(Piece::Offer(offer)).await?;
-        for (at, part) in manifest.chunks(PART_BYTES).enumerate() {
-            self.data(0, (at * PART_BYTES) as u64, part.to_vec()).await?;
-        }
-        Ok(())
-    }
-
-    /// Every file from where the receiver has it.
-    async fn files(&self, snapshot: &Snapshot, progress: &SnapshotProgress) -> Result<()> {
-        for have in &progress.have {
-            let file = snapshot.file(have.file)?;
-            let mut at = have.bytes;
-            while at < file.bytes {
-                let mut data = vec![0; (file.bytes - at).min(PART_BYTES as u64) as usize];
-                file.read_at(&mut data, at)?;
-                let end = at + data.len() as u64;
-                self.give_way().await;
-                self.data(have.file, at, data).await?;
-                at = end;
-            }
-        }
-        Ok(())
-    }
-
-    /// Waits while entries wait, but not for long.
-    async fn give_way(&self) {
-        let mut waited = Duration::ZERO;
-        while waited < YIELD_MAX && self.peers.is_behind() {
-            tokio::time::sleep(YIELD_STEP).await;
-            waited += YIELD_STEP;
-        }
-    }
-
-    async fn data(&self, file: u32, offset: u64, data: Vec<u8>) -> Result<()> {
-        self.send(Piece::Data(SnapshotData { file, offset, crc: crc32c::crc32c(&data), data })).await
-    }
-
-    async fn send(&self, piece: Piece) -> Result<()> {
-        if !self.is_wanted.load(Ordering::Acquire) {
-            return Err(Error::unavailable("this node leads no more"));
-        }
-        match tokio::time::timeout(PIECE_WAIT, self.pieces.send(SnapshotPiece { piece: Some(piece) })).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) => Err(Error::unavailable("the connection has ended")),
-            Err(_) => Err(Error::unavailable(format!("nothing was taken for {PIECE_WAIT:?}"))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,10 +424,7 @@ mod tests {
         transfers.spawn = |_| Ok(());
         transfers.begin(order(Member::default()));
         let peer = NodeId("b".into());
-        let is_wanted = transfers.running[&peer].is_wanted.clone();
-        let outcome = Err(Error::internal("a panic"));
-        let ended = Ended { peer: peer.clone(), outcome, is_wanted };
-        let telling = Telling { ended: Some(ended), told: transfers.ended.clone() };
+        let telling = Telling::new(peer.clone(), transfers.running[&peer].number, transfers.ended.clone());
         let thread = std::thread::spawn(move || {
             let _telling = telling;
             panic!("in the middle of a snapshot");
@@ -489,6 +435,35 @@ mod tests {
             Some((peer, None)),
             "so that raft asks again"
         );
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_has_its_place_until_its_thread_has_ended_and_that_is_soon() {
+        use std::sync::Mutex;
+        static THREADS: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+        let to = |name: &str| Order { peer: NodeId(name.into()), ..order(Member::default()) };
+        let (mut transfers, mut endings) = Transfers::new();
+        transfers.spawn = |run| {
+            THREADS.lock().unwrap().push(run);
+            Ok(())
+        };
+        ["b", "c"].into_iter().for_each(|name| transfers.begin(to(name)));
+        transfers.cancel();
+        transfers.begin(to("d"));
+        let mut threads = std::mem::take(&mut *THREADS.lock().unwrap());
+        threads.pop().unwrap()();
+        let told = endings.try_recv().unwrap().outcome.unwrap_err();
+        assert!(told.to_string().contains("2 others are being sent"), "{told}");
+        threads.into_iter().for_each(|run| run());
+        while let Ok(ended) = endings.try_recv() {
+            assert!(ended.outcome.unwrap_err().to_string().contains("leads no more"));
+        }
+        assert_eq!(transfers.places.available_permits(), TRANSFERS_MAX);
+        // Whatever it waits for.
+        let (wanted, unwanted) = oneshot::channel();
+        drop(wanted);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(while_wanted(unwanted, std::future::pending::<Result<()>>())).unwrap_err();
     }
 
     #[test]
