@@ -429,9 +429,12 @@ pub mod tests {
         }
         assert!(admits("new") && !admits("adm"));
         let token = directory.path().join("admin");
-        std::fs::write(&token, "one\ntwo\n").unwrap();
         let settings = with(&[("token_admin_file", token.to_str().unwrap())]);
-        assert!(Guard::open(&settings).err().unwrap().to_string().contains("holds 2 lines"));
+        for (text, says) in [("one\ntwo\n", "holds 2 lines: one"), ("1\n2\n3\n4\n5\n", "holds 5 lines: one")] {
+            std::fs::write(&token, text).unwrap();
+            let told = Guard::open(&settings).err().unwrap().to_string();
+            assert!(told.contains(says), "{told}");
+        }
     }
 
     #[test]

@@ -57,9 +57,7 @@ impl Lifeline {
     pub fn new(child: ChildId, generation: Generation, news: mpsc::UnboundedSender<News>) -> Lifeline {
         Lifeline { child, generation, news }
     }
-}
 
-impl Lifeline {
     /// Reports what no restart mends: the process is to end.
     pub fn fatal(&self, error: chronos::Error) {
         // Without a supervisor the process is ending anyway.

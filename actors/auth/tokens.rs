@@ -109,27 +109,32 @@ impl fmt::Display for Tokens {
 }
 
 fn secret(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Result<Option<Secret>> {
-    let mut read = secrets(name, inline, file)?;
+    let mut read = lines(name, inline, file)?;
     if read.len() > 1 {
         return Err(wrong(format!("auth.{name}_file holds {} lines: one of them is the token", read.len())));
     }
     Ok(read.pop())
 }
 
-/// A line each, of a file.
+/// A line each, of a file: as many as are accepted at a time.
 fn secrets(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Result<Vec<Secret>> {
+    let read = lines(name, inline, file)?;
+    if read.len() > CLUSTER_TOKENS_MAX {
+        let count = read.len();
+        return Err(wrong(format!("auth.{name}_file holds {count} lines, and at most {CLUSTER_TOKENS_MAX} count")));
+    }
+    Ok(read)
+}
+
+/// Every line of a file, or what stands in the settings themselves.
+fn lines(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Result<Vec<Secret>> {
     let Some(path) = file else { return Ok(inline.cloned().into_iter().collect()) };
     let doing = || format!("read auth.{name}_file {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(doing(), &error))?;
     let wrong_here = |error: &str| wrong(format!("auth.{name}_file {}: {error}", path.display()));
     // An editor ends the line.
     let lines = text.trim_end_matches(['\r', '\n']).split('\n').map(|line| line.trim_end_matches('\r'));
-    let secrets = lines.map(Secret::parse).collect::<Result<Vec<Secret>, String>>();
-    let secrets = secrets.map_err(|error| wrong_here(&error))?;
-    if secrets.len() > CLUSTER_TOKENS_MAX {
-        return Err(wrong_here(&format!("{} lines, and at most {CLUSTER_TOKENS_MAX} count", secrets.len())));
-    }
-    Ok(secrets)
+    lines.map(Secret::parse).collect::<Result<Vec<Secret>, String>>().map_err(|error| wrong_here(&error))
 }
 
 fn wrong(what: String) -> Error {

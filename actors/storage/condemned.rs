@@ -84,11 +84,14 @@ pub enum Failure {
 /// Tells them apart. A log that is whole, and not understood, is the same on every replica: were it taken for damage, all of
 /// them would give up their copies, and with the last one what was acknowledged. A newer program goes on with what is there.
 pub fn judge(error: &Error, is_ending: bool, is_condemned: bool) -> Failure {
+    if error.sqlstate() == SqlState::NOT_UNDERSTOOD {
+        return Failure::Fatal;
+    }
+    // A state that is not the group's may fail in any way.
+    let other = if is_condemned { Failure::Damage } else { Failure::Fatal };
     match error.kind() {
         Kind::Unavailable | Kind::Damaged if is_ending => Failure::Told,
-        _ if error.sqlstate() == SqlState::NOT_UNDERSTOOD => Failure::Fatal,
         Kind::Damaged => Failure::Damage,
-        // A state that is not the group's may fail in any way.
         Kind::Invalid
         | Kind::Conflict
         | Kind::Limit
@@ -96,19 +99,15 @@ pub fn judge(error: &Error, is_ending: bool, is_condemned: bool) -> Failure {
         | Kind::Overloaded
         | Kind::InDoubt
         | Kind::Io
-        | Kind::Internal => {
-            if is_condemned {
-                Failure::Damage
-            } else {
-                Failure::Fatal
-            }
-        }
+        | Kind::Internal => other,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use chronos::ids::LogIndex;
+    use chronos::raft::{Member, MemberRole, Membership, NodeId};
 
     #[test]
     fn a_log_that_is_not_understood_ends_the_process_and_gives_nothing_up() {
@@ -120,8 +119,6 @@ mod tests {
         assert_eq!((judge(&damage, false, false), judge(&damage, true, false)), (Failure::Damage, Failure::Told));
         assert_eq!((judge(&other, false, false), judge(&other, false, true)), (Failure::Fatal, Failure::Damage));
     }
-    use chronos::ids::LogIndex;
-    use chronos::raft::{Member, MemberRole, Membership, NodeId};
 
     fn status(members: &[(&str, MemberRole)]) -> Status {
         let member =
