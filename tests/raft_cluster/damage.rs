@@ -120,7 +120,10 @@ fn falsify(group: &Group, at: usize, text: &[u8], by: &[u8]) {
 
 #[test]
 fn a_copy_that_differs_is_an_alarm_and_the_minority_is_brought_the_groups() {
-    let mut group = Group::start_with(&[("CHRONOS_RAFT__COMPARE_INTERVAL", "2s")]);
+    let logs = tempfile::tempdir().unwrap();
+    // All three write it, a line at a time.
+    let log = &*logs.path().join("log").to_str().unwrap().to_owned().leak();
+    let mut group = Group::start_with(&[("CHRONOS_RAFT__COMPARE_INTERVAL", "2s"), ("CHRONOS_LOG_FILE", log)]);
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, note TEXT)");
     group.sql(0, "INSERT INTO t VALUES (1, 'what was written')");
     group.sql(0, "INSERT INTO t VALUES (2, 'and more')");
@@ -144,6 +147,12 @@ fn a_copy_that_differs_is_an_alarm_and_the_minority_is_brought_the_groups() {
     assert!(was_wrong, "the copy was never wrong");
     let metrics = group.node(follower).get("/metrics");
     assert!(metrics.contains("chronos_copies_mismatches_total 1"), "{metrics}");
+    let said = std::fs::read_to_string(log).unwrap();
+    let is_alarm = |line: &&str| line.contains("ERROR") && line.contains("differ") && line.contains("at entry");
+    let alarms: Vec<&str> = said.lines().filter(is_alarm).collect();
+    let own = alarms.iter().filter(|line| line.contains("this node's copy differs from the group's")).count();
+    let others = alarms.iter().filter(|line| line.contains(&format!("on {} differ", name(follower)))).count();
+    assert!(own >= 1 && others >= 2, "{said}");
     look_until("the wrong copy stays", || note(&group) == json!("what was written"));
     group.agree();
     for at in 0..3 {

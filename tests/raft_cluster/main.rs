@@ -5,6 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+#[path = "../daemon/certificates.rs"]
+#[expect(dead_code, reason = "the daemon's tests use all of it")]
+mod certificates;
 mod clean;
 mod damage;
 mod doubt;
@@ -22,9 +25,12 @@ mod patience;
 mod process;
 mod recover;
 mod shipped;
+#[path = "../domain/skipped.rs"]
+mod skipped;
 mod stale;
 mod standing;
 mod succession;
+mod trust;
 mod witness;
 mod writers;
 
@@ -168,9 +174,10 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
     assert_eq!(group.leader(), stopped);
     let (status, took) = group.nodes[stopped].take().unwrap().terminate_timed();
     assert!(status.success() && took < Duration::from_secs(5), "{took:?}");
-    // The others have a leader without anybody having missed one.
+    // The others have a leader without anybody having missed one, and their links are waited for by nobody.
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("leadership handed over") && said.contains("stopped"), "{said}");
+    assert!(!said.contains("requests were still open"), "{said}");
     group.sql((stopped + 1) % 3, "INSERT INTO t VALUES (1)");
     group.restart(stopped);
     group.until_ready(stopped);

@@ -3,6 +3,8 @@
 use crate::group::{alone, name};
 use crate::process::Node;
 use crate::process::free_ports;
+use crate::skipped::skipped;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -60,6 +62,65 @@ fn the_three_files_of_a_group_on_one_machine_start_one() {
         let (status, answer) = node.post_sql(r#"{"sql": "SELECT id FROM t"}"#);
         assert_eq!((status, &answer["rows"][0][0]), (200, &serde_json::json!(7)), "{answer}");
     }
+}
+
+#[test]
+fn as_they_stand_the_files_serve_on_the_ports_that_they_promise() {
+    let _turn = alone();
+    let ports: Vec<u16> = (8000..8003).chain(9000..9003).collect();
+    // Until the nodes take them they stay free, as far as this process can see to it.
+    let free: Result<Vec<TcpListener>, std::io::Error> =
+        ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port))).collect();
+    match free {
+        Ok(free) => drop(free),
+        Err(error) => {
+            skipped(&format!("one of the ports {ports:?}, which the files name, is taken: {error}"));
+            return;
+        }
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let nodes: Vec<Node> = (0..3)
+        .map(|at| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("config/cluster/{}.toml", name(at)));
+            command.args(["node", "--config"]).arg(file).current_dir(directory.path()).env("RUST_LOG", "error");
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            Node::spawn_as(command, &directory.path().join("data"), &name(at))
+        })
+        .collect();
+    nodes.iter().for_each(Node::until_ready);
+    let served: Vec<u16> =
+        nodes.iter().map(|node| node.grpc.port()).chain(nodes.iter().map(|node| node.http.port())).collect();
+    assert_eq!(served, ports);
+    client(&client_line(&read("config/cluster/node1.toml")), "CREATE TABLE t (id INT PRIMARY KEY)");
+    // The containers' are those too, as this machine has them.
+    let text = read("docker-compose.yml");
+    for at in 0..3 {
+        assert!(text.contains(&format!("[\"127.0.0.1:800{at}:8000\", \"127.0.0.1:900{at}:9000\"]")), "{text}");
+    }
+}
+
+#[test]
+fn docker_compose_understands_the_file_of_the_containers() {
+    let compose = |token: Option<&str>| {
+        let mut command = Command::new("docker-compose");
+        command.args(["-f", "docker-compose.yml", "config"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        command.env_remove("CLUSTER_TOKEN").envs(token.map(|token| ("CLUSTER_TOKEN", token)));
+        command.stdin(Stdio::null()).output()
+    };
+    let checked = match compose(Some("what was exported")) {
+        Ok(checked) => checked,
+        Err(error) => {
+            skipped(&format!("docker-compose cannot be started: {error}"));
+            return;
+        }
+    };
+    let told = String::from_utf8_lossy(&[checked.stdout, checked.stderr].concat()).into_owned();
+    assert!(checked.status.success() && told.matches("what was exported").count() == 3, "{told}");
+    // A port of the group is never open, not even by oversight.
+    let refused = compose(None).unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && told.contains("set a long random text"), "{told}");
 }
 
 #[test]

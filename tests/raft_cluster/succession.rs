@@ -1,11 +1,12 @@
 //! Writes that were handed to a leader that stands still.
 
 use crate::group::Group;
-use crate::patience::{Patience, pause};
+use crate::patience::{Patience, pause, until};
 use crate::process::{Node, body};
 use chronos::clock::{Clock, SystemClock};
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
+use std::io::{Read, Write};
 use std::time::Duration;
 
 /// A write under the client's own name for it.
@@ -50,6 +51,33 @@ fn a_named_write_moves_on_from_a_leader_that_stands_still() {
     let (status, answer) = group.node(other).post_sql(r#"{"sql": "UPDATE t SET n = n + 1 WHERE id = 1"}"#);
     assert!(status == 200 || (status == 500 && answer["sqlstate"] == json!("08007")), "{status} {answer}");
     group.node(old).signal(Signal::CONT);
+}
+
+#[test]
+fn what_was_let_in_is_answered_while_the_node_stops() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
+    let stops = (group.leader() + 1) % 3;
+    let sent = r#"{"sql": "SELECT COUNT(*) FROM t"}"#;
+    let mut stream = std::net::TcpStream::connect(group.node(stops).http).unwrap();
+    let head = format!("POST /sql HTTP/1.1\r\nhost: node\r\ncontent-length: {}\r\n\r\n", sent.len());
+    // All but the last letter; and the node has taken up the request.
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&sent.as_bytes()[..sent.len() - 1]).unwrap();
+    group.sql(stops, "SELECT 1");
+    let (grpc, node) = (group.node(stops).grpc, group.nodes[stops].take().unwrap());
+    node.signal(Signal::TERM);
+    until("its door is closed", || match std::net::TcpStream::connect(grpc) {
+        Ok(_) => Err("it is open".to_owned()),
+        Err(_) => Ok(()),
+    });
+    // It asks the leader how fresh the answer must be.
+    stream.write_all(&sent.as_bytes()[sent.len() - 1..]).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("[[0]]"), "{answer}");
+    let (status, took) = node.terminate_timed();
+    assert!(status.success() && took < Duration::from_secs(5), "{took:?}");
 }
 
 /// The term as a node knows it.
