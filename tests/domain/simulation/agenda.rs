@@ -17,6 +17,8 @@ pub(super) enum Event {
     Deliver {
         to: usize,
         disk: DiskId,
+        /// The how manieth that was sent; none of a copy.
+        number: Option<u64>,
         envelope: Box<Envelope>,
     },
     Persisted {
@@ -47,6 +49,14 @@ pub(super) enum Event {
     Start {
         host: usize,
     },
+    /// A machine that stood still may go on.
+    Wake {
+        host: usize,
+    },
+    /// Clients and operators come to a leader that has a successor, which has answered others already.
+    Deposed {
+        host: usize,
+    },
     /// The disk that was taken out comes back.
     PutBack {
         host: usize,
@@ -71,7 +81,7 @@ pub(super) enum Event {
 }
 
 impl Event {
-    /// Whom it happens to.
+    /// Whom it happens to, where it has to wait while that one stands still.
     pub(super) fn host(&self) -> Option<usize> {
         match self {
             Event::Tick { host }
@@ -83,35 +93,45 @@ impl Event {
             | Event::Forwarded { host, .. }
             | Event::PutBack { host }
             | Event::Start { host } => Some(*host),
-            Event::TransferDue { .. } | Event::Client | Event::Fault | Event::Weather { .. } => None,
+            Event::Wake { .. }
+            | Event::Deposed { .. }
+            | Event::TransferDue { .. }
+            | Event::Client
+            | Event::Fault
+            | Event::Weather { .. } => None,
         }
     }
 
     /// A number that tells it from others: two runs with the same ones are the same run.
     pub(super) fn digest(&self) -> u64 {
-        let kind = match self {
-            Event::Tick { .. } => 1,
-            Event::Deliver { envelope, .. } => message(&envelope.message).wrapping_add(100 + 1000 * envelope.term.0),
-            Event::Persisted { life, .. } => 2 + 10 * life,
-            Event::Loaded { load, .. } => 3 + 10 * load.from.0,
-            Event::Snapshot { state, .. } => 4 + 10 * state.applied.index.0,
-            Event::SnapshotEnded { installed, .. } => 5 + 10 * installed.map_or(0, |index| index.0),
-            Event::Start { .. } => 6,
-            Event::Forwarded { command, .. } => {
-                7 + 10 * (u64::from(command.session) * 1000 + u64::from(command.sequence))
+        let (kind, detail) = match self {
+            Event::Tick { .. } => (1, 0),
+            Event::Deliver { envelope, .. } => {
+                let (kind, detail) = message(&envelope.message);
+                (32 + kind, detail.wrapping_mul(1000).wrapping_add(envelope.term.0))
             }
-            Event::TransferDue { term } => 8 + 10 * term.0,
-            Event::Client => 9,
-            Event::Fault => 10,
-            Event::Weather { storm } => 11 + u64::from(*storm),
-            Event::PutBack { .. } => 13,
+            Event::Persisted { life, .. } => (2, *life),
+            Event::Loaded { load, .. } => (3, load.from.0),
+            Event::Snapshot { state, .. } => (4, state.applied.index.0),
+            Event::SnapshotEnded { installed, .. } => (5, installed.map_or(0, |index| index.0)),
+            Event::Start { .. } => (6, 0),
+            Event::Forwarded { command, .. } => (7, u64::from(command.session) * 1000 + u64::from(command.sequence)),
+            Event::TransferDue { term } => (8, term.0),
+            Event::Client => (9, 0),
+            Event::Fault => (10, 0),
+            Event::Weather { storm } => (11, u64::from(*storm)),
+            Event::PutBack { .. } => (12, 0),
+            Event::Wake { host } => (13, *host as u64),
+            Event::Deposed { host } => (14, *host as u64),
         };
-        kind.wrapping_mul(64).wrapping_add(self.host().map_or(63, |host| host as u64))
+        let number = detail.wrapping_mul(64).wrapping_add(kind);
+        number.wrapping_mul(64).wrapping_add(self.host().map_or(63, |host| host as u64))
     }
 }
 
-fn message(message: &Message) -> u64 {
-    let (kind, detail) = match message {
+/// Which of fewer than 32 kinds it is, and what tells it from others of its kind.
+fn message(message: &Message) -> (u64, u64) {
+    match message {
         Message::PreVote { last } => (1, last.index.0),
         Message::PreVoteReply { granted } => (2, u64::from(*granted)),
         Message::Vote { last, .. } => (3, last.index.0),
@@ -121,17 +141,16 @@ fn message(message: &Message) -> u64 {
         }
         Message::AppendReply(Verdict::Accepted { matched }) => (6, matched.0),
         Message::AppendReply(Verdict::Rejected { hint, .. }) => (7, hint.index.0),
-        Message::AppendReply(Verdict::Full { matched }) => (15, matched.0),
-        Message::Heartbeat { commit, round, .. } => (8, commit.0 + round * 5),
-        Message::HeartbeatReply { round, .. } => (9, *round),
-        Message::ReadIndex { id } => (10, *id),
-        Message::ReadIndexReply { id, .. } => (11, *id),
-        Message::TimeoutNow => (12, 0),
-        Message::NewDisk => (13, 0),
-        Message::Removed => (14, 0),
-        Message::Dismissed { .. } => (15, 0),
-    };
-    detail.wrapping_mul(16).wrapping_add(kind)
+        Message::AppendReply(Verdict::Full { matched }) => (8, matched.0),
+        Message::Heartbeat { commit, round, .. } => (9, commit.0 + round * 5),
+        Message::HeartbeatReply { round, .. } => (10, *round),
+        Message::ReadIndex { id } => (11, *id),
+        Message::ReadIndexReply { id, .. } => (12, *id),
+        Message::TimeoutNow => (13, 0),
+        Message::NewDisk => (14, 0),
+        Message::Removed => (15, 0),
+        Message::Dismissed { .. } => (16, 0),
+    }
 }
 
 #[derive(Debug)]

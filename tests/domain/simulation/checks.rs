@@ -38,15 +38,28 @@ impl Checks {
         is_news
     }
 
+    /// The newest term that anybody has led.
+    pub(super) fn newest_term(&self) -> Term {
+        self.leaders.last_key_value().map_or(Term(0), |(term, _)| *term)
+    }
+
+    /// Who leads a term, or led it.
+    pub(super) fn leader_of(&self, term: Term) -> Option<usize> {
+        self.leaders.get(&term).copied()
+    }
+
+    /// A disk holds a vote.
     pub(super) fn votes(&mut self, disk: DiskId, term: Term, vote: u64) {
         let first = *self.votes.entry((disk, term)).or_insert(vote);
         assert_eq!(first, vote, "{disk} votes twice in term {term}");
     }
 
-    /// A vote leaves: by now it is durable, and it is the only one of its term.
-    pub(super) fn promises(&mut self, disk: DiskId, term: Term, to: &NodeId, durable: (Term, Option<u64>)) {
-        let is_durable = durable.0 > term || (durable.0 == term && durable.1.is_some());
-        assert!(is_durable, "{disk} votes in term {term} and has not written that down");
+    /// A vote may leave: by now it is durable that it was given in that term, and to whom, which is the only one in it.
+    /// `stands_for` tells whether the number of a candidate is one of whom it is for.
+    pub(super) fn promises(&mut self, (disk, term): (DiskId, Term), to: &NodeId, stands_for: impl Fn(u64) -> bool) {
+        let durable = self.votes.get(&(disk, term)).copied();
+        assert!(durable.is_some(), "{disk} votes in term {term} and has not written that down");
+        assert!(durable.is_some_and(stands_for), "{disk} tells {to} of a vote in term {term} that was for another");
         let first = self.promised.entry((disk, term)).or_insert_with(|| to.clone());
         assert_eq!(first, to, "{disk} tells two candidates of term {term} that it votes for them");
     }

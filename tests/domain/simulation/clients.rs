@@ -199,20 +199,20 @@ impl World {
     }
 
     fn read_by_lease(&mut self, host: usize, known: LogIndex) {
-        let now = self.hosts[host].now(self.now);
         let object = self.chance.below(OBJECTS as u64) as usize;
         let begin = self.history.moment();
+        let this = &mut self.hosts[host];
+        let leads = this.node.as_ref().is_some_and(|node| node.role() == Role::Leader);
+        let met = if leads { this.rated_by.take() } else { None };
         let this = &self.hosts[host];
-        let Some(node) = &this.node else { return };
         let applied = this.state.applied.index;
-        // Everything the leader has committed and answered is applied; others may know of more only once it has lost its
-        // lease.
-        if node.holds_lease(now.monotonic) && applied >= node.committed() && !this.state.is_bare {
+        if this.may_read_by_lease(self.now) {
             assert!(!this.is_witness(), "a witness reads");
             self.checks.read(applied, known, "lease");
             self.history.saw(object, begin, this.state.ledger.objects[object], applied);
             self.count("lease reads");
         }
+        met.into_iter().for_each(|fault| self.meet(fault));
     }
 
     /// Reads what is there, where it is not older than the client will have it.
@@ -262,9 +262,11 @@ impl World {
 
     pub(super) fn apply(&mut self, host: usize) {
         let answered = self.hosts[host].apply(&mut self.checks);
+        self.note_settled(host);
         for (asked, answer) in answered {
             self.checks.written(asked.position, asked.known, self.now);
             self.acknowledged += 1;
+            self.ask_who_was_deposed(asked.position.term);
             self.count("writes acknowledged");
             let writer = &mut self.writers[asked.client];
             // Another way may have brought the answer before, or the client is gone.

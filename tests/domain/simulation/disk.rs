@@ -177,10 +177,13 @@ impl Disk {
                 _ => {}
             }
         }
-        if index == self.snapshot.applied.index {
-            return Some(self.snapshot.applied.term);
-        }
-        self.entry(index).map(|entry| entry.term)
+        self.durable_term(index)
+    }
+
+    /// The term of what is on the disk at a position, or was when the log was trimmed there.
+    pub(super) fn durable_term(&self, index: LogIndex) -> Option<Term> {
+        let trimmed = self.snapshot.applied;
+        if index == trimmed.index { Some(trimmed.term) } else { self.entry(index).map(|entry| entry.term) }
     }
 
     /// The power goes, or the process: what recovery finds of the batches under way, which is those before the first one

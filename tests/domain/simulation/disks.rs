@@ -17,6 +17,7 @@ impl World {
         self.hosts[host].has_new_disk = false;
         self.hosts[host].was_damaged = false;
         self.hosts[host].shelf = None;
+        self.hosts[host].address = None;
         self.schedule(self.now + 1000, Event::Start { host });
     }
 

@@ -3,29 +3,28 @@
 use super::agenda::Event;
 use super::disk::{State, Write};
 use super::world::World;
-use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Envelope, Load, Member, MemberRole, Message, NodeId, Outcast, Position, Ready, Role};
+use chronos::ids::{DiskId, LogIndex, Term};
+use chronos::raft::{Envelope, Load, Member, MemberRole, Message, NodeId, Outcast, Position, Ready, Role, Verdict};
 
 impl World {
     pub(super) fn send(&mut self, from: usize, envelope: Envelope) {
-        if envelope.message == (Message::VoteReply { granted: true }) {
-            self.check_vote(from, &envelope);
-        }
         let Some(to) = self.index(&envelope.to) else { return };
         let disk = self.hosts[to].disk_id;
-        let mut arrivals = self.network.arrivals(from, to, self.now, &mut self.chance);
-        if let Some(last) = arrivals.pop() {
-            for at in arrivals {
-                self.schedule(at, Event::Deliver { to, disk, envelope: Box::new(envelope.clone()) });
+        let arrivals = self.network.arrivals(from, to, self.now, &mut self.chance);
+        if let Some((&first, others)) = arrivals.split_first() {
+            for &at in others {
+                self.schedule(at, Event::Deliver { to, disk, number: None, envelope: Box::new(envelope.clone()) });
             }
-            self.schedule(last, Event::Deliver { to, disk, envelope: Box::new(envelope) });
+            let number = Some(self.network.number());
+            self.schedule(first, Event::Deliver { to, disk, number, envelope: Box::new(envelope) });
         }
     }
 
-    /// Does what a node wants done.
-    pub(super) fn pump(&mut self, host: usize) {
+    /// Does what a node wants done; false where that is nothing.
+    pub(super) fn pump(&mut self, host: usize) -> bool {
+        let mut is_busy = false;
         loop {
-            let Some(node) = &mut self.hosts[host].node else { return };
+            let Some(node) = &mut self.hosts[host].node else { return is_busy };
             let mut ready = node.take_ready();
             assert!(node.outcast() != Some(Outcast::Contradicted), "a leader has other entries than what is committed");
             if node.role() == Role::Leader {
@@ -35,12 +34,15 @@ impl World {
             if ready.is_empty() {
                 break;
             }
+            is_busy = true;
             self.perform(host, &mut ready);
         }
         self.work_disk(host);
         if !self.hosts[host].reads.is_empty() {
             self.serve(host);
         }
+        self.check_lease(host);
+        is_busy
     }
 
     fn perform(&mut self, host: usize, ready: &mut Ready) {
@@ -50,13 +52,19 @@ impl World {
             let overtakes = write.entries.first().is_some_and(|first| this.disk.is_replaced_in_queue(first.index));
             // A leader learns where the logs agree by an answer, and that waits for all that the disk was asked for before.
             assert!(!overtakes, "entries of {} are replaced before they are durable", this.id);
+            let is_stamped = write.entries.last().is_some_and(|last| this.leads(last.term));
             this.disk.queue.push_back(write);
+            if is_stamped && let Some(fault) = this.stepped_by.take() {
+                self.meet(fault);
+            }
         }
         for envelope in std::mem::take(&mut ready.messages) {
-            if envelope.message == Message::TimeoutNow
-                && self.hosts[host].node.as_ref().is_some_and(|node| node.status().clock_off.is_some())
-            {
-                self.count("leaders that handed over for their clock");
+            self.check_promise(host, &envelope);
+            if envelope.message == Message::TimeoutNow {
+                self.hosts[host].stepped_aside_in = envelope.term;
+                if self.hosts[host].node.as_ref().is_some_and(|node| node.status().clock_off.is_some()) {
+                    self.count("leaders that handed over for their clock");
+                }
             }
             self.send(host, envelope);
         }
@@ -166,7 +174,9 @@ impl World {
             let takes = least + self.chance.below(slow.max(2 * least));
             let met = if slow > 200 && takes > 300 { this.slowed_by.take() } else { None };
             let at = (self.now + takes).max(this.stalled_until);
+            let stalled = this.stalled_by.take_if(|_| at > self.now + takes);
             self.schedule(at, Event::Persisted { host, life });
+            stalled.into_iter().for_each(|fault| self.meet(fault));
             self.count_all("requests that share an fdatasync", count - 1);
             if let Some(fault) = met {
                 self.meet(fault);
@@ -177,8 +187,12 @@ impl World {
         }
     }
 
-    pub(super) fn deliver(&mut self, host: usize, envelope: Envelope) {
+    pub(super) fn deliver(&mut self, host: usize, number: Option<u64>, envelope: Envelope) {
         let now = self.hosts[host].now(self.now);
+        if let (Some(from), Some(number)) = (self.index(&envelope.from), number) {
+            self.network.arrive((from, host), number);
+        }
+        self.note_clock(host, &envelope);
         if let Some(node) = &mut self.hosts[host].node {
             node.step(envelope, now);
             self.pump(host);
@@ -197,11 +211,51 @@ impl World {
         this.commit(position);
     }
 
-    /// A vote leaves, or counts where it was given.
-    fn check_vote(&mut self, from: usize, envelope: &Envelope) {
-        let this = &self.hosts[from];
-        let durable = (this.disk.hard_state.term, this.disk.hard_state.vote);
-        self.checks.promises(this.disk_id, envelope.term, &envelope.to, durable);
+    /// A leader compares its clock with another one.
+    fn note_clock(&mut self, leader: usize, envelope: &Envelope) {
+        let Message::HeartbeatReply { wall, .. } = envelope.message else { return };
+        let Some(from) = self.index(&envelope.from).filter(|_| self.hosts[leader].leads(envelope.term)) else { return };
+        // What was on its way when the clock was moved says what it was before.
+        let is_of_now = self.hosts[from].now(self.now).wall.0.abs_diff(wall.0) < 1000;
+        if let Some(fault) = self.hosts[from].stepped_by.take_if(|_| is_of_now) {
+            self.meet(fault);
+        }
+    }
+
+    /// What a promise says is durable by the time at which it may leave, or counts where it was given.
+    fn check_promise(&mut self, from: usize, envelope: &Envelope) {
+        let (this, term) = (&self.hosts[from], envelope.term);
+        match &envelope.message {
+            Message::VoteReply { granted: true } => {
+                // A name's disks are other candidates than each other, and the network does not say for which it is.
+                let is_of = |number: u64| (1..=self.disks).any(|disk| envelope.to.number(DiskId(disk)) == number);
+                self.checks.promises((this.disk_id, term), &envelope.to, is_of);
+            }
+            Message::AppendReply(Verdict::Accepted { matched } | Verdict::Full { matched }) => {
+                let last = this.disk.last().index;
+                assert!(last >= *matched, "{} acknowledges entry {matched}, and its disk ends at {last}", this.id);
+                let own = this.disk.durable_term(*matched);
+                let leader = self.checks.leader_of(term).map(|leader| &self.hosts[leader]);
+                let of =
+                    leader.filter(|leader| leader.leads(term)).and_then(|leader| leader.disk.newest_term(*matched));
+                let is_other = own.is_some() && of.is_some() && own != of;
+                assert!(!is_other, "{} acknowledges entry {matched} of term {own:?}, sent was {of:?}", this.id);
+            }
+            Message::VoteReply { granted: false }
+            | Message::AppendReply(Verdict::Rejected { .. })
+            | Message::PreVote { .. }
+            | Message::PreVoteReply { .. }
+            | Message::Vote { .. }
+            | Message::Append { .. }
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. }
+            | Message::TimeoutNow
+            | Message::NewDisk
+            | Message::Removed
+            | Message::Dismissed { .. } => {}
+        }
     }
 
     /// An fdatasync is done; or the machine goes down in the middle of it.
@@ -233,9 +287,6 @@ impl World {
         }
         for envelope in writes.into_iter().flat_map(|write| write.after_persist) {
             if envelope.to == self.hosts[host].id {
-                if envelope.message == (Message::VoteReply { granted: true }) {
-                    self.check_vote(host, &envelope);
-                }
                 let now = self.hosts[host].now(self.now);
                 if let Some(node) = &mut self.hosts[host].node {
                     node.step(envelope, now);
@@ -262,7 +313,9 @@ impl World {
             let previous = this.disk.entry(before).map_or(this.disk.snapshot.applied.term, |entry| entry.term);
             self.checks.holds(entry, previous);
         }
-        if was_quarantined && !this.is_quarantined() {
+        // Before the next request, which may take back what this one acknowledges.
+        write.after_persist.iter().for_each(|envelope| self.check_promise(host, envelope));
+        if was_quarantined && !self.hosts[host].is_quarantined() {
             self.count(if self.hosts[host].was_damaged { "quarantines left" } else { "joiners caught up" });
             self.hosts[host].was_damaged = false;
         }

@@ -1,8 +1,9 @@
 //! What goes wrong, and when it counts as met: once something has gone another way for it.
 //!
-//! A message was lost, doubled, or held up by a cut; a machine stood still while something waited for it; a write waited
-//! for a slow disk; a process died with something under way. What falls on a machine without a part in the group counts
-//! for nothing.
+//! A message was lost, doubled, overtaken, or held up by a cut; a machine stood still while something waited for it; a write
+//! waited for a slow disk; a process died with something under way; a clock was moved, and something stamped by it or
+//! compared with it, or runs at another rate, and something was decided by how much time had passed; a place where a member
+//! is reached was committed. What falls on a machine without a part in the group counts for nothing.
 
 use super::agenda::Event;
 use super::disk::Crash;
@@ -159,16 +160,28 @@ impl World {
     pub(super) fn strike(&mut self, fault: Fault) -> Blow {
         let Some(host) = self.member() else { return Blow::Missed };
         let has = match fault {
-            Fault::Loss
-            | Fault::Duplication
-            | Fault::Reordering
-            | Fault::CutOneWay
-            | Fault::Isolation
-            | Fault::Bridge => return self.hurt_network(fault, host),
-            Fault::CrashThatKeeps
-            | Fault::CrashWithAPrefix
-            | Fault::CrashWithATornWrite
-            | Fault::CrashWithReorderedPages => return self.doom(fault, host),
+            Fault::Loss => {
+                self.network.loss = 20 + self.chance.below(300);
+                return self.hurt(fault);
+            }
+            Fault::Duplication => {
+                self.network.duplication = 20 + self.chance.below(300);
+                return self.hurt(fault);
+            }
+            Fault::Reordering => {
+                self.network.spread = 1000 + self.chance.below(100_000);
+                return self.hurt(fault);
+            }
+            Fault::CutOneWay => return self.cut_one_way(fault, host),
+            Fault::Isolation => {
+                let ways = (0..self.hosts.len()).flat_map(|other| [(host, other), (other, host)]).collect();
+                return self.cut(fault, ways);
+            }
+            Fault::Bridge => return self.bridge(fault, host),
+            Fault::CrashThatKeeps => return self.doom((fault, Crash::Keep), host),
+            Fault::CrashWithAPrefix => return self.doom((fault, Crash::Prefix), host),
+            Fault::CrashWithATornWrite => return self.doom((fault, Crash::Tear), host),
+            Fault::CrashWithReorderedPages => return self.doom((fault, Crash::Reorder), host),
             Fault::Crash => self.crash(host, Crash::Lose),
             Fault::CrashOfAll => self.crash_all(),
             Fault::CrashOfLeader => self.leader().is_some_and(|leader| self.crash(leader, Crash::Lose)),
@@ -193,13 +206,17 @@ impl World {
             Fault::Suspend => return self.stop(fault, host, 5_000_000),
             Fault::ClockStep => {
                 self.hosts[host].wall_offset = self.chance.below(7_200_000) as i64 - 3_600_000;
-                true
+                self.hosts[host].stepped_by = Some(fault);
+                return Blow::Falling;
             }
-            Fault::ClockRate => self.drift(host),
-            Fault::StalledDisk => self.stall(),
+            Fault::ClockRate => return self.drift(fault, host),
+            Fault::StalledDisk => return self.stall(fault),
             Fault::Unreachable => self.tell_unreachable(),
             Fault::Transfer => self.transfer(),
-            Fault::AddMember => self.add(MemberRole::Voter),
+            Fault::AddMember => {
+                let observes = self.chance.one_in(4);
+                self.add(if observes { MemberRole::Observer } else { MemberRole::Voter })
+            }
             Fault::Witness => self.add(MemberRole::Witness),
             Fault::RemoveMember => self.remove(false),
             Fault::RemoveLeader => self.remove(true),
@@ -215,13 +232,13 @@ impl World {
                 self.trim(host)
             }
             Fault::TrimOfLeader => self.leader().is_some_and(|leader| self.trim(leader)),
-            Fault::MovedAddress => self.move_member(host),
+            Fault::MovedAddress => return self.move_member(host),
             Fault::AskedWhenDeposed => {
                 // It stands still until there is another: an operator talks to it then.
                 let Some(leader) = self.leader_in_office() else { return Blow::Missed };
                 self.stop(fault, leader, 2_000_000);
-                self.hosts[leader].stopped_until += 1_000_000;
                 self.hosts[leader].stopped_by = None;
+                self.keep_still(leader, self.hosts[leader].stopped_until + 1_000_000);
                 return Blow::Falling;
             }
             Fault::Mend => {
@@ -233,28 +250,29 @@ impl World {
         Blow::landed(has)
     }
 
-    fn hurt_network(&mut self, fault: Fault, host: usize) -> Blow {
-        let hosts = self.hosts.len() as u64;
-        let mut cut = Vec::new();
-        match fault {
-            Fault::Loss => self.network.loss = 20 + self.chance.below(300),
-            Fault::Duplication => self.network.duplication = 20 + self.chance.below(300),
-            Fault::Reordering => self.network.spread = 1000 + self.chance.below(100_000),
-            Fault::CutOneWay => {
-                let other = self.member().map(|other| self.leader_or(other)).filter(|other| *other != host);
-                let Some(other) = other else { return Blow::Missed };
-                cut.push(if self.chance.one_in(2) { (host, other) } else { (other, host) });
-            }
-            Fault::Isolation => cut.extend((0..self.hosts.len()).flat_map(|other| [(host, other), (other, host)])),
-            _ => {
-                // Two sides that see each other only through one host in the middle.
-                let sides: Vec<bool> = (0..hosts).map(|_| self.chance.one_in(2)).collect();
-                for a in (0..self.hosts.len()).filter(|a| *a != host) {
-                    cut.extend((0..self.hosts.len()).filter(|b| *b != host && sides[*b] != sides[a]).map(|b| (a, b)));
-                }
-            }
-        }
-        self.network.cut.extend(cut.into_iter().filter(|(from, to)| from != to).map(|pair| (pair, fault)));
+    fn cut_one_way(&mut self, fault: Fault, host: usize) -> Blow {
+        let other = self.member().map(|other| self.leader_or(other)).filter(|other| *other != host);
+        let Some(other) = other else { return Blow::Missed };
+        let way = if self.chance.one_in(2) { (host, other) } else { (other, host) };
+        self.cut(fault, vec![way])
+    }
+
+    /// Two sides that see each other only through one host in the middle.
+    fn bridge(&mut self, fault: Fault, middle: usize) -> Blow {
+        let sides: Vec<bool> = self.hosts.iter().map(|_| self.chance.one_in(2)).collect();
+        let others: Vec<usize> = (0..self.hosts.len()).filter(|host| *host != middle).collect();
+        let ways = others.iter().flat_map(|a| others.iter().map(|b| (*a, *b)));
+        let ways = ways.filter(|(a, b)| sides[*a] != sides[*b]).collect();
+        self.cut(fault, ways)
+    }
+
+    fn cut(&mut self, fault: Fault, ways: Vec<(usize, usize)>) -> Blow {
+        self.network.cut.extend(ways.into_iter().filter(|(from, to)| from != to).map(|way| (way, fault)));
+        self.hurt(fault)
+    }
+
+    /// It counts once a message has met it.
+    fn hurt(&mut self, fault: Fault) -> Blow {
         self.network.arm(fault);
         Blow::Falling
     }
@@ -274,7 +292,8 @@ impl World {
 
     /// The machine stands still, and its clocks go on. One that is suspended hears nothing meanwhile.
     fn stop(&mut self, fault: Fault, host: usize, longest: u64) -> Blow {
-        self.hosts[host].stopped_until = self.now + 100_000 + self.chance.below(longest);
+        let until = self.now + 100_000 + self.chance.below(longest);
+        self.keep_still(host, until);
         self.hosts[host].stopped_by = Some(fault);
         self.hosts[host].sleeps = fault == Fault::Suspend;
         Blow::Falling
@@ -312,43 +331,38 @@ impl World {
     }
 
     /// A machine is to go down in the middle of a write; its disk is slow until then, so that requests gather.
-    fn doom(&mut self, fault: Fault, host: usize) -> Blow {
-        let how = match fault {
-            Fault::CrashThatKeeps => Crash::Keep,
-            Fault::CrashWithAPrefix => Crash::Prefix,
-            Fault::CrashWithATornWrite => Crash::Tear,
-            _ => Crash::Reorder,
-        };
+    fn doom(&mut self, end: (Fault, Crash), host: usize) -> Blow {
         let host = self.leader_or(host);
-        self.hosts[host].doomed = Some((fault, how));
+        self.hosts[host].doomed = Some(end);
         Blow::Falling
     }
 
     /// Less than the tenth that a lease allows for, both ways together. A clock keeps its rate for a life: a node that
     /// compares two readings must not see a jump.
-    fn drift(&mut self, host: usize) -> bool {
+    fn drift(&mut self, fault: Fault, host: usize) -> Blow {
         if self.hosts[host].is_up() {
             self.crash(host, Crash::Lose);
         }
         self.hosts[host].rate = self.chance.below(80_000) as i64 - 40_000;
-        true
+        self.hosts[host].rated_by = Some(fault);
+        Blow::Falling
     }
 
     /// A leader's disk does not answer for long, and the leader is told so. Or nobody tells it, and it is cut off as well:
     /// what it appends then waits for the disk while another leader goes on.
-    fn stall(&mut self) -> bool {
-        let Some(leader) = self.leader() else { return false };
+    fn stall(&mut self, fault: Fault) -> Blow {
+        let Some(leader) = self.leader() else { return Blow::Missed };
         let now = self.hosts[leader].now(self.now);
         let apart = self.now + 1_500_000;
         self.hosts[leader].stalled_until = apart + 200_000 + self.chance.below(1_300_000);
+        self.hosts[leader].stalled_by = Some(fault);
         if self.chance.one_in(2) {
             self.network.apart.insert(leader, apart);
-            return true;
+        } else if let Some(node) = &mut self.hosts[leader].node {
+            node.step_aside(now);
+            self.pump(leader);
         }
-        let Some(node) = &mut self.hosts[leader].node else { return false };
-        node.step_aside(now);
-        self.pump(leader);
-        true
+        Blow::Falling
     }
 
     /// A leader is told that a stream to a peer has broken: what was on its way may be lost.

@@ -1,12 +1,15 @@
 //! One machine: a node, its disk, its clock, its state machine and the clients that it answers.
 
+use super::agenda::Event;
 use super::checks::Checks;
 use super::disk::{Crash, Disk, State};
 use super::faults::Fault;
 use super::ledger::Command;
 use chronos::clock::Wall;
-use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{Config, Entry, Known, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered};
+use chronos::ids::{DiskId, LogIndex, Term};
+use chronos::raft::{
+    Config, Entry, Known, MemberRole, Membership, Node, NodeId, Now, Payload, Position, Recovered, Role,
+};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -52,10 +55,18 @@ pub(super) struct Host {
     pub(super) stopped_by: Option<Fault>,
     /// And what is sent to it meanwhile is lost: the machine is suspended, not the process.
     pub(super) sleeps: bool,
+    /// What has come meanwhile, and waits for it to go on.
+    pub(super) held: Vec<Event>,
+    /// The last term in which it has told another to stand.
+    pub(super) stepped_aside_in: Term,
+    /// The last term that it led, and was asked in by clients of its successor.
+    pub(super) asked_in: Term,
     /// Microseconds that a write to disk takes at most beside the least.
     pub(super) slow_disk: u64,
     /// Its disk answers nothing before then.
     pub(super) stalled_until: u64,
+    /// And what made it so, until something has been put off for that.
+    pub(super) stalled_by: Option<Fault>,
     /// What made it slow, until something has waited for that.
     pub(super) slowed_by: Option<Fault>,
     /// It goes down in the middle of its next write, and that is what is left of it.
@@ -66,13 +77,17 @@ pub(super) struct Host {
     pub(super) was_damaged: bool,
     /// Of a million microseconds, so many more or fewer pass here.
     pub(super) rate: i64,
+    /// What changed that, until something was decided by how much time had passed.
+    pub(super) rated_by: Option<Fault>,
     pub(super) wall_offset: i64,
+    /// What moved its wall clock, until somebody has looked at it.
+    pub(super) stepped_by: Option<Fault>,
     /// Writes that clients wait for.
     pub(super) writes: BTreeMap<LogIndex, Asked>,
     pub(super) reads: BTreeMap<u64, Read>,
     /// It has the name of a member, and a disk that is none's.
     pub(super) has_new_disk: bool,
-    /// Where it said last that it is reached, if that was another place than at first.
+    /// Where it says that it is reached now, until the group has committed that.
     pub(super) address: Option<String>,
     /// The disk that was taken out of it.
     pub(super) shelf: Option<(DiskId, Disk)>,
@@ -92,14 +107,20 @@ impl Host {
             stopped_until: 0,
             stopped_by: None,
             sleeps: false,
+            held: Vec::new(),
+            stepped_aside_in: Term(0),
+            asked_in: Term(0),
             slow_disk: 0,
             stalled_until: 0,
+            stalled_by: None,
             slowed_by: None,
             doomed: None,
             election_timeout: Duration::from_millis(500),
             was_damaged: false,
             rate: 0,
+            rated_by: None,
             wall_offset: 0,
+            stepped_by: None,
             writes: BTreeMap::new(),
             reads: BTreeMap::new(),
             has_new_disk: false,
@@ -202,6 +223,20 @@ impl Host {
     /// True where its own log names it with its disk.
     pub(super) fn is_bound(&self) -> bool {
         self.disk.newest_membership().get(&self.id).is_some_and(|member| member.disk == Some(self.disk_id))
+    }
+
+    /// True where it leads that term.
+    pub(super) fn leads(&self, term: Term) -> bool {
+        self.node.as_ref().is_some_and(|node| node.role() == Role::Leader && node.term() == term)
+    }
+
+    /// True where a read by lease would be answered. Everything the leader has committed and answered is applied; others
+    /// may know of more only once it has lost its lease.
+    pub(super) fn may_read_by_lease(&self, now: u64) -> bool {
+        self.node.as_ref().is_some_and(|node| {
+            let is_whole = self.state.applied.index >= node.committed() && !self.state.is_bare;
+            is_whole && node.holds_lease(self.now(now).monotonic)
+        })
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -43,6 +43,10 @@ pub(super) struct Network {
     pub(super) spread: u64,
     /// What has been struck and has not had an effect yet.
     armed: BTreeSet<Fault>,
+    /// Messages so far, for their numbers.
+    sent: u64,
+    /// The highest number that has arrived, of each direction.
+    arrived: BTreeMap<(usize, usize), u64>,
     /// What has, since somebody looked.
     pub(super) met: Vec<Fault>,
 }
@@ -62,7 +66,7 @@ impl Network {
         }
     }
 
-    /// When a message arrives, for each time that it does.
+    /// When a message arrives, for each time that it does, the first one first.
     pub(super) fn arrivals(&mut self, from: usize, to: usize, now: u64, chance: &mut Chance) -> Vec<u64> {
         if let Some(fault) = self.cut.get(&(from, to)).copied() {
             self.meet(fault);
@@ -79,10 +83,24 @@ impl Network {
         if times == 2 {
             self.meet(Fault::Duplication);
         }
-        if self.spread > 0 {
+        let mut arrivals: Vec<u64> = (0..times).map(|_| now + LEAST + chance.below(self.spread.max(100))).collect();
+        arrivals.sort_unstable();
+        arrivals
+    }
+
+    pub(super) fn number(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
+    }
+
+    /// The message of this number has arrived: after a later one, where the way was not the same for both.
+    pub(super) fn arrive(&mut self, way: (usize, usize), number: u64) {
+        let highest = self.arrived.entry(way).or_insert(number);
+        if number < *highest {
             self.meet(Fault::Reordering);
+        } else {
+            *highest = number;
         }
-        (0..times).map(|_| now + LEAST + chance.below(self.spread.max(100))).collect()
     }
 
     /// True where something is wrong with it.
@@ -90,8 +108,25 @@ impl Network {
         !self.cut.is_empty() || self.loss + self.duplication + self.spread > 0
     }
 
+    /// All is whole again, but for messages out of order where none has been yet: while nobody leads few are sent.
     pub(super) fn mend(&mut self) {
-        let (met, apart) = (std::mem::take(&mut self.met), std::mem::take(&mut self.apart));
-        *self = Network { apart, met, ..Network::default() };
+        let last = std::mem::take(self);
+        let goes_on = last.armed.contains(&Fault::Reordering);
+        *self = Network {
+            apart: last.apart,
+            spread: if goes_on { last.spread } else { 0 },
+            armed: goes_on.then_some(Fault::Reordering).into_iter().collect(),
+            sent: last.sent,
+            arrived: last.arrived,
+            met: last.met,
+            ..Network::default()
+        };
+    }
+
+    /// All is whole again.
+    pub(super) fn mend_for_good(&mut self) {
+        self.armed.clear();
+        self.mend();
+        self.apart.clear();
     }
 }

@@ -1,11 +1,10 @@
 //! What operators do to a group while it works, and while it does not.
 
 use super::agenda::Event;
-use super::faults::Fault;
+use super::faults::Blow;
 use super::host::Host;
 use super::world::World;
-use chronos::ids::Term;
-use chronos::raft::{Change, MemberRole, Role};
+use chronos::raft::{Change, MemberRole};
 
 impl World {
     pub(super) fn transfer(&mut self) -> bool {
@@ -50,6 +49,7 @@ impl World {
             return false;
         }
         self.format(host);
+        self.count_all("observers added", u64::from(role == MemberRole::Observer));
         true
     }
 
@@ -80,12 +80,14 @@ impl World {
 
     /// Removes a member that has lost its disk.
     pub(super) fn remove_a_stranger(&mut self) {
-        let Some(leader) = self.leader_in_office() else { return };
+        // A machine that nobody counts may know of a later term than whoever leads.
+        let Some(leader) = self.leader() else { return };
         let Some(node) = &self.hosts[leader].node else { return };
         let group = node.membership();
         let is_lost = |host: &&Host| group.get(&host.id).is_some() && host.is_stranger(group);
         if let Some(id) = self.hosts.iter().find(is_lost).map(|host| host.id.clone()) {
-            self.change(leader, &Change::Remove { id });
+            let is_done = self.change(leader, &Change::Remove { id });
+            self.count_all("members removed that had lost their disk", u64::from(is_done));
         }
     }
 
@@ -97,20 +99,8 @@ impl World {
         done
     }
 
-    /// There is a leader of this term. An operator may still talk to an earlier one that has not heard of it: what that one
-    /// begins must come to nothing.
-    pub(super) fn ask_the_deposed(&mut self, term: Term) {
-        let is_deposed = |host: &usize| {
-            let is_earlier = |node: &chronos::raft::Node| node.role() == Role::Leader && node.term() < term;
-            self.hosts[*host].node.as_ref().is_some_and(is_earlier)
-        };
-        let Some(host) = (0..self.hosts.len()).find(is_deposed) else { return };
-        if self.mended {
-            return;
-        }
-        // One that stood still goes on with what it is asked now, before it hears of anything.
-        self.hosts[host].stopped_until = self.now;
-        self.meet(Fault::AskedWhenDeposed);
+    /// An operator asks for the one or the other.
+    pub(super) fn ask_for_changes(&mut self, host: usize) {
         let first = self.chance.below(3);
         let is_taken = (first..first + 3).any(|what| match what % 3 {
             0 => self.add_at(host, MemberRole::Voter),
@@ -118,20 +108,27 @@ impl World {
             _ => self.transfer_from(host),
         });
         self.count_all("changes that a deposed leader began", u64::from(is_taken));
-        self.ask_everything(host);
     }
 
-    /// A member is reached elsewhere from now on, and says so.
-    pub(super) fn move_member(&mut self, host: usize) -> bool {
-        let Some(leader) = self.leader_in_office().filter(|leader| *leader != host) else { return false };
-        let (id, disk) = (self.hosts[host].id.clone(), self.hosts[host].disk_id);
-        let address = format!("{host}:{}", 2 + self.chance.below(1000));
-        let Some(node) = &mut self.hosts[leader].node else { return false };
-        if node.membership().get(&id).is_none() {
-            return false;
+    /// A member is reached elsewhere from now on, and says so to whoever leads, until that is committed.
+    pub(super) fn move_member(&mut self, host: usize) -> Blow {
+        let Some(leader) = self.leader_in_office().filter(|leader| *leader != host) else { return Blow::Missed };
+        let Some(node) = &self.hosts[leader].node else { return Blow::Missed };
+        if node.membership().get(&self.hosts[host].id).is_none() {
+            return Blow::Missed;
         }
-        node.reached_at(&id, disk, &address);
-        self.hosts[host].address = Some(address);
-        true
+        self.hosts[host].address = Some(format!("{host}:{}", 2 + self.chance.below(1000)));
+        self.tell_addresses(leader);
+        Blow::Falling
+    }
+
+    pub(super) fn tell_addresses(&mut self, leader: usize) {
+        for host in (0..self.hosts.len()).filter(|host| *host != leader) {
+            let (id, disk) = (self.hosts[host].id.clone(), self.hosts[host].disk_id);
+            let address = self.hosts[host].address.clone();
+            if let (Some(node), Some(address)) = (&mut self.hosts[leader].node, address) {
+                node.reached_at(&id, disk, &address);
+            }
+        }
     }
 }

@@ -1,10 +1,11 @@
 //! Who leads, who agrees, and what is demanded once everything is mended.
 
 use super::agenda::Event;
+use super::faults::Fault;
 use super::host::Host;
 use super::world::World;
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::Role;
+use chronos::raft::{Member, Node, NodeId, Role};
 
 /// What everything may take once it is mended.
 const RECOVERY: u64 = 60_000_000;
@@ -15,36 +16,59 @@ const OPERATOR: u64 = 1_000_000;
 /// Writes that must succeed once everything is mended.
 const PROOF_OF_LIFE: u64 = 20;
 
+/// What reads of each level are counted as: of each one must be answered then, by a lease where there can be one.
+const READS: [[&str; 2]; 3] = [
+    ["reads at the leader", "reads at followers"],
+    ["lease reads", ""],
+    ["stale reads at the leader", "stale reads at others"],
+];
+
 impl World {
     /// Everything is mended: the group must elect a leader, take writes, and agree. Once it takes writes, an operator removes
     /// who has lost its disk: until then a witness may have to wait with what that one could need.
-    pub(super) fn recover(&mut self) -> u64 {
+    pub(super) fn recover(&mut self) {
         self.mended = true;
         self.mend_network();
-        self.network.apart.clear();
+        self.network.mend_for_good();
         for host in 0..self.hosts.len() {
             self.hosts[host].stopped_until = 0;
+            self.wake(host);
             self.hosts[host].doomed = None;
             self.hosts[host].stalled_until = 0;
             self.put_back(host);
             self.schedule(self.now + 1000, Event::Start { host });
         }
         let (until, mut looks_at) = (self.now + RECOVERY, self.now);
-        let mut happened = 0;
         let goal = self.acknowledged + PROOF_OF_LIFE;
-        while self.acknowledged < goal || !self.agrees() {
+        let answered = |this: &World| READS.map(|level| level.into_iter().map(|reads| this.times(reads)).sum::<u64>());
+        let before = answered(self);
+        let is_read = |this: &World| {
+            let answered = answered(this).into_iter().zip(before).map(|(now, before)| now > before);
+            answered
+                .zip([false, this.has_stepped_aside(), false])
+                .all(|(is_answered, is_let_off)| is_answered || is_let_off)
+        };
+        while self.acknowledged < goal || !is_read(self) || !self.agrees() {
             assert!(
                 self.now < until,
-                "no progress, or no agreement, a minute after everything was mended:\n{}",
+                "no progress, or no agreement, a minute after everything was mended: {} writes too few, reads {:?}, settled \
+                 {:?}\n{}",
+                goal.saturating_sub(self.acknowledged),
+                answered(self),
+                self.settled,
                 self.describe()
             );
-            happened += u64::from(self.next());
+            self.next();
             if self.acknowledged >= goal && self.now >= looks_at {
                 looks_at = self.now + OPERATOR;
                 self.remove_a_stranger();
             }
         }
-        happened
+    }
+
+    /// In a term in which somebody was told to stand no lease holds any more: reads are answered by a round then.
+    fn has_stepped_aside(&self) -> bool {
+        self.leader().is_some_and(|leader| self.hosts[leader].leads(self.hosts[leader].stepped_aside_in))
     }
 
     fn describe(&self) -> String {
@@ -67,15 +91,43 @@ impl World {
         self.leader().filter(|leader| (0..self.hosts.len()).all(|host| term(host) <= term(*leader)))
     }
 
-    /// True where all members that may take part have applied the same, up to the leader's last entry but what is just on
-    /// its way.
+    /// True where a leader serves clients, and all members that may take part have what it has: the same applied, up to
+    /// what is just on its way, and nothing that they are still on their way to.
     fn agrees(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
-        let Some(node) = &self.hosts[leader].node else { return false };
+        let Some(node) = self.hosts[leader].node.as_ref().filter(|node| node.serves()) else { return false };
         let goal = LogIndex(node.committed().0.saturating_sub(30));
-        let membership = node.membership();
-        let is_there = |host: &Host| host.is_stranger(membership) || (host.is_up() && host.state.applied.index >= goal);
-        membership.members.keys().filter_map(|id| self.index(id)).all(|host| is_there(&self.hosts[host]))
+        let group = node.membership();
+        // A witness may let go of what it keeps for others, so it does not stay full.
+        let lets_go = |node: &Node| !node.is_witness() || (node.held() >= goal && !node.status().log_is_full);
+        let is_there = |(id, member): (&NodeId, &Member)| {
+            let Some(host) = self.index(id).map(|host| &self.hosts[host]).filter(|host| !host.is_stranger(group))
+            else {
+                // It has lost its disk, and an operator removes it.
+                return false;
+            };
+            let has_arrived = member.role.promoted().is_none() && member.disk.is_some() && !host.is_quarantined();
+            has_arrived && host.state.applied.index >= goal && host.node.as_ref().is_some_and(lets_go)
+        };
+        let is_settled = |host: &Host| host.disk.newest_membership() == *group && self.settled.1 == *group;
+        group.members.iter().all(is_there) && is_settled(&self.hosts[leader])
+    }
+
+    /// Takes note of how far anybody has applied, and of what that says of the group.
+    pub(super) fn note_settled(&mut self, host: usize) {
+        let state = &self.hosts[host].state;
+        if state.applied.index <= self.settled.0 {
+            return;
+        }
+        self.settled.0 = state.applied.index;
+        if state.membership != self.settled.1 {
+            self.settled.1 = state.membership.clone();
+            let group = &self.settled.1;
+            let says = |host: &Host, address: &String| group.get(&host.id).is_some_and(|is| is.address == *address);
+            let met = self.hosts.iter_mut().filter(|host| host.address.as_ref().is_some_and(|at| says(host, at)));
+            let met = met.map(|host| host.address = None).count();
+            (0..met).for_each(|_| self.meet(Fault::MovedAddress));
+        }
     }
 
     /// Takes note of a leader that is new.
@@ -83,7 +135,8 @@ impl World {
         if self.checks.leads(host, term) {
             self.count("leaders");
             self.check_completeness(host, term);
-            self.ask_the_deposed(term);
+            self.depose(term);
+            self.tell_addresses(host);
             if self.transfer.take_if(|(of, heir)| *heir == host && term > *of).is_some() {
                 self.count("transfers");
             }

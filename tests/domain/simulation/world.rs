@@ -8,14 +8,14 @@ use super::faults::{Blow, Deck, Fault};
 use super::history::History;
 use super::host::Host;
 use super::network::{Chance, Network};
-use chronos::ids::{DiskId, Term};
+use chronos::ids::{DiskId, LogIndex, Term};
 use chronos::raft::{Entry, Member, MemberRole, Membership, NodeId, bootstrap};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What a run was.
 pub(super) struct Report {
-    /// Things that happened to somebody.
+    /// Things that happened to somebody before everything was mended.
     pub(super) events: u64,
     /// How often each fault had an effect.
     pub(super) faults: BTreeMap<Fault, u64>,
@@ -45,6 +45,8 @@ pub(super) struct World {
     /// Sessions so far, for their numbers.
     pub(super) sessions: u32,
     pub(super) history: History,
+    /// How far anybody has applied, and the group there.
+    pub(super) settled: (LogIndex, Membership),
     /// Writes acknowledged so far.
     pub(super) acknowledged: u64,
     /// A leader is asked to hand over until then.
@@ -57,6 +59,9 @@ pub(super) struct World {
 
 /// Microseconds between two looks at the clock.
 const TICK: u64 = 50_000;
+
+/// A run in which so much comes to so little has died.
+const EVENTS_MAX: u64 = 1_000_000;
 
 /// Microseconds of the first calm: a group elects a leader, and clients find it.
 const FIRST_CALM: u64 = 1_800_000;
@@ -98,6 +103,7 @@ impl World {
             sessions: 1000,
             writers: Writer::all(),
             history: History::default(),
+            settled: (LogIndex(0), membership),
             acknowledged: 0,
             transfer_until: 0,
             transfer: None,
@@ -142,20 +148,31 @@ impl World {
         self.say(|| format!("met: {fault:?}"));
     }
 
+    /// How often something was counted so far.
+    pub(super) fn times(&self, what: &str) -> u64 {
+        self.counts.get(what).copied().unwrap_or(0)
+    }
+
     pub(super) fn say(&self, what: impl FnOnce() -> String) {
         if self.talks {
             println!("{} {}", self.now, what());
         }
     }
 
-    /// Runs so many events with faults, then mends everything and demands progress.
-    pub(super) fn run(mut self, events: u64) -> Report {
-        let mut happened = 0;
+    /// Runs so many events with faults, and on until so many of them were taken notice of; then mends everything and
+    /// demands progress.
+    pub(super) fn run(mut self, events: u64, noticed: u64) -> Report {
+        let (mut all, mut happened) = (0, 0);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            for _ in 0..events {
+            while all < events || happened < noticed {
+                all += 1;
                 happened += u64::from(self.next());
+                assert!(all < EVENTS_MAX, "only {happened} things happened to anybody, of {all}");
             }
-            happened += self.recover();
+            if all > events {
+                self.count("runs that were lengthened");
+            }
+            self.recover();
             self.check_history();
         }));
         if let Err(panic) = outcome {
@@ -183,7 +200,7 @@ impl World {
                 self.meet(fault);
             }
             if !is_lost {
-                self.agenda.add(self.hosts[host].stopped_until, event);
+                self.hosts[host].held.push(event);
             }
             return false;
         }
@@ -207,18 +224,13 @@ impl World {
         let is_of_now = |host: usize, life: u64| self.hosts[host].life == life && self.hosts[host].is_up();
         match event {
             Event::Tick { host } => {
-                let now = self.hosts[host].now(self.now);
-                if let Some(node) = &mut self.hosts[host].node {
-                    node.tick(now);
-                }
-                self.pump(host);
                 self.schedule(self.now + TICK, Event::Tick { host });
-                is_up
+                self.tick(host)
             }
-            Event::Deliver { to, disk, envelope } => {
+            Event::Deliver { to, disk, number, envelope } => {
                 let arrives = is_up && self.hosts[to].disk_id == disk;
                 if arrives {
-                    self.deliver(to, *envelope);
+                    self.deliver(to, number, *envelope);
                 }
                 arrives
             }
@@ -250,6 +262,11 @@ impl World {
                 }
                 !is_up && self.hosts[host].is_up()
             }
+            Event::Wake { host } => {
+                self.wake(host);
+                false
+            }
+            Event::Deposed { host } => self.ask_the_deposed(host),
             Event::PutBack { host } => self.put_back(host),
             Event::Forwarded { host, client, command, known } => {
                 self.propose(host, client, command, known, "forwarded writes taken")
@@ -271,6 +288,19 @@ impl World {
                 false
             }
         }
+    }
+
+    /// A node looks at its clock: false where that leads to nothing.
+    fn tick(&mut self, host: usize) -> bool {
+        let now = self.hosts[host].now(self.now);
+        let Some(node) = &mut self.hosts[host].node else { return false };
+        let before = node.role();
+        node.tick(now);
+        let is_other = node.role() != before;
+        if is_other && let Some(fault) = self.hosts[host].rated_by.take() {
+            self.meet(fault);
+        }
+        self.pump(host) || is_other
     }
 
     /// Something goes wrong, if anything that is left can.
