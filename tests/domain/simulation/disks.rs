@@ -5,7 +5,7 @@ use super::disk::Disk;
 use super::host::Host;
 use super::world::World;
 use chronos::ids::{DiskId, LogIndex};
-use chronos::raft::{MemberRole, Membership, NodeId, Payload};
+use chronos::raft::{MemberRole, Membership, NodeId, Payload, Position};
 
 impl World {
     /// An empty disk in a machine that is to join.
@@ -16,6 +16,7 @@ impl World {
         self.hosts[host].disk = Disk::format(None);
         self.hosts[host].has_new_disk = false;
         self.hosts[host].was_damaged = false;
+        self.hosts[host].was_away = false;
         self.hosts[host].shelf = None;
         self.hosts[host].address = None;
         self.schedule(self.now + 1000, Event::Start { host });
@@ -130,6 +131,7 @@ impl World {
         let this = &mut self.hosts[host];
         this.crash();
         (this.disk_id, this.disk, this.has_new_disk) = (id, disk, false);
+        this.was_away = true;
         this.disk.queue.clear();
         this.disk.under_way = 0;
         self.count("disks put back");
@@ -193,6 +195,28 @@ impl World {
         node.set_log_full(is_full);
         if is_full {
             self.count("logs of witnesses that were full");
+        }
+    }
+
+    /// A witness is to give up its log for a snapshot: every full voter of what is settled has all that is in that on its
+    /// disk, or has lost its log, or an operator has said that it goes. That is judged by what there is, whatever the
+    /// leader holds for true.
+    pub(super) fn check_that_voters_had(&self, leader: usize, at: Position) {
+        let group = self.hosts[leader].node.as_ref().map(chronos::raft::Node::membership);
+        let stays = |id: &NodeId| group.is_some_and(|group| group.get(id).is_some());
+        let full = self.settled.1.members.iter().filter(|(id, member)| member.role == MemberRole::Voter && stays(id));
+        for host in full.filter_map(|(id, _)| self.index(id)) {
+            let this = &self.hosts[host];
+            let is_lost =
+                this.is_quarantined() || this.was_damaged || this.was_away || this.is_stranger(&self.settled.1);
+            let has_it =
+                this.disk.snapshot.applied.index >= at.index || this.disk.durable_term(at.index) == Some(at.term);
+            let last = this.disk.last();
+            assert!(
+                has_it || is_lost,
+                "a witness gives up its log for a snapshot at {at:?}, and {} has {last:?}",
+                this.id
+            );
         }
     }
 

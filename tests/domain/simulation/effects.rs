@@ -101,8 +101,9 @@ impl World {
         let is_witness = group.and_then(|group| group.get(&peer)).is_some_and(|member| member.role.is_witness());
         // What it is, and for whom, is settled when it leaves: the sender may be another one when it arrives.
         let mut state = self.sealed_for(host, to).filter(|state| self.may_ship(host, to, state));
-        if is_witness {
-            state.iter_mut().for_each(State::strip);
+        if is_witness && let Some(state) = &mut state {
+            state.strip();
+            self.check_that_voters_had(host, state.applied);
         }
         let arrivals = self.network.arrivals(host, to, self.now + 20_000, &mut self.chance);
         if let (Some(state), Some(&at)) = (state, arrivals.first()) {
@@ -308,6 +309,8 @@ impl World {
         {
             self.checks.votes(this.disk_id, hard_state.term, vote);
         }
+        self.hosts[host].was_away &= write.entries.is_empty();
+        let this = &self.hosts[host];
         for entry in &write.entries {
             let before = entry.index.previous();
             let previous = this.disk.entry(before).map_or(this.disk.snapshot.applied.term, |entry| entry.term);

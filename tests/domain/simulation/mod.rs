@@ -18,6 +18,7 @@
 //! * an entry is the same wherever its position and term are, and so is all before it
 //! * what one node holds for committed no other entry takes the place of, and every node applies the same; nothing is
 //!   applied that is not durable where it is
+//! * what a witness lets go of, all full voters have, or had
 //! * a stamp is above every one before it
 //! * real time is kept: no read is older than what was known when it was asked for, and no write has its place before
 //!
