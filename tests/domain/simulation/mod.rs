@@ -80,6 +80,9 @@ const EVENTS: u64 = 5000;
 /// Of those that somebody took notice of, at least so many: a run is lengthened until they are.
 const EVENTS_FLOOR: u64 = 2000;
 
+/// Seeds among which shares say something.
+const SHARES_FROM: u64 = 100;
+
 /// Of a hundred seeds, in how many each fault has an effect at least.
 const FAULT_FLOOR: u64 = 10;
 
@@ -171,6 +174,9 @@ fn a_fixed_set_of_seeds_keeps_every_rule() {
         let first = number("CHRONOS_FIRST_SEED").unwrap_or(0);
         (first..first + seeds).for_each(|seed| tally.run(seed));
         tally.print();
+        if seeds < SHARES_FROM {
+            return;
+        }
         for fault in Fault::ALL {
             let met = tally.faults.get(&fault).map_or(0, |(_, seeds)| *seeds);
             assert!(met * 100 >= tally.seeds * FAULT_FLOOR, "{fault:?} was met in {met} seeds of {}", tally.seeds);
