@@ -7,6 +7,9 @@ use super::world::World;
 use chronos::ids::{DiskId, LogIndex};
 use chronos::raft::{MemberRole, Membership, NodeId, Payload, Position};
 
+/// Microseconds in which a leader, which may have stood still, has heard that a member's quarantine is over.
+const HEARD_WITHIN: u64 = 6_000_000;
+
 impl World {
     /// An empty disk in a machine that is to join.
     pub(super) fn format(&mut self, host: usize) {
@@ -207,8 +210,12 @@ impl World {
         let full = self.settled.1.members.iter().filter(|(id, member)| member.role == MemberRole::Voter && stays(id));
         for host in full.filter_map(|(id, _)| self.index(id)) {
             let this = &self.hosts[host];
-            let is_lost =
-                this.is_quarantined() || this.was_damaged || this.was_away || this.is_stranger(&self.settled.1);
+            let is_just_healed = this.healed_at.is_some_and(|at| self.now < at + HEARD_WITHIN);
+            let is_lost = is_just_healed
+                || this.is_quarantined()
+                || this.was_damaged
+                || this.was_away
+                || this.is_stranger(&self.settled.1);
             let has_it =
                 this.disk.snapshot.applied.index >= at.index || this.disk.durable_term(at.index) == Some(at.term);
             let last = this.disk.last();

@@ -321,6 +321,7 @@ impl World {
         if was_quarantined && !self.hosts[host].is_quarantined() {
             self.count(if self.hosts[host].was_damaged { "quarantines left" } else { "joiners caught up" });
             self.hosts[host].was_damaged = false;
+            self.hosts[host].healed_at = Some(self.now);
         }
     }
 

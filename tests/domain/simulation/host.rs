@@ -75,6 +75,8 @@ pub(super) struct Host {
     pub(super) election_timeout: Duration,
     /// Its log lost something, and was in quarantine for it.
     pub(super) was_damaged: bool,
+    /// When it left a quarantine last: a leader may learn of that late.
+    pub(super) healed_at: Option<u64>,
     /// Its disk was taken out, and no leader has given it anything since it came back: one may still know of another.
     pub(super) was_away: bool,
     /// Of a million microseconds, so many more or fewer pass here.
@@ -119,6 +121,7 @@ impl Host {
             doomed: None,
             election_timeout: Duration::from_millis(500),
             was_damaged: false,
+            healed_at: None,
             was_away: false,
             rate: 0,
             rated_by: None,
