@@ -13,7 +13,7 @@
 //!   has all of that: it may have been removed and added again behind the end of this log. Until then it is told what it
 //!   looks like, an empty disk that leads others.
 
-use crate::ids::{DiskId, LogIndex};
+use crate::ids::{DiskId, LogIndex, Term};
 use crate::raft::node::State;
 use crate::raft::{Entry, Envelope, HardState, Membership, Message, Node, NodeId, Now, Outcast, Verdict};
 use crate::storage::wal::Position;
@@ -22,6 +22,8 @@ use crate::storage::wal::Position;
 pub(super) enum Shown {
     /// It has all that is committed here.
     All,
+    /// It agrees with this one as far as it goes, which is less than that.
+    Some,
     /// The two logs differ further ahead.
     Nothing,
     /// It lacks something, as far as can be seen.
@@ -248,14 +250,18 @@ impl Node {
                     self.believed = Some((envelope.term, envelope.disk));
                     return false;
                 }
-                // It is asked on, from further back; that is not yet to follow it.
+                // It is asked on, from further back or further ahead; that is not yet to follow it.
                 Shown::Nothing => {
-                    if envelope.term > self.hard_state.term {
-                        self.follow(envelope.term, None);
-                    }
+                    self.reach(envelope.term);
                     self.reject(&envelope.from, *previous);
                 }
-                Shown::Other => self.send(&envelope.from, Message::NewDisk),
+                // Where no other leader is there: it would be unseated by one that may have nothing more.
+                Shown::Some if !self.holds_to_leader() => {
+                    self.reach(envelope.term);
+                    let matched = previous.index;
+                    self.promise(&envelope.from, Message::AppendReply(Verdict::Accepted { matched }));
+                }
+                Shown::Some | Shown::Other => self.send(&envelope.from, Message::NewDisk),
             },
             Message::Heartbeat { .. } => self.send(&envelope.from, Message::NewDisk),
             Message::TimeoutNow | Message::ReadIndexReply { .. } => {}
@@ -273,6 +279,13 @@ impl Node {
         true
     }
 
+    /// This term, with nobody to follow in it so far.
+    fn reach(&mut self, term: Term) {
+        if term > self.hard_state.term {
+            self.follow(term, None);
+        }
+    }
+
     /// What the entries of a leader say of its log, beside what is committed here.
     pub(super) fn shown(&self, previous: Position, entries: &[Entry]) -> Shown {
         let reaches = entries.last().map_or(previous.index, |entry| entry.index) >= self.committed;
@@ -282,6 +295,8 @@ impl Node {
             Shown::Nothing
         } else if reaches {
             Shown::All
+        } else if self.log.has(previous) && entries.is_empty() {
+            Shown::Some
         } else {
             Shown::Other
         }

@@ -56,7 +56,7 @@ impl Node {
             match self.shown(previous, &entries) {
                 Shown::All => {}
                 Shown::Nothing => return self.reject(from, previous),
-                Shown::Other => return self.follow(self.hard_state.term, None),
+                Shown::Some | Shown::Other => return self.follow(self.hard_state.term, None),
             }
         }
         if let Some(error) = entries.iter().find_map(|entry| membership_of(entry).err()) {

@@ -307,6 +307,7 @@ impl Node {
                 let agreeable = self.log.agreeable(hint.index, hint.term).index;
                 if let Some(progress) = self.peer(from) {
                     if quarantined {
+                        progress.quarantined = true;
                         progress.lost(agreeable);
                     }
                     progress.rejected(previous, agreeable);

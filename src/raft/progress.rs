@@ -128,7 +128,7 @@ impl Progress {
     /// True where it has lost what it had, by its own word or by that of a disk that has taken its place: it promises nothing
     /// before a leader has given it all.
     pub(super) fn has_lost_its_log(&self) -> bool {
-        self.replaced || (self.quarantined && self.disk.is_some())
+        self.replaced || (self.quarantined && self.command_version.is_some())
     }
 
     /// True where another message may be sent.

@@ -235,6 +235,26 @@ fn a_leader_with_another_disk_is_followed_once_it_shows_what_is_committed() {
 }
 
 #[test]
+fn a_leader_with_another_disk_that_begins_too_far_back_is_asked_on_where_there_is_no_other() {
+    let mut group = Group::led(&["a", "b", "c"]);
+    let last = group.machine("b").last();
+    let append = |previous, entries| Message::Append { previous, entries, commit: LogIndex(0) };
+    for (waits, is_asked_on) in [(0, false), (5000, true)] {
+        group.millis += waits;
+        group.take();
+        group.step_from_disk("c", disk_of("x"), "b", 9, append(at(1, 1), vec![]));
+        let accepted = Message::AppendReply(Verdict::Accepted { matched: LogIndex(1) });
+        let answer = &group.take()[0].message;
+        assert_eq!(*answer, if is_asked_on { accepted } else { Message::NewDisk });
+        assert_ne!(group.node("b").leader(), Some(&id("c")), "nor is it followed yet");
+    }
+    let entries = group.machine("a").log.iter().filter(|entry| entry.index > LogIndex(1)).cloned().collect();
+    group.step_from_disk("c", disk_of("x"), "b", 9, append(at(1, 1), entries));
+    assert_eq!(group.node("b").leader(), Some(&id("c")));
+    assert_eq!(group.machine("b").last(), last);
+}
+
+#[test]
 fn a_leader_with_another_disk_that_lacks_what_is_committed_is_told_so() {
     let mut group = Group::led(&["a", "b", "c"]);
     group.propose("a", b"x").unwrap();
