@@ -176,8 +176,8 @@ mod tests {
     fn the_process_ends_in_time_whatever_its_threads_wait_for() {
         let (_kept, never) = std::sync::mpsc::channel::<()>();
         if std::env::var_os(CHILD).is_some() {
-            end_by(Duration::from_millis(50), CODE);
             println!("{MARK}");
+            end_by(Duration::from_millis(50), CODE);
             let _ = never.recv();
             return;
         }

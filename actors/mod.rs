@@ -222,7 +222,6 @@ impl Ports {
 /// Runs a node until it is told to stop. Errors are those of the start; later ones end in the exit code.
 pub fn run(mut config: DaemonConfig, ports: Ports, reload: Reload) -> Result<ExitCode> {
     supervisor::install_panic_hook();
-    ending::watch()?;
     let Ports { grpc, http, guard } = ports;
     // With port 0 the address is only known now.
     config.address = bound(&grpc)?;
@@ -235,7 +234,9 @@ async fn serve(
     guard: Arc<Guard>,
     reload: Reload<'_>,
 ) -> Result<ExitCode> {
+    // In this order: a signal that only the watch had heard would be acted on when its time is over.
     let mut signals = Signals::listen()?;
+    ending::watch()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     // Nothing is acknowledged before the node serves: what recovery was at, the next one begins anew.
     let node = tokio::select! {

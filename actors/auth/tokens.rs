@@ -121,7 +121,9 @@ fn secrets(name: &str, inline: Option<&Secret>, file: Option<&PathBuf>) -> Resul
     let read = lines(name, inline, file)?;
     if read.len() > CLUSTER_TOKENS_MAX {
         let count = read.len();
-        return Err(wrong(format!("auth.{name}_file holds {count} lines, and at most {CLUSTER_TOKENS_MAX} count")));
+        let path = file.map(|path| format!(" {}", path.display())).unwrap_or_default();
+        let text = format!("auth.{name}_file{path} holds {count} lines, and at most {CLUSTER_TOKENS_MAX} count");
+        return Err(wrong(text));
     }
     Ok(read)
 }

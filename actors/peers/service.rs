@@ -122,7 +122,7 @@ impl PeerService for PeerDoor {
         answer.map(Response::new).map_err(|error| Status::failed_precondition(error.to_string()))
     }
 
-    type InstallStream = ReceiverStream<Result<SnapshotProgress, Status>>;
+    type InstallStream = BoxStream<'static, Result<SnapshotProgress, Status>>;
 
     async fn install(
         &self,
@@ -132,9 +132,7 @@ impl PeerService for PeerDoor {
         let installs = self.installs.clone();
         // What is there, and how it ended.
         let (answers, answered) = mpsc::channel(2);
-        let served = self.peers.serve();
         tokio::spawn(async move {
-            let _served = served;
             let last = match installs.take(&own, request.into_inner(), &answers).await {
                 Ok(index) => Ok(SnapshotProgress { have: Vec::new(), installed: index.0 }),
                 Err(error) => {
@@ -145,7 +143,13 @@ impl PeerService for PeerDoor {
             // A sender that has gone is no leader any more, or asks again.
             let _ = answers.send(last).await;
         });
-        Ok(Response::new(ReceiverStream::new(answered)))
+        let served = self.peers.serve();
+        let sent = ReceiverStream::new(answered).map(move |answer| {
+            // It lives as long as the stream.
+            let _: &Served = &served;
+            answer
+        });
+        Ok(Response::new(sent.boxed()))
     }
 
     type LinkStream = BoxStream<'static, Result<PeerFrame, Status>>;

@@ -159,8 +159,12 @@ impl Transfers {
         self.running.insert(order.peer.clone(), Running { number, index: index.clone(), _wanted: wanted });
         let place = self.places.clone().try_acquire_owned().ok();
         let unstarted = Ended { peer: order.peer.clone(), outcome: Ok(LogIndex(0)), number };
-        let telling = Telling::new(order.peer.clone(), number, self.ended.clone());
-        let run = move || run(telling, Sent { order, index, place }, unwanted);
+        let told = self.ended.clone();
+        // Only a thread that has begun can panic.
+        let run = move || {
+            let telling = Telling::new(order.peer.clone(), number, told);
+            run(telling, Sent { order, index, place }, unwanted);
+        };
         if let Err(error) = (self.spawn)(Box::new(run)) {
             let ended = Ended { outcome: Err(Error::io("start a thread for a snapshot", &error)), ..unstarted };
             let told = self.ended.clone();
@@ -412,9 +416,11 @@ mod tests {
             let (mut transfers, mut endings) = Transfers::new();
             transfers.spawn = |_| Err(std::io::Error::other("no more threads"));
             transfers.begin(order(Member::default()));
+            assert!(endings.try_recv().is_err(), "not before a pause");
             let ended = tokio::time::timeout(Duration::from_secs(20), endings.recv()).await.unwrap().unwrap();
             let peer = NodeId("b".into());
-            assert_eq!(transfers.end(ended, LogIndex(7)), Some((peer, None)), "so that raft asks again");
+            assert_eq!(transfers.end(ended, LogIndex(7)), Some((peer.clone(), None)), "so that raft asks again");
+            assert!(transfers.said[&peer].contains("start a thread for a snapshot"), "{:?}", transfers.said);
         });
     }
 

@@ -54,8 +54,8 @@ fn a_node_that_is_told_to_stop_while_it_recovers_ends_at_once() {
     let (current, kept) = (directory.path().join("node1/state/CURRENT"), directory.path().join("kept"));
     std::fs::rename(&current, &kept).unwrap();
     pipe(&current);
-    let mut child = command(directory.path(), FREE).spawn().unwrap();
-    let mut output = child.stdout.take().unwrap();
+    let mut child = command(directory.path(), FREE).env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().unwrap();
+    let (mut output, mut log) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
     until_it_listens(&child);
     let id = Pid::from_child(&child);
     kill_process(id, Signal::TERM).unwrap();
@@ -63,6 +63,8 @@ fn a_node_that_is_told_to_stop_while_it_recovers_ends_at_once() {
     let mut said = String::new();
     output.read_to_string(&mut said).unwrap();
     assert!(status.success() && said.is_empty(), "{status} {said}");
+    log.read_to_string(&mut said).unwrap();
+    assert!(said.contains("stopped before it served"), "it waited for its end: {said}");
     // And what is there is as it was.
     std::fs::rename(&kept, &current).unwrap();
     let node = Node::start(directory.path());

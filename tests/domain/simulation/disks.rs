@@ -231,11 +231,10 @@ impl World {
     /// too short to know of one that is gone for good.
     fn check_that_others_have(&self, witness: usize, index: LogIndex) {
         let membership = self.hosts[witness].disk.newest_membership();
-        let furthest = self.hosts.iter().max_by_key(|host| host.state.applied.index);
         let is_full = |membership: &Membership, id: &NodeId| {
             membership.get(id).is_some_and(|member| member.role == MemberRole::Voter)
         };
-        let stays = |id: &&NodeId| furthest.is_none_or(|host| is_full(&host.state.membership, id));
+        let stays = |id: &&NodeId| is_full(&self.settled.1, id);
         let full = membership.members.keys().filter(|id| is_full(&membership, id)).filter(stays);
         for host in full.filter_map(|id| self.index(id)) {
             let this = &self.hosts[host];
