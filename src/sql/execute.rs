@@ -87,8 +87,8 @@ pub struct Limits {
     pub slice_bytes_max: usize,
     /// Bytes of memory that effects which cannot be cut may take: those of a batch, and of an UPDATE of key columns.
     pub whole_bytes_max: usize,
-    /// Bytes that all queries of a batch may answer, as they are held until it is done and as they are sent then: once it
-    /// took effect, it cannot fail any more because of its answer.
+    /// Bytes that all statements of a batch may answer, as rows are held until it is done and as they are sent then: once
+    /// it took effect, it cannot fail any more because of its answer.
     pub batch_result_bytes_max: usize,
     /// Bytes of a result with these columns and rows, as it is sent.
     pub sent_bytes: fn(&[OutputColumn], &[Batch]) -> usize,

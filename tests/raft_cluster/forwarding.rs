@@ -62,7 +62,7 @@ fn a_batch_takes_effect_with_all_its_rows_or_not_at_all() {
         &[insert, third, third, third],
     ] {
         let told: Vec<(u16, String)> = (0..3).map(|at| answer(&group, at, &[], &json!(batch).to_string())).collect();
-        assert!(told[0].0 == 400 && told[0].1.contains("the batch's queries answer more than 65536 bytes"), "{told:?}");
+        assert!(told[0].0 == 400 && told[0].1.contains("the batch answers more than 65536 bytes"), "{told:?}");
         assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
         let told: Vec<BatchResponse> = (0..3).map(|at| grpc(at, batch)).collect();
         assert_eq!((told[0].responses[0].sqlstate.as_str(), told[0].failed as usize), ("54000", batch.len() - 1));

@@ -31,6 +31,10 @@ const KEPT_TEXT_BYTES_MAX: usize = 256 << 10;
 /// apply draws, and within one instant of one process no two are the same.
 const DRAWN_ORDINAL: i64 = 1 << 32;
 
+/// Bytes that the end of a statement without rows takes in an answer at most: a sign of success, a number of ten bytes,
+/// and what stands in front of them. Thousands of them are no small answer.
+const DONE_BYTES: usize = 16;
+
 static NEXT_ORDINAL: AtomicU32 = AtomicU32::new(0);
 
 /// What a batch did so far.
@@ -42,7 +46,7 @@ pub(super) struct Draft {
     origin: OriginUid,
     parts: Vec<Part>,
     affected: u64,
-    /// Bytes of what its queries answered.
+    /// Bytes of what its statements answered.
     answered_bytes: usize,
 }
 
@@ -169,6 +173,7 @@ impl Executor {
         let by_range = if has_written { ByRange::Never } else { ByRange::Older };
         let effects = self.evaluation(&view, draft.instant, task, by_range).run(&bound).await?;
         let affected = effects.affected;
+        self.count(draft, DONE_BYTES)?;
         draft.add(effects)?;
         // Its statements see each other, here and on every replica, so all of it must be in memory at once.
         if draft.scratch.bytes() > self.limits.whole_bytes_max {
@@ -213,14 +218,14 @@ impl Executor {
         Ok(Answer::Rows(RowStream { columns: stream.columns, source: Box::new(Held::new(batches)) }))
     }
 
-    /// Counts what a query of the batch answers.
+    /// Counts what a statement of the batch answers.
     fn count(&self, draft: &mut Draft, bytes: usize) -> Result<()> {
         draft.answered_bytes += bytes;
         let bytes_max = self.limits.batch_result_bytes_max;
         if draft.answered_bytes <= bytes_max {
             return Ok(());
         }
-        let message = format!("the batch's queries answer more than {bytes_max} bytes: run them by themselves");
+        let message = format!("the batch answers more than {bytes_max} bytes: send it in parts, or its queries alone");
         Err(Error::limit(SqlState::LIMIT_EXCEEDED, message))
     }
 }

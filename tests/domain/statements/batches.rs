@@ -1,9 +1,13 @@
 //! Batches: all or nothing, each statement on what the ones before it did.
 
 use super::support::*;
+use chronos::clock::SystemClock;
 use chronos::error::SqlState;
+use chronos::sql::execute::{Executor, Limits, Task};
+use chronos::sql::memory::Pool;
 use chronos::sql::value::Value;
 use chronos::storage::engine::Stop;
+use std::sync::Arc;
 
 #[test]
 fn statements_of_a_batch_see_the_ones_before_them() {
@@ -169,6 +173,24 @@ fn an_error_in_the_middle_names_its_statement_and_changes_nothing() {
     }
     let db = world.restart(db, Stop::Abandon);
     assert_eq!(ints(&db, "SELECT id, v FROM t"), [[Some(1), Some(1)]]);
+}
+
+#[test]
+fn what_thousands_of_writes_answer_is_counted_before_they_take_effect() {
+    let db = fresh();
+    run(&db, "CREATE TABLE t (id INT PRIMARY KEY, v INT)");
+    // Sixteen bytes for the end of each.
+    let limits = Limits { batch_result_bytes_max: 16 * 64, ..Limits::default() };
+    let executor = Executor::new(limits, Pool::new(1 << 20), Arc::new(SystemClock));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let write = |from: i64, count: i64| {
+        let writes: Vec<String> = (from..from + count).map(|id| format!("INSERT INTO t VALUES ({id}, 0)")).collect();
+        runtime.block_on(executor.execute_batch(db.group(), &writes, &Task::default())).map(|answers| answers.len())
+    };
+    assert_eq!(write(0, 64).map_err(|(_, error)| error).unwrap(), 64);
+    let (at, error) = write(100, 65).unwrap_err();
+    assert_eq!((at, error.sqlstate()), (64, SqlState::LIMIT_EXCEEDED), "{error}");
+    assert_eq!(int(&db, "SELECT COUNT(*) FROM t"), 64);
 }
 
 #[test]
