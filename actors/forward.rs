@@ -8,15 +8,18 @@
 //! A follower hands on the text; the leader binds and evaluates it (a catalog may be newer there). Reads are not handed
 //! on: every node answers them from its own state once it has the leader's word for how much of it there must be.
 //!
-//! * What was not begun there is tried again, where the leader is then, up to the deadline.
+//! * What was not begun there is tried again, where the leader is then, for as long as a leader is waited for: anew once
+//!   there was room for the answer, and once an answer was waited for.
 //! * What may have been begun and has no answer is in doubt, unless the client has named the request: the same name is
 //!   never executed twice, so it is asked again. In doubt it stays until somebody knows: a later attempt that is not begun
 //!   says nothing of the first one.
 //! * A leader that stands still is not waited for beyond its succession, but for [`LAST_WORD`].
-//! * What is answered has its room on both nodes: here before a batch that reads is handed on, there until it is sent.
+//! * What is answered has its room on both nodes: here before a batch that reads is handed on, one such at a time, there
+//!   until it is sent. Once there is an answer, nothing is said here that would have it sent again.
 //! * A forwarded statement is not handed on again: two nodes that take each other for the leader would never end.
 
 mod answer;
+mod column;
 mod connections;
 mod door;
 mod refusal;
@@ -147,7 +150,7 @@ impl Leaders {
         // The transport keeps the time only once it is connected, which it may try again under the call.
         let asked = tokio::time::timeout_at(terms.deadline.instant(), client.forward(request));
         match leadership.during(asked, LAST_WORD).await {
-            Some(Ok(Ok(response))) => match answered(&response.into_inner(), is_batch) {
+            Some(Ok(Ok(response))) => match answered(&response.into_inner(), statements.len()).await {
                 // The leader does not know either, and the name lets another one be asked.
                 Elsewhere::Answered(Err(failure))
                     if failure.error.kind() == Kind::InDoubt && terms.request.is_some() =>

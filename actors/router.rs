@@ -22,7 +22,7 @@ use crate::actors::route::{Deadline, Route};
 use crate::actors::rows::held_bytes;
 use crate::actors::storage::Storage;
 use crate::actors::sync::Sync;
-use crate::actors::transit::{Hold, Side, Transit};
+use crate::actors::transit::{AwayTurn, Hold, Side, Transit};
 use chronos::clock::{Clock, Monotonic};
 use chronos::error::{Error, Kind, Result};
 use std::path::PathBuf;
@@ -169,19 +169,20 @@ impl Router {
         let mut until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
         let mut reports = routes.published.watch_raft();
         let mut attempts = Attempts::none(Error::unavailable(format!("no leader (term {})", raft.status.term)));
-        let (mut hold, mut has_room) = (Hold::nothing(), false);
+        let mut room = None;
         loop {
             let report = reports.borrow_and_update().clone();
             if report.serves {
                 return Handed::Here { in_doubt: attempts.in_doubt() };
             }
             if let Some((id, address)) = report.leads_elsewhere() {
-                if !has_room {
+                if room.is_none() {
                     match self.room_of_answers(statements, terms).await {
-                        Ok(room) => (hold, has_room) = (room, true),
+                        Ok(taken) => room = Some(taken),
                         Err(error) => return Handed::Answered(Err(BatchFailure { statement: 0, error })),
                     }
-                    // Meanwhile another one may lead.
+                    // What was waited for until now was room, and no leader. Meanwhile another one may lead.
+                    until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
                     continue;
                 }
                 let leadership = Leadership::new(&reports, id, report.status.term);
@@ -199,6 +200,7 @@ impl Router {
                     until = Deadline::after(terms.deadline.left().min(routes.leader_wait));
                 }
                 if let Some(answer) = attempts.heard(heard) {
+                    let hold = room.map_or_else(Hold::nothing, |(hold, _turn)| hold);
                     return Handed::Answered(answer.and_then(|outputs| in_room(outputs, hold)));
                 }
             }
@@ -212,12 +214,14 @@ impl Router {
 
     /// Room for what statements answer that are handed on: where some of them read, for the longest answer there is, as
     /// where they run. Afterwards nothing may fail for want of it.
-    async fn room_of_answers(&self, statements: &[Statement], terms: &Terms) -> Result<Hold> {
+    async fn room_of_answers(&self, statements: &[Statement], terms: &Terms) -> Result<(Hold, Option<AwayTurn<'_>>)> {
         let transit = &self.routes.transit;
         if statements.iter().all(Statement::may_write) {
-            return Ok(transit.answer());
+            return Ok((transit.answer(), None));
         }
-        transit.admit(Side::Answer, transit.sure_answer_bytes(), terms.deadline).await
+        let turn = transit.turn_away(terms.deadline).await?;
+        let hold = transit.admit(Side::Answer, transit.sure_answer_bytes(), terms.deadline).await?;
+        Ok((hold, Some(turn)))
     }
 
     /// Runs one statement and hands out its rows as they are found.
@@ -366,8 +370,15 @@ impl Router {
 fn in_room(mut outputs: Vec<Output>, mut hold: Hold) -> Result<Vec<Output>, BatchFailure> {
     let bytes = outputs.iter().flat_map(|output| &output.batches).map(held_bytes).sum();
     hold.shrink_to(bytes);
-    // No room was taken where all may write; one that answers rows all the same has only read.
-    hold.reach(bytes).map_err(|error| BatchFailure { statement: 0, error })?;
+    // They may be more than there is room for: as many bytes on their way here, they take other columns than where they
+    // were found. And none was taken where all may write.
+    if let Err(error) = hold.reach(bytes)
+        && outputs.len() == 1
+    {
+        // A statement that answers rows has only read.
+        return Err(BatchFailure { statement: 0, error });
+    }
+    // Rows of a batch that have no room go on without: it took effect, and who is told of room sends it again.
     if let Some(first) = outputs.first_mut() {
         first.hold = hold;
     }

@@ -17,7 +17,8 @@
 //! * Requests are let in in turn: a large one is not overtaken for ever by small ones.
 //! * An answer grows while its rows are found, and nobody knows how far. It never waits, since it holds what others wait
 //!   for; without room it fails with 53200, and its statement may be sent again. A batch that reads takes the longest
-//!   answer there is before it runs, since it must not fail once its writes are in.
+//!   answer there is before it runs, since it must not fail once its writes are in. Where it runs on another node it has
+//!   that room for as long as that node takes, so of such only one at a time has any: away.rs.
 //! * Neither side takes the other's last room: bodies that are sent by halves keep nobody from reading, and answers
 //!   that nobody fetches keep nobody from writing.
 //! * A streamed answer takes room for batches of large rows, one at a time, and waits for it: rows/load.rs.
@@ -26,10 +27,13 @@
 //!   is counted, by number, up to [`SMALL_MAX`].
 //! * Dropping a [`Hold`] gives back, whatever became of the connection.
 
+mod away;
 mod hold;
 mod line;
 
 use crate::actors::route::Deadline;
+use away::Away;
+pub use away::AwayTurn;
 use chronos::config::ENVELOPE_BYTES_MAX;
 use chronos::error::{Error, Kind, Result, SqlState};
 pub use hold::{Hold, SmallPlace};
@@ -77,6 +81,7 @@ pub struct Transit {
     /// The place beyond the account, and how many wait for it.
     overdraft: Arc<Semaphore>,
     overdrawing: AtomicUsize,
+    away: Away,
 }
 
 /// The place beyond the account. Dropping it lets the next one in.
@@ -142,6 +147,7 @@ impl Transit {
             small: AtomicUsize::new(0),
             overdraft: Arc::new(Semaphore::new(1)),
             overdrawing: AtomicUsize::new(0),
+            away: Away::default(),
         })
     }
 
