@@ -370,8 +370,8 @@ impl Router {
 fn in_room(mut outputs: Vec<Output>, mut hold: Hold) -> Result<Vec<Output>, BatchFailure> {
     let bytes = outputs.iter().flat_map(|output| &output.batches).map(held_bytes).sum();
     hold.shrink_to(bytes);
-    // They may be more than there is room for: as many bytes on their way here, they take other columns than where they
-    // were found. And none was taken where all may write.
+    // There may be less room than they take: bytes on their way are bounded, and not what columns are made of them. And no
+    // room was taken where all statements may write.
     if let Err(error) = hold.reach(bytes)
         && outputs.len() == 1
     {
