@@ -397,6 +397,17 @@ mod tests {
     use chronos::ids::{ClusterId, DiskId};
     use chronos::raft::Status;
 
+    /// The sender.
+    fn own() -> Identity {
+        Identity {
+            cluster: ClusterId(1),
+            id: NodeId("a".into()),
+            disk: DiskId(7),
+            address: String::new(),
+            cluster_name: String::new(),
+        }
+    }
+
     fn order(member: Member) -> Order {
         Order {
             peer: NodeId("b".into()),
@@ -504,13 +515,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_knows_its_receiver_and_the_disk_of_its_sender() {
-        let own = Identity {
-            cluster: ClusterId(1),
-            id: NodeId("a".into()),
-            disk: DiskId(7),
-            address: String::new(),
-            cluster_name: String::new(),
-        };
+        let own = own();
         let receiver = Member { address: "b:1".into(), disk: Some(DiskId(8)), ..Member::default() };
         let order = order(receiver.clone());
         let member = |disk| Member { disk, ..Member::default() };
@@ -535,13 +540,7 @@ mod tests {
 
     #[test]
     fn a_voter_may_be_sent_what_comes_before_its_addition() {
-        let own = Identity {
-            cluster: ClusterId(1),
-            id: NodeId("a".into()),
-            disk: DiskId(7),
-            address: String::new(),
-            cluster_name: String::new(),
-        };
+        let own = own();
         let before = Membership::of(["a", "c"].map(|id| (NodeId(id.into()), Member::default())));
         for (role, is_known) in
             [(MemberRole::Voter, true), (MemberRole::Learner, false), (MemberRole::LearningWitness, false)]
@@ -556,13 +555,7 @@ mod tests {
 
     #[test]
     fn what_a_witness_is_sent_knows_its_disk_as_a_witness() {
-        let own = Identity {
-            cluster: ClusterId(1),
-            id: NodeId("a".into()),
-            disk: DiskId(7),
-            address: String::new(),
-            cluster_name: String::new(),
-        };
+        let own = own();
         let member = |role, disk| Member { role, disk, address: "b:1".into() };
         let group = |member| Membership::of([(NodeId("b".into()), member)]);
         let witness = order(member(MemberRole::Witness, Some(DiskId(8))));
