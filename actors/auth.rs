@@ -15,10 +15,12 @@
 //!
 //! * Tokens are compared by their SHA-256, in constant time: neither what is right nor how long it is shows in the time.
 //! * Who asks is found out before anything of a request's body is read.
-//! * Tokens are looked at again for each request, so a reload counts for connections that are there.
+//! * Tokens are looked at again for each request, so a reload counts for connections that are there; links between nodes,
+//!   which are one request each for as long as they last, look again after it (standing.rs).
 //! * A token that was refused is never logged.
 
 mod peer_guard;
+mod standing;
 mod tokens;
 
 use crate::actors::auth::peer_guard::CLUSTER_TOKEN;
@@ -30,11 +32,13 @@ use chronos::error::{Error, Result, SqlState};
 use chronos::sql::execute::Access;
 use chronos::sql::outline::Values;
 pub use peer_guard::{HANDED_ON, PeerGuard};
+pub use standing::Standing;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokens::Tokens;
+use tokio::sync::watch;
 use tracing::{debug, warn};
 
 /// Header or metadata: who asks, for the audit line.
@@ -158,6 +162,8 @@ pub struct Guard {
     names_peers: bool,
     hosts: Vec<String>,
     refused: AtomicU64,
+    /// Told of each reload once it counts.
+    reloads: watch::Sender<()>,
 }
 
 /// What may change while the node runs.
@@ -180,7 +186,8 @@ impl Guard {
         let rules = ArcSwap::from_pointee(Rules::read(settings)?);
         let tls = Material::read(&settings.tls)?.map(Tls::new);
         let (names_peers, hosts) = (settings.names_peers, settings.hosts.clone());
-        Ok(Arc::new(Guard { rules, tls, names_peers, hosts, refused: AtomicU64::new(0) }))
+        let (refused, reloads) = (AtomicU64::new(0), watch::Sender::new(()));
+        Ok(Arc::new(Guard { rules, tls, names_peers, hosts, refused, reloads }))
     }
 
     /// Reads everything again, and takes all of it or nothing; says what it took.
@@ -197,6 +204,7 @@ impl Guard {
             }
         }
         self.rules.store(Arc::new(rules));
+        self.reloads.send_replace(());
         Ok(told)
     }
 
@@ -322,7 +330,7 @@ pub mod tests {
         Guard::open(&with(settings)).unwrap()
     }
 
-    fn with(settings: &[(&'static str, &str)]) -> Settings {
+    pub fn with(settings: &[(&'static str, &str)]) -> Settings {
         let flag =
             |&(name, value): &(&'static str, &str)| Flag { flag: "-", section: "auth", name, value: value.into() };
         let flags = settings.iter().map(flag).collect();

@@ -19,7 +19,7 @@
 pub mod reserve;
 
 use crate::actors::metrics::{Connection, Door, Metrics};
-use crate::actors::tls::Socket;
+use crate::actors::tls::{Handshakes, Socket};
 use crate::actors::transit::Line;
 use chronos::error::{Error, Result};
 use futures_util::Stream;
@@ -32,7 +32,6 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Sleep;
-use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
@@ -64,7 +63,7 @@ pub struct Incoming {
     /// Requests of one connection that may wait for room.
     waiting_max: usize,
     metrics: Arc<Metrics>,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Handshakes>,
     reserve: Reserve,
 }
 
@@ -81,7 +80,7 @@ impl Incoming {
     }
 
     /// With the handshake of TLS first, where there is one.
-    pub fn encrypted(self, tls: Option<TlsAcceptor>) -> Incoming {
+    pub fn encrypted(self, tls: Option<Handshakes>) -> Incoming {
         Incoming { tls, ..self }
     }
 

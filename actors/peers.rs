@@ -27,7 +27,7 @@ pub mod service;
 pub mod transfer;
 mod witness;
 
-use crate::actors::auth::PeerGuard;
+use crate::actors::auth::{PeerGuard, Standing};
 use chronos::error::{Error, Result};
 use chronos::ids::{ClusterId, DiskId};
 use chronos::raft::{Envelope, Membership, Message, NodeId};
@@ -36,6 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, mpsc};
 use tonic::Request;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
 
 /// Bytes of a message that travel in one piece: a link of 1 MB/s is through with it in 64 ms, less than a heartbeat.
@@ -121,6 +122,23 @@ impl Peers {
     /// Shows that a call comes from a node of the group.
     pub fn sign<T>(&self, request: &mut Request<T>) -> Result<()> {
         self.guard.get().map_or(Ok(()), |guard| guard.sign(request))
+    }
+
+    /// Waits until a link that was opened with this metadata would not be taken any more, and says why not.
+    fn accepted(&self, shown: &MetadataMap) -> impl Future<Output = Error> + use<> {
+        Peers::lost(self.guard.get().map(|guard| guard.accepted(shown)))
+    }
+
+    /// The same for what this node shows, and for whom it takes.
+    fn dialled(&self, shows: &MetadataMap) -> impl Future<Output = Error> + use<> {
+        Peers::lost(self.guard.get().map(|guard| guard.dialled(shows)))
+    }
+
+    async fn lost(standing: Option<Standing>) -> Error {
+        match standing {
+            Some(mut standing) => standing.lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Refuses to expect another node where none would be taken for a peer.

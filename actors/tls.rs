@@ -6,8 +6,8 @@
 //! ```
 //!
 //! * gRPC asks for a certificate and ends the handshake without one. HTTP asks too, and serves without one what is open.
-//! * Files are read again when that is asked for. What is wrong with them leaves everything as it was; connections that are
-//!   there stay, whoever vouched for them.
+//! * Files are read again when that is asked for. What is wrong with them leaves everything as it was. Connections of the
+//!   gRPC door stay for as long as their certificates count; those of HTTP, which are short, stay.
 //! * No session is resumed: a resumed one shows no certificate, and would outlive the authority that vouched for it.
 //! * A node whose certificate has expired, or whose key is another's, does not start: nobody would talk to it, and each
 //!   client would find its own words for that.
@@ -45,6 +45,7 @@ pub use words::explain;
 const HTTP2: &[u8] = b"h2";
 
 /// What was read from the files, checked.
+#[derive(Clone)]
 pub struct Material {
     files: Files,
     key: Arc<CertifiedKey>,
@@ -72,6 +73,15 @@ impl Material {
             .build()
             .map_err(|error| wrong("tls.ca_cert", &error))?;
         Ok(Material { files, key: Arc::new(key), clients })
+    }
+
+    /// True where every authority of the other one's counts here too.
+    pub fn trusts_all_of(&self, other: &Material) -> bool {
+        // Both have been read before.
+        match (self.files.authorities(), other.files.authorities()) {
+            (Ok(known), Ok(others)) => others.iter().all(|authority| known.contains(authority)),
+            (Err(_), _) | (_, Err(_)) => false,
+        }
     }
 }
 
@@ -124,11 +134,16 @@ impl Tls {
         self.current.store(Arc::new(material));
     }
 
+    /// What counts at the moment.
+    pub fn material(&self) -> Arc<Material> {
+        self.current.load_full()
+    }
+
     /// How gRPC shakes hands: a client without a certificate is not let in.
-    pub fn grpc(self: &Arc<Tls>) -> Result<TlsAcceptor> {
+    pub fn grpc(self: &Arc<Tls>) -> Result<Handshakes> {
         let mut config = self.server(Proof::Required)?;
         config.alpn_protocols.push(HTTP2.to_vec());
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok(Handshakes { acceptor: TlsAcceptor::from(Arc::new(config)), tls: self.clone() })
     }
 
     /// How HTTP shakes hands: a certificate is asked for.
@@ -152,6 +167,13 @@ impl Tls {
         config.send_tls13_tickets = 0;
         Ok(config)
     }
+}
+
+/// How connections of the gRPC door shake hands, and what their certificates are looked at by afterwards.
+pub struct Handshakes {
+    /// Shakes hands.
+    pub acceptor: TlsAcceptor,
+    tls: Arc<Tls>,
 }
 
 /// Whether a client must show a certificate.

@@ -13,13 +13,13 @@
 //! | not set | not set | off | everybody, as for everything else; but a group refuses to start so, except on loopback |
 //!
 //! * A node that names no others and is the whole of its group has no peers, whatever they show (grpc/guarded.rs).
-//! * A reload counts for streams and connections that begin after it.
+//! * A reload counts for streams that begin after it, and for the links that are there (standing.rs).
 
-use super::Guard;
+use super::{Guard, Standing};
 use chronos::error::{Error, Result, SqlState};
 use std::sync::Arc;
 use tonic::Request;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
 use tonic::transport::Endpoint;
 
 /// Metadata: what the nodes of a group show each other.
@@ -64,6 +64,16 @@ impl PeerGuard {
         Ok(())
     }
 
+    /// What a link stands on that another node has dialled with this metadata.
+    pub fn accepted(&self, shown: &MetadataMap) -> Standing {
+        Standing::accepted(&self.guard, shown)
+    }
+
+    /// What a link stands on that this node dials with this metadata.
+    pub fn dialled(&self, shows: &MetadataMap) -> Standing {
+        Standing::dialled(&self.guard, shows)
+    }
+
     /// Refuses to expect another node where none would be taken for a peer.
     ///
     /// # Errors
@@ -99,7 +109,6 @@ pub mod tests {
     use super::*;
     use crate::actors::auth::{Need, Role};
     use chronos::sql::execute::Access;
-    use tonic::metadata::MetadataMap;
 
     fn signed_by(settings: &[(&'static str, &str)]) -> MetadataMap {
         let mut request = Request::new(());
@@ -181,7 +190,7 @@ pub mod tests {
         let work = async {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
-            let acceptor = guard.tls().unwrap().grpc().unwrap();
+            let acceptor = guard.tls().unwrap().grpc().unwrap().acceptor;
             let served = async {
                 let (stream, _) = listener.accept().await.unwrap();
                 let stream = acceptor.accept(stream).await.unwrap();

@@ -236,6 +236,11 @@ async fn link(
     peers: &Arc<Peers>,
     published: &Arc<Published>,
 ) -> Result<()> {
+    // One frame: what is urgent is not to wait behind more of them.
+    let (feed, sent) = mpsc::channel(1);
+    let mut request = Request::new(ReceiverStream::new(sent));
+    peers.sign(&mut request)?;
+    let lost = peers.dialled(request.metadata());
     let endpoint = patient(peers.endpoint(address)?)
         .initial_stream_window_size(LINK_WINDOW_BYTES)
         .initial_connection_window_size(LINK_WINDOW_BYTES);
@@ -243,8 +248,6 @@ async fn link(
     let outbox = peers.outbox(id);
     // Nothing is queued for the link before both have said who they are.
     let (open, opened) = tokio::sync::oneshot::channel::<u64>();
-    // One frame: what is urgent is not to wait behind more of them.
-    let (feed, sent) = mpsc::channel(1);
     let mut frames = outgoing(hello(own, id, published), outbox.clone(), opened);
     tokio::spawn(async move {
         while let Some(frame) = frames.next().await {
@@ -253,8 +256,6 @@ async fn link(
             }
         }
     });
-    let mut request = Request::new(ReceiverStream::new(sent));
-    peers.sign(&mut request)?;
     let answered = PeerServiceClient::new(channel).link(request).await;
     let mut frames = answered.map_err(|status| unreachable(id, address, status.message()))?.into_inner();
     let met = frames.message().await.map_err(|status| unreachable(id, address, status.message()))?;
@@ -270,8 +271,16 @@ async fn link(
     info!(peer = %id, %address, "linked");
     let _ = open.send(linked.link);
     let mut arriving = Arriving::default();
+    let mut lost = std::pin::pin!(lost);
     loop {
-        match frames.message().await {
+        let frame = tokio::select! {
+            error = &mut lost => {
+                info!(peer = %id, %error, "the settings have changed: the link is dialled again");
+                return Ok(());
+            }
+            frame = frames.message() => frame,
+        };
+        match frame {
             Ok(Some(frame)) => {
                 arriving.deliver(frame, &from, peers).await?;
             }

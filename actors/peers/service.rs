@@ -156,6 +156,7 @@ impl PeerService for PeerDoor {
 
     async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::LinkStream>, Status> {
         let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
+        let refused = self.peers.accepted(request.metadata());
         let mut frames = request.into_inner();
         let from = check(frames.message().await?, &own, &self.published).map_err(|error| {
             warn!(%error, "a node was refused");
@@ -176,7 +177,16 @@ impl PeerService for PeerDoor {
         tokio::spawn(async move {
             let _linked = linked;
             let mut arriving = Arriving::default();
-            while let Ok(Some(frame)) = frames.message().await {
+            let mut refused = std::pin::pin!(refused);
+            loop {
+                let frame = tokio::select! {
+                    error = &mut refused => {
+                        warn!(%error, peer = %from.id, "a link is ended: it would not be taken any more");
+                        break;
+                    }
+                    frame = frames.message() => frame,
+                };
+                let Ok(Some(frame)) = frame else { break };
                 if let Err(error) = arriving.deliver(frame, &from, &peers).await {
                     warn!(%error, peer = %from.id, "a link is given up");
                     break;

@@ -57,10 +57,15 @@ impl Files {
             .map_err(|error| refused(format!("tls.key holds no private key in PEM: {error}")))
     }
 
+    /// The certificates of the authority.
+    pub fn authorities(&self) -> Result<Vec<CertificateDer<'static>>> {
+        certificates("tls.ca_cert", &self.ca_cert)
+    }
+
     /// The authority.
     pub fn roots(&self) -> Result<RootCertStore> {
         let mut roots = RootCertStore::empty();
-        for certificate in certificates("tls.ca_cert", &self.ca_cert)? {
+        for certificate in self.authorities()? {
             roots.add(certificate).map_err(|error| refused(format!("tls.ca_cert: {error}")))?;
         }
         Ok(roots)

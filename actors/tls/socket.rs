@@ -2,16 +2,21 @@
 //!
 //! The handshake is the first thing that reading or writing does, so it happens in the connection's own task, within the
 //! time that its greeting has, and counted like any other: no queue of half-open handshakes stands before the door.
+//!
+//! After the files are read again, the client's certificate is looked at again before anything more is read: who kept a
+//! connection open would otherwise outlive the authority that vouched for him.
 
-use super::explain;
+use super::{Handshakes, Material, Tls, explain};
+use rustls::pki_types::UnixTime;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio_rustls::Accept;
 use tokio_rustls::server::TlsStream;
-use tokio_rustls::{Accept, TlsAcceptor};
 use tracing::{debug, warn};
 
 /// One line in the log for so many failed handshakes: a scanner must not fill the disk.
@@ -25,27 +30,59 @@ pub enum Socket {
     /// As it is.
     Plain(TcpStream),
     /// In its handshake.
-    Shaking(Box<Accept<TcpStream>>),
+    Shaking(Box<Accept<TcpStream>>, Vouched),
     /// Encrypted, with a client that has shown its certificate.
-    Secure(Box<TlsStream<TcpStream>>),
+    Secure(Box<TlsStream<TcpStream>>, Vouched),
     /// Its handshake failed.
     Failed,
 }
 
+/// By what a client's certificate was looked at.
+pub struct Vouched {
+    tls: Arc<Tls>,
+    by: Arc<Material>,
+}
+
+impl Vouched {
+    /// Refuses a certificate that counts no more since the files were read again.
+    fn look_again(&mut self, stream: &TlsStream<TcpStream>) -> io::Result<()> {
+        let current = self.tls.material();
+        if Arc::ptr_eq(&current, &self.by) {
+            return Ok(());
+        }
+        let shown = stream.get_ref().1.peer_certificates();
+        if let Some([end, between @ ..]) = shown
+            && let Err(error) = current.clients.verify_client_cert(end, between, UnixTime::now())
+        {
+            let why = explain(&error).unwrap_or_else(|| error.to_string());
+            warn!("a gRPC connection is ended, its certificate counts no more: {why}");
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+        }
+        self.by = current;
+        Ok(())
+    }
+}
+
 impl Socket {
     /// On an accepted connection.
-    pub fn new(stream: TcpStream, tls: Option<&TlsAcceptor>) -> Socket {
+    pub fn new(stream: TcpStream, tls: Option<&Handshakes>) -> Socket {
         match tls {
             None => Socket::Plain(stream),
-            Some(acceptor) => Socket::Shaking(Box::new(acceptor.accept(stream))),
+            Some(handshakes) => {
+                // Before the handshake looks: what is read in between is not missed.
+                let vouched = Vouched { tls: handshakes.tls.clone(), by: handshakes.tls.material() };
+                Socket::Shaking(Box::new(handshakes.acceptor.accept(stream)), vouched)
+            }
         }
     }
 
     fn poll_shaken(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Socket::Shaking(accept) = self else { return Poll::Ready(Ok(())) };
+        let Socket::Shaking(accept, _) = self else { return Poll::Ready(Ok(())) };
         match ready!(Pin::new(accept.as_mut()).poll(context)) {
             Ok(stream) => {
-                *self = Socket::Secure(Box::new(stream));
+                if let Socket::Shaking(_, vouched) = std::mem::replace(self, Socket::Failed) {
+                    *self = Socket::Secure(Box::new(stream), vouched);
+                }
                 Poll::Ready(Ok(()))
             }
             Err(error) => {
@@ -75,8 +112,11 @@ impl AsyncRead for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Socket::Secure(stream) => Pin::new(stream.as_mut()).poll_read(context, buffer),
-            Socket::Shaking(_) | Socket::Failed => gone(),
+            Socket::Secure(stream, vouched) => {
+                vouched.look_again(stream)?;
+                Pin::new(stream.as_mut()).poll_read(context, buffer)
+            }
+            Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
 }
@@ -86,8 +126,8 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Socket::Secure(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
-            Socket::Shaking(_) | Socket::Failed => gone(),
+            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
 
@@ -95,17 +135,17 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Socket::Secure(stream) => Pin::new(stream.as_mut()).poll_flush(context),
-            Socket::Shaking(_) | Socket::Failed => gone(),
+            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_flush(context),
+            Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Socket::Secure(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_shutdown(context),
             // There is nobody to say farewell to.
-            Socket::Shaking(_) | Socket::Failed => Poll::Ready(Ok(())),
+            Socket::Shaking(..) | Socket::Failed => Poll::Ready(Ok(())),
         }
     }
 
@@ -117,8 +157,8 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Socket::Secure(stream) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
-            Socket::Shaking(_) | Socket::Failed => gone(),
+            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+            Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
 

@@ -224,7 +224,7 @@ fn a_token_is_asked_for_over_tls_too() {
 }
 
 #[test]
-fn certificates_change_without_dropping_a_connection() {
+fn certificates_change_without_dropping_a_connection_that_still_counts() {
     let world = World::new();
     let log = world.data.path().join("node.log");
     let node = world.start(&[("CHRONOS_LOG__FILE", log.to_str().unwrap()), ("RUST_LOG", "info")]);
@@ -245,10 +245,17 @@ fn certificates_change_without_dropping_a_connection() {
             tokio::task::yield_now().await;
         }
         assert!(!is_let_in(&node, &new_client, true).await);
+        let both = [&world.server.ca, &new_server.ca].map(|path| std::fs::read_to_string(path).unwrap());
         world.server.replace_with(&new_server);
+        std::fs::write(&world.server.ca, both.concat()).unwrap();
         node.hang_up();
         until_said("read the settings again", 1);
         assert!(answers(&before).await, "who is there stays");
+        let newer = connect(&node, &new_client, true).await.unwrap();
+        world.server.replace_with(&new_server);
+        node.hang_up();
+        until_said("read the settings again", 2);
+        assert!(!answers(&before).await && answers(&newer).await, "and goes with the authority that vouched for him");
         assert!(is_let_in(&node, &new_client, true).await);
         assert!(!is_let_in(&node, &world.client.trusting(&new_client), true).await, "the former authority");
         let of = |files: &Files| https(node.http, files, true, ("GET", "/status", "")).map(|(status, _)| status);
@@ -259,11 +266,11 @@ fn certificates_change_without_dropping_a_connection() {
         world.server.replace_with(&past);
         node.hang_up();
         until_said("the settings stay as they are: tls.cert: certificate expired", 1);
-        assert!(is_let_in(&node, &new_client, true).await && answers(&before).await);
+        assert!(is_let_in(&node, &new_client, true).await && answers(&newer).await);
         std::fs::copy(&world.client.key, &world.server.cert).unwrap();
         node.hang_up();
         until_said("the settings stay as they are: tls.cert holds no certificate", 1);
-        assert!(is_let_in(&node, &new_client, true).await && answers(&before).await);
+        assert!(is_let_in(&node, &new_client, true).await && answers(&newer).await);
     });
 }
 

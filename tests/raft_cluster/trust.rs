@@ -3,11 +3,14 @@
 use crate::certificates::{Authority, Validity};
 use crate::group::{Group, alone, name};
 use crate::patience::until;
-use crate::process::wire::IdentifyRequest;
 use crate::process::wire::peer_service_client::PeerServiceClient;
+use crate::process::wire::{IdentifyRequest, PeerFrame, PeerHello, peer_frame::Frame};
 use crate::process::{Node, free_ports, wait};
 use serde_json::{Value as Json, json};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use tokio_stream::StreamExt;
 use tonic::{Code, Request};
 
 #[test]
@@ -62,6 +65,10 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
     let mut group = Group::start_with(&settings);
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY)");
     let mut written = 0;
+    // Somebody has read the old one, and holds a link to a node that is not started anew.
+    let spied = group.leader();
+    let spy = spy(&group, spied, "old");
+    assert_eq!(spy.recv_timeout(Duration::from_secs(10)), Ok("linked"));
     for (phase, tokens) in ["old\nnew\n", "new\nold\n", "new\n"].into_iter().enumerate() {
         std::fs::write(token, tokens).unwrap();
         for at in 0..3 {
@@ -72,7 +79,7 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
             });
             // A member that comes back now makes new connections to all of them.
             let back = (at + 1) % 3;
-            if back != group.leader() {
+            if back != group.leader() && back != spied {
                 group.kill(back);
                 group.restart(back);
                 group.until_ready(back);
@@ -82,6 +89,8 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
                 group.sql(other, &format!("INSERT INTO t VALUES ({written})"));
             }
         }
+        let wait = Duration::from_millis(if phase < 2 { 300 } else { 10_000 });
+        assert_eq!(spy.recv_timeout(wait).ok(), (phase == 2).then_some("ended"), "after {tokens:?}");
     }
     assert_eq!(group.number(0, "SELECT COUNT(*) FROM t"), written);
     for at in 0..3 {
@@ -96,4 +105,37 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
         };
         assert_eq!((identify("old"), identify("new")), (Err(Code::Unauthenticated), Ok(())), "{}", name(at));
     }
+}
+
+/// A link to a node, by whoever knows the token: says once it is there, and once it has ended.
+fn spy(group: &Group, at: usize, token: &'static str) -> mpsc::Receiver<&'static str> {
+    let address = format!("http://{}", group.node(at).grpc);
+    let (tell, told) = mpsc::channel();
+    let linked = async move {
+        let mut peer = PeerServiceClient::connect(address).await.unwrap();
+        let mut identify = Request::new(IdentifyRequest::default());
+        identify.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        let of = peer.identify(identify).await.unwrap().into_inner();
+        let hello = PeerHello {
+            version: u32::from(chronos::raft::WIRE_VERSION),
+            cluster_id: of.cluster_id,
+            cluster_name: of.cluster_name,
+            node_id: "spy".to_owned(),
+            disk_id: vec![7; 16],
+            to: of.node_id,
+            ..PeerHello::default()
+        };
+        // It says nothing more, and does not hang up.
+        let hello = PeerFrame { frame: Some(Frame::Hello(hello)) };
+        let mut link = Request::new(tokio_stream::once(hello).chain(tokio_stream::pending()));
+        link.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        let mut frames = peer.link(link).await.unwrap().into_inner();
+        assert!(frames.message().await.unwrap().is_some(), "it is answered");
+        tell.send("linked").unwrap();
+        while let Ok(Some(_)) = frames.message().await {}
+        // Whoever waited for it may have failed.
+        let _ = tell.send("ended");
+    };
+    std::thread::spawn(move || wait(linked));
+    told
 }
