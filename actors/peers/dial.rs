@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// The pause before the first redial, and the longest one.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -131,7 +131,7 @@ impl Drop for Links {
 }
 
 async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, published: Arc<Published>) {
-    let mut pause = PAUSE_MIN;
+    let mut pauses = Pauses { next: PAUSE_MIN };
     let mut said = None;
     let mut has_asked = false;
     // Nobody is dialled by a node that stops.
@@ -141,13 +141,20 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
             has_asked = true;
         }
         turn(&id, &own, &peers, &published).await;
-        match link(&id, &address, &own, &peers, &published).await {
-            Ok(()) => {
+        let ended = link((&id, &address), &own, &peers, &published, said.as_deref()).await;
+        let lasted = ended.as_ref().map_or(Duration::ZERO, |lasted| *lasted);
+        match ended {
+            Ok(lasted) if lasted > PAUSE_MAX => {
                 info!(peer = %id, "the link has ended");
-                (pause, said) = (PAUSE_MIN, None);
+                said = None;
+            }
+            // The same trouble for hours is one line.
+            Ok(_) if said.as_deref() == Some(ENDS_AT_ONCE) => {}
+            Ok(_) => {
+                info!(peer = %id, "the link has ended");
+                said = Some(ENDS_AT_ONCE.to_owned());
             }
             Err(error) => {
-                // The same trouble for hours is one line.
                 let text = error.to_string();
                 if said.as_ref() != Some(&text) {
                     warn!(peer = %id, %address, %error, "no link, trying again");
@@ -155,9 +162,25 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
                 }
             }
         }
-        let drawn = random_u64().unwrap_or(0) % (pause.as_micros() as u64).max(1);
-        tokio::time::sleep(pause / 2 + Duration::from_micros(drawn / 2)).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        tokio::time::sleep(pauses.after(lasted, random_u64().unwrap_or(0))).await;
+    }
+}
+
+/// What was said last of a link that ends soon after it has begun.
+const ENDS_AT_ONCE: &str = "it ends at once";
+
+/// How long is waited between two attempts at a link.
+struct Pauses {
+    next: Duration,
+}
+
+impl Pauses {
+    /// The pause after an attempt, as it is drawn. Only a link that has lasted shows that the next one may: one with a node that
+    /// belongs to the group no more begins well, and ends as soon as both have said who they are.
+    fn after(&mut self, lasted: Duration, drawn: u64) -> Duration {
+        let pause = if lasted > PAUSE_MAX { PAUSE_MIN } else { self.next };
+        self.next = (pause * 2).min(PAUSE_MAX);
+        pause / 2 + Duration::from_micros(drawn % pause.as_micros() as u64) / 2
     }
 }
 
@@ -228,14 +251,14 @@ async fn made(endpoint: Endpoint) -> Result<Channel, String> {
     }
 }
 
-/// One link, from dialling to its end.
+/// One link, from dialling to its end: how long it was there. `said` is what was said last of the one before.
 async fn link(
-    id: &NodeId,
-    address: &str,
+    (id, address): (&NodeId, &str),
     own: &Identity,
     peers: &Arc<Peers>,
     published: &Arc<Published>,
-) -> Result<()> {
+    said: Option<&str>,
+) -> Result<Duration> {
     // One frame: what is urgent is not to wait behind more of them.
     let (feed, sent) = mpsc::channel(1);
     let mut request = Request::new(ReceiverStream::new(sent));
@@ -264,11 +287,15 @@ async fn link(
         return Err(unreachable(id, address, &format!("{} answers there", from.id)));
     }
     if peers.identity().is_none() {
-        return Ok(());
+        return Ok(Duration::ZERO);
     }
     peers.meet(&from);
     let linked = Linked::new(&outbox);
-    info!(peer = %id, %address, "linked");
+    let began = Instant::now();
+    match said {
+        Some(ENDS_AT_ONCE) => debug!(peer = %id, %address, "linked again"),
+        Some(_) | None => info!(peer = %id, %address, "linked"),
+    }
     let _ = open.send(linked.link);
     let mut arriving = Arriving::default();
     let mut lost = std::pin::pin!(lost);
@@ -276,7 +303,7 @@ async fn link(
         let frame = tokio::select! {
             error = &mut lost => {
                 info!(peer = %id, %error, "the settings have changed: the link is dialled again");
-                return Ok(());
+                return Ok(began.elapsed());
             }
             frame = frames.message() => frame,
         };
@@ -284,7 +311,7 @@ async fn link(
             Ok(Some(frame)) => {
                 arriving.deliver(frame, &from, peers).await?;
             }
-            Ok(None) | Err(_) => return Ok(()),
+            Ok(None) | Err(_) => return Ok(began.elapsed()),
         }
     }
 }
@@ -349,6 +376,26 @@ mod tests {
         assert!(is_to_ask(false, &led) && is_to_ask(false, &Status::default()));
         assert!(is_to_ask(true, &Status::default()), "another may have come back that knows");
         assert!(!is_to_ask(true, &led));
+    }
+
+    #[test]
+    fn pauses_grow_until_a_link_has_lasted() {
+        let mut pauses = Pauses { next: PAUSE_MIN };
+        let mut longest = PAUSE_MIN;
+        for attempt in 0..10 {
+            // One that has ended at once is like one that never was.
+            let lasted = if attempt % 2 == 0 { Duration::ZERO } else { Duration::from_millis(40) };
+            let (mut again, mut least) = (Pauses { ..pauses }, Pauses { ..pauses });
+            let pause = pauses.after(lasted, 0x1234_5678);
+            assert_eq!(least.after(lasted, 0), longest / 2, "attempt {attempt}");
+            assert!(pause >= longest / 2 && pause < longest, "attempt {attempt}: {pause:?}");
+            assert_ne!(again.after(lasted, 0x0234_5679), pause, "it is drawn");
+            longest = (longest * 2).min(PAUSE_MAX);
+        }
+        assert_eq!(longest, PAUSE_MAX);
+        assert!(pauses.after(PAUSE_MAX, u64::MAX) >= PAUSE_MAX / 2, "not yet");
+        assert!(pauses.after(Duration::from_secs(60), u64::MAX) < PAUSE_MIN);
+        assert!(pauses.after(Duration::ZERO, u64::MAX) < PAUSE_MIN * 2, "and grows again");
     }
 
     #[test]
