@@ -9,8 +9,9 @@
 //! * Files are read again when that is asked for. What is wrong with them leaves everything as it was. Connections of the
 //!   gRPC door stay for as long as their certificates count; those of HTTP, which are short, stay.
 //! * No session is resumed: a resumed one shows no certificate, and would outlive the authority that vouched for it.
-//! * A node whose certificate has expired, or whose key is another's, does not start: nobody would talk to it, and each
-//!   client would find its own words for that.
+//! * A node whose certificate another authority has signed, or whose key is another's, does not start: nobody would talk to
+//!   it, and each client would find its own words for that. One whose certificate has expired starts and says so, for its
+//!   clock may be what is wrong; what has expired is not taken while the node runs.
 
 mod files;
 mod outgoing;
@@ -25,7 +26,7 @@ pub use files::Files;
 pub use outgoing::wants_tls;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
@@ -57,18 +58,18 @@ impl Material {
     ///
     /// # Errors
     ///
-    /// What cannot be read, does not belong together, or has expired, by name.
-    pub fn read(settings: &config::Tls) -> Result<Option<Material>> {
-        Files::read(settings)?.map(Material::of).transpose()
+    /// What cannot be read or does not belong together, by name; on a reload also what has expired.
+    pub fn read(settings: &config::Tls, moment: Moment) -> Result<Option<Material>> {
+        Files::read(settings)?.map(|files| Material::of(files, moment)).transpose()
     }
 
-    fn of(files: Files) -> Result<Material> {
+    fn of(files: Files, moment: Moment) -> Result<Material> {
         let provider = Arc::new(ring::default_provider());
         let (chain, roots) = (files.chain()?, Arc::new(files.roots()?));
         let wrong = |what: &str, error: &dyn fmt::Display| refused(format!("{what}: {error}"));
         let key = CertifiedKey::from_der(chain, files.key()?, &provider)
             .map_err(|error| wrong("tls.key does not belong to tls.cert", &error))?;
-        check_own(&files, &key, &roots, &provider)?;
+        check_own(&files, &key, &roots, moment)?;
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| wrong("tls.ca_cert", &error))?;
@@ -85,32 +86,66 @@ impl Material {
     }
 }
 
-/// Refuses a certificate that every client would refuse; one that other clients may well take is only spoken about.
-fn check_own(
-    files: &Files,
-    key: &CertifiedKey,
-    roots: &Arc<RootCertStore>,
-    provider: &Arc<CryptoProvider>,
-) -> Result<()> {
+/// When certificates are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// A node that has no clock yet starts all the same.
+    Start,
+    /// While it runs, it has certificates that work.
+    Reload,
+}
+
+/// Refuses a certificate that every other side would refuse; one that others may well take is only spoken about.
+fn check_own(files: &Files, key: &CertifiedKey, roots: &Arc<RootCertStore>, moment: Moment) -> Result<()> {
+    let provider = Arc::new(ring::default_provider());
     let name = ServerName::try_from(files.domain.clone())
         .map_err(|_| refused(format!("tls.domain: {:?} is no name that a certificate could carry", files.domain)))?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
-        .build()
-        .map_err(|error| refused(format!("tls.ca_cert: {error}")))?;
+    let wrong = |error: &dyn fmt::Display| refused(format!("tls.ca_cert: {error}"));
+    let server = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone());
+    let server = server.build().map_err(|error| wrong(&error))?;
+    let client = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider);
+    let client = client.build().map_err(|error| wrong(&error))?;
     let now = UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.wall().0));
     let [end, between @ ..] = key.cert.as_slice() else { return Err(refused("tls.cert has no certificate".into())) };
-    match verifier.verify_server_cert(end, between, &name, &[], now) {
-        Ok(_) => Ok(()),
-        Err(rustls::Error::InvalidCertificate(
-            error @ (CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }),
-        )) => Err(refused(format!("tls.cert: {error}"))),
-        Err(error) => {
-            tracing::warn!("peers and clients with the same settings will refuse tls.cert: {error}");
+    judge(moment, now, |now| server.verify_server_cert(end, between, &name, &[], now).map(drop))?;
+    judge(moment, now, |now| client.verify_client_cert(end, between, now).map(drop))
+}
+
+/// What a verifier says of the node's own certificate, at its best moment where it is not valid now: whose it is shows then.
+fn judge(moment: Moment, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), rustls::Error>) -> Result<()> {
+    let Err(mut error) = verify(now) else { return Ok(()) };
+    let best = match &error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after: best, .. }) => Some(*best),
+        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before: best, .. }) => Some(*best),
+        _ => None,
+    };
+    if let Some(best) = best {
+        match (verify(best), moment) {
+            (Err(rustls::Error::InvalidCertificate(whose)), _) if is_foreign(&whose) => error = whose.into(),
+            (Ok(()) | Err(_), Moment::Reload) => return Err(refused(format!("tls.cert: {}", said(&error)))),
+            (Ok(()) | Err(_), Moment::Start) => {}
+        }
+    }
+    match &error {
+        rustls::Error::InvalidCertificate(whose) if is_foreign(whose) => {
+            Err(refused("the certificate in tls.cert is not signed by the authority in tls.ca_cert".to_owned()))
+        }
+        _ => {
+            tracing::warn!("peers and clients with the same settings will refuse tls.cert: {}", said(&error));
             Ok(())
         }
+    }
+}
+
+fn is_foreign(error: &CertificateError) -> bool {
+    matches!(error, CertificateError::UnknownIssuer | CertificateError::BadSignature)
+}
+
+/// Without that it is somebody's: it is this node's own.
+fn said(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(error) => error.to_string(),
+        other => other.to_string(),
     }
 }
 

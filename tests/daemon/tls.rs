@@ -65,6 +65,9 @@ async fn is_let_in(node: &Node, files: &Files, identity: bool) -> bool {
     }
 }
 
+/// What is said of a certificate that another authority has signed.
+const FOREIGN: &str = "the certificate in tls.cert is not signed by the authority in tls.ca_cert";
+
 /// One request over HTTPS: status and answer. None where the handshake fails.
 fn https(address: SocketAddr, files: &Files, identity: bool, request: (&str, &str, &str)) -> Option<(u16, String)> {
     https_as(address, files, identity, request, "")
@@ -266,6 +269,13 @@ fn certificates_change_without_dropping_a_connection_that_still_counts() {
         world.server.replace_with(&past);
         node.hang_up();
         until_said("the settings stay as they are: tls.cert: certificate expired", 1);
+        // Neither is one that the node's own authority has not signed, however long ago.
+        world.server.replace_with(&past.trusting(&world.client));
+        node.hang_up();
+        until_said(FOREIGN, 1);
+        world.server.replace_with(&new_server.trusting(&world.client));
+        node.hang_up();
+        until_said(FOREIGN, 2);
         assert!(is_let_in(&node, &new_client, true).await && answers(&newer).await);
         std::fs::copy(&world.client.key, &world.server.cert).unwrap();
         node.hang_up();
@@ -277,12 +287,12 @@ fn certificates_change_without_dropping_a_connection_that_still_counts() {
 #[test]
 fn certificates_that_nobody_could_use_are_an_error_at_start() {
     let world = World::new();
-    let past = world.authority.write(world.files(), "past", "localhost", Validity::Past);
+    let foreign = Authority::new().write(world.files(), "foreign", "localhost", Validity::Now);
     let swapped = Files { key: world.client.key.clone(), ..world.server.clone() };
     let no_key = Files { key: world.server.cert.clone(), ..world.server.clone() };
     let no_file = Files { ca: world.files().join("nowhere"), ..world.server.clone() };
     for (variables, says) in [
-        (&past.variables()[..], "tls.cert: certificate expired"),
+        (&foreign.trusting(&world.client).variables()[..], FOREIGN),
         (&swapped.variables()[..], "tls.key does not belong to tls.cert"),
         (&no_key.variables()[..], "tls.key holds no private key"),
         (&no_file.variables()[..], "read tls.ca_cert"),
@@ -295,6 +305,17 @@ fn certificates_that_nobody_could_use_are_an_error_at_start() {
         assert!(!output.status.success() && told.contains(says), "{says}: {told}");
         assert!(!directory.path().join("node1").exists(), "nothing was touched");
     }
+}
+
+#[test]
+fn a_node_starts_with_an_expired_certificate_and_says_so() {
+    let world = World::new();
+    let past = world.authority.write(world.files(), "past", "localhost", Validity::Past);
+    world.server.replace_with(&past);
+    let log = world.data.path().join("node.log");
+    let _node = world.start(&[("CHRONOS_LOG__FILE", log.to_str().unwrap()), ("RUST_LOG", "info")]);
+    let told = std::fs::read_to_string(&log).unwrap();
+    assert!(told.contains("will refuse tls.cert: certificate expired"), "{told}");
 }
 
 #[test]
