@@ -99,7 +99,7 @@ mod tests {
             let [mut waits, mut stays] = open();
             assert!(tokio::time::timeout(Duration::from_millis(50), stays.lost()).await.is_err());
             let waiting = tokio::spawn(async move { waits.lost().await });
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::task::yield_now().await;
             std::fs::write(&file, "newer\n").unwrap();
             guard.reload(&settings).unwrap();
             let told = tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
