@@ -199,6 +199,9 @@ fn problem_of(peer: &Peer, raft: &RaftReport, silent_max: Duration) -> Option<St
         let text = format!("too old: knows commands up to {version}, group uses {group}: start a newer chronos");
         return Some(text);
     }
+    if raft.status.replaced.contains(&peer.id) {
+        return Some(format!("{} has a new disk: remove and re-add it", peer.id));
+    }
     (peer.silent > silent_max).then(|| "silent".to_owned())
 }
 
@@ -247,7 +250,9 @@ mod tests {
             command_version,
         };
         let peers = vec![peer("old", Some(3), 0), peer("new", Some(4), 500), peer("gone", None, 501)];
-        let mut status = RaftStatus { peers, ..RaftStatus::default() };
+        let peers = [peers, vec![peer("wiped", Some(4), 501)]].concat();
+        let replaced = vec![NodeId("wiped".to_owned())];
+        let mut status = RaftStatus { peers, replaced, ..RaftStatus::default() };
         status.membership.command_version = 4;
         let report = RaftReport { status, serves: true };
         let problems = report.status.peers.iter().map(|peer| {
@@ -255,7 +260,8 @@ mod tests {
             problem_of(peer, &report, Duration::from_millis(500))
         });
         let old = "too old: knows commands up to 3, group uses 4: start a newer chronos".to_owned();
-        assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some("silent".to_owned())]);
+        let wiped = "wiped has a new disk: remove and re-add it".to_owned();
+        assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some("silent".to_owned()), Some(wiped)]);
     }
 
     #[test]

@@ -68,6 +68,9 @@ impl Raft {
                  a newer chronos there"
             );
         }
+        for peer in new.replaced.iter().filter(|peer| !old.replaced.contains(peer)) {
+            warn!(%peer, "a member has a new disk, and does not count: remove it, and add it again");
+        }
         if old.clock_off.is_none()
             && let Some(ahead_ms) = new.clock_off
         {

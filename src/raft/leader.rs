@@ -502,6 +502,13 @@ impl Node {
         lead.progress.iter().map(describe).collect()
     }
 
+    /// The members in whose names another disk speaks.
+    pub(super) fn replaced(&self) -> Vec<NodeId> {
+        let State::Leader(lead) = &self.state else { return Vec::new() };
+        let is_replaced = |(_, progress): &(&NodeId, &Progress)| progress.replaced;
+        lead.progress.iter().filter(is_replaced).map(|(id, _)| id.clone()).collect()
+    }
+
     /// The first entry that a member which answers still lacks: the log is kept from here on, as far as its limit goes.
     pub fn wanted_from(&self) -> Option<LogIndex> {
         let State::Leader(lead) = &self.state else { return None };

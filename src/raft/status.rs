@@ -56,6 +56,8 @@ pub struct Status {
     pub membership: Membership,
     /// The others, where this node leads.
     pub peers: Vec<Peer>,
+    /// The members in whose names another disk speaks, where this node leads: they are to be removed and added again.
+    pub replaced: Vec<NodeId>,
     /// Why the group does not count this node, where it does not.
     pub outcast: Option<Outcast>,
     /// The log was damaged, and is fetched again up to here.
@@ -102,6 +104,7 @@ impl Node {
             tail_bytes: self.log.tail_bytes(),
             membership: self.membership().clone(),
             peers: self.peers(),
+            replaced: self.replaced(),
             outcast: self.outcast,
             quarantined_until: self.hard_state.quarantined_until,
             dismissed: self.memberships.removed().to_vec(),

@@ -5,7 +5,7 @@ use super::group::{at, bound, command, disk_of, heartbeat_reply, id, membership_
 use super::members::{add, change, remove};
 use chronos::clock::Wall;
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{HardState, MemberRole, Message, Outcast, Verdict, bootstrap};
+use chronos::raft::{HardState, MemberRole, Message, NodeId, Outcast, Verdict, bootstrap};
 
 #[test]
 fn disks_are_written_down_before_the_first_write() {
@@ -33,6 +33,11 @@ fn a_member_with_a_new_disk_is_told_so_and_does_not_count() {
     group.step_from_disk("b", new, "a", 2, Message::AppendReply(Verdict::Accepted { matched: index.next() }));
     assert!(group.committed("a") <= index.0);
     assert_eq!(group.take()[0].message, Message::NewDisk);
+    let replaced = |group: &mut Group| group.node("a").status().replaced;
+    assert_eq!(replaced(&mut group), [NodeId("b".to_owned())], "its leader says which");
+    group.step("b", "a", 2, Message::AppendReply(Verdict::Accepted { matched: index }));
+    assert_eq!(replaced(&mut group), [], "the disk that it had is back");
+    group.take();
     group.millis += 2000;
     for message in [Message::PreVote { last: at(1, 1) }, Message::Vote { last: at(1, 1), transfer: false }] {
         group.step_from_disk("b", new, "c", 3, message);
