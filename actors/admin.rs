@@ -96,7 +96,7 @@ impl Admin {
             Change::Remove { .. } => {}
         }
         let asked = self.router.routes().raft.ask(ChangeGroup(change), Deadline::after(ADMIN_WAIT)).await;
-        asked.map_err(|error| grpc::status(&error))?;
+        asked.map_err(|error| grpc::status(&of_change(error)))?;
         Ok(self.members())
     }
 
@@ -174,6 +174,14 @@ async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -
     }
 }
 
+/// The error of a change of the group: of one that is in doubt, what was asked for is no write that could be read.
+fn of_change(error: Error) -> Error {
+    if error.sqlstate() == SqlState::IN_DOUBT {
+        return Error::in_doubt("the outcome of the change is unknown: look at the members before asking again");
+    }
+    error
+}
+
 /// True where a connection that was there failed under a call: nobody has said what became of it.
 fn broke(status: &Status) -> bool {
     let first = std::error::Error::source(status);
@@ -224,6 +232,9 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
             if address.port == 0 {
                 return Err(wrong(format!("{address} has port 0: nobody can connect to it")));
             }
+            if address.is_unspecified() {
+                return Err(wrong(format!("{address} is where a node may listen: say where the others reach it")));
+            }
             let role = MemberRole::parse(&member.role).ok_or_else(|| {
                 wrong(format!("a member's role is voter, witness or observer, got {:?}", member.role))
             })?;
@@ -262,6 +273,22 @@ mod tests {
         let old = "too old: knows commands up to 3, group uses 4: start a newer chronos".to_owned();
         let wiped = "wiped has a new disk: remove and re-add it".to_owned();
         assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some("silent".to_owned()), Some(wiped)]);
+    }
+
+    #[test]
+    fn a_change_in_doubt_leads_to_the_members_and_an_address_of_nowhere_is_refused() {
+        let told = of_change(Error::in_doubt("read before writing again"));
+        assert!(told.sqlstate() == Error::in_doubt("").sqlstate() && told.to_string().contains("look at the members"));
+        assert_eq!(of_change(Error::unavailable("no leader")).message(), "no leader");
+        for address in ["0.0.0.0:5", "[::]:5"] {
+            let member = crate::actors::proto::wire::AddMember {
+                id: "node8".to_owned(),
+                address: address.to_owned(),
+                role: "voter".to_owned(),
+            };
+            let told = change_of(ChangeMembersRequest { change: Some(Wanted::Add(member)) }).unwrap_err();
+            assert!(told.message().contains(address), "{told}");
+        }
     }
 
     #[test]
