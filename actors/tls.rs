@@ -114,11 +114,14 @@ fn check_own(files: &Files, key: &CertifiedKey, roots: &Arc<RootCertStore>, mome
 /// What a verifier says of the node's own certificate, at its best moment where it is not valid now: whose it is shows then.
 fn judge(moment: Moment, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), rustls::Error>) -> Result<()> {
     let Err(mut error) = verify(now) else { return Ok(()) };
-    let best = match &error {
-        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after: best, .. }) => Some(*best),
-        rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext { not_before: best, .. }) => Some(*best),
-        _ => None,
-    };
+    let mut best = None;
+    if let rustls::Error::InvalidCertificate(
+        CertificateError::ExpiredContext { not_after: moment, .. }
+        | CertificateError::NotValidYetContext { not_before: moment, .. },
+    ) = &error
+    {
+        best = Some(*moment);
+    }
     if let Some(best) = best {
         match (verify(best), moment) {
             (Err(rustls::Error::InvalidCertificate(whose)), _) if is_foreign(&whose) => error = whose.into(),
@@ -126,15 +129,13 @@ fn judge(moment: Moment, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), 
             (Ok(()) | Err(_), Moment::Start) => {}
         }
     }
-    match &error {
-        rustls::Error::InvalidCertificate(whose) if is_foreign(whose) => {
-            Err(refused("the certificate in tls.cert is not signed by the authority in tls.ca_cert".to_owned()))
-        }
-        _ => {
-            tracing::warn!("peers and clients with the same settings will refuse tls.cert: {}", said(&error));
-            Ok(())
-        }
+    if let rustls::Error::InvalidCertificate(whose) = &error
+        && is_foreign(whose)
+    {
+        return Err(refused("the certificate in tls.cert is not signed by the authority in tls.ca_cert".to_owned()));
     }
+    tracing::warn!("peers and clients with the same settings will refuse tls.cert: {}", said(&error));
+    Ok(())
 }
 
 fn is_foreign(error: &CertificateError) -> bool {
@@ -143,10 +144,7 @@ fn is_foreign(error: &CertificateError) -> bool {
 
 /// Without that it is somebody's: it is this node's own.
 fn said(error: &rustls::Error) -> String {
-    match error {
-        rustls::Error::InvalidCertificate(error) => error.to_string(),
-        other => other.to_string(),
-    }
+    if let rustls::Error::InvalidCertificate(error) = error { error.to_string() } else { error.to_string() }
 }
 
 fn refused(what: String) -> Error {

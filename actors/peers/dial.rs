@@ -292,9 +292,10 @@ async fn link(
     peers.meet(&from);
     let linked = Linked::new(&outbox);
     let began = Instant::now();
-    match said {
-        Some(ENDS_AT_ONCE) => debug!(peer = %id, %address, "linked again"),
-        Some(_) | None => info!(peer = %id, %address, "linked"),
+    if said == Some(ENDS_AT_ONCE) {
+        debug!(peer = %id, %address, "linked again");
+    } else {
+        info!(peer = %id, %address, "linked");
     }
     let _ = open.send(linked.link);
     let mut arriving = Arriving::default();
