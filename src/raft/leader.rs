@@ -158,13 +158,15 @@ impl Node {
     /// Sends a peer its next entries; false where there is nothing to send, or no room.
     fn send_entries(&mut self, peer: &NodeId) -> bool {
         let (window, bytes_max, now) = (self.config.window(), self.config.message_bytes_max, self.now.monotonic);
+        let skips_log = self.skips_log(peer);
         let State::Leader(lead) = &mut self.state else { return false };
         let Some(progress) = lead.progress.get_mut(peer).filter(|progress| progress.has_room(window)) else {
             return false;
         };
         let previous = progress.next.previous();
         let previous_term = self.log.term(previous);
-        let found = if previous_term.is_none() { Found::Trimmed } else { self.log.read(progress.next, bytes_max) };
+        let found =
+            if skips_log || previous_term.is_none() { Found::Trimmed } else { self.log.read(progress.next, bytes_max) };
         let probes = progress.flow == Flow::Probe;
         match (found, previous_term) {
             (Found::Entries(entries), Some(term)) if probes || !entries.is_empty() => {
@@ -197,6 +199,17 @@ impl Node {
         }
     }
 
+    /// True where a peer is brought a snapshot instead of entries that are there: it has nothing, and they are many. The
+    /// state is as large as what lives, the log as all that was ever written, and applying it again costs the processor
+    /// that serves clients. What has no rows is best served by entries, and a witness has no rows to send.
+    fn skips_log(&self, peer: &NodeId) -> bool {
+        let State::Leader(lead) = &self.state else { return false };
+        let Some(progress) = lead.progress.get(peer).filter(|progress| progress.has_nothing()) else { return false };
+        let has_rows = self.membership().get(peer).is_some_and(|member| !member.role.is_witness());
+        let lag = self.log.last().index.0.saturating_sub(progress.next.0);
+        lag >= self.config.snapshot_lag && has_rows && !progress.goes_by_log && !self.is_witness()
+    }
+
     fn send_append(&mut self, peer: &NodeId, previous: Position, entries: Vec<Entry>) {
         let commit = self.committed;
         self.send(peer, Message::Append { previous, entries, commit });
@@ -227,7 +240,8 @@ impl Node {
             return;
         };
         progress.probe();
-        // Where it failed, the same comes out of the probe again.
+        progress.goes_by_log = installed.is_none();
+        // Where it failed, the same comes out of the probe again, unless the log has what is needed.
         progress.next = installed.map_or(progress.next, LogIndex::next).min(last.next());
     }
 

@@ -44,6 +44,8 @@ pub struct Config {
     pub window_bytes_max: usize,
     /// Bytes of entries that are kept in memory for peers.
     pub memory_bytes_max: usize,
+    /// Entries behind a leader's log from which on a member that has nothing is brought a snapshot, though the log has all.
+    pub snapshot_lag: u64,
     /// How far a leader's wall clock may be from those of the others before one of them takes over.
     pub clock_drift_max: Duration,
     /// Where chance begins. Two nodes of a group have different ones, and so have two lives of a node.
@@ -74,6 +76,7 @@ impl Config {
             message_bytes_max: 1 << 20,
             window_bytes_max: 4 << 20,
             memory_bytes_max: 4 << 20,
+            snapshot_lag: 100_000,
             clock_drift_max: Duration::from_mins(1),
             seed,
         }

@@ -85,6 +85,8 @@ pub(super) struct Progress {
     pub(super) quarantined: bool,
     /// Another disk speaks in its name: it is to be removed and added again.
     pub(super) replaced: bool,
+    /// A snapshot did not come to its end: where the log has what it needs, it goes by that.
+    pub(super) goes_by_log: bool,
     /// Entries are being read from the disk for it.
     pub(super) loading: bool,
     /// The highest version of commands that it understands; none before its first answer.
@@ -116,6 +118,7 @@ impl Progress {
             proven: 0,
             quarantined: true,
             replaced: false,
+            goes_by_log: false,
             loading: false,
             command_version: None,
             disk: None,
@@ -129,6 +132,11 @@ impl Progress {
     /// before a leader has given it all.
     pub(super) fn has_lost_its_log(&self) -> bool {
         self.replaced || (self.quarantined && self.command_version.is_some())
+    }
+
+    /// True where it has said that it has nothing but, at most, what its group began with.
+    pub(super) fn has_nothing(&self) -> bool {
+        self.flow == Flow::Replicate && self.next <= LogIndex(2)
     }
 
     /// True where another message may be sent.

@@ -2,8 +2,9 @@
 
 use super::Group;
 use super::group::{at, command, disk_of, id};
+use super::members::{add, change};
 use chronos::ids::LogIndex;
-use chronos::raft::{Entry, Flow, Message, Payload, Verdict};
+use chronos::raft::{Config, Entry, Flow, MemberRole, Message, Payload, Verdict};
 
 fn append(previous: (u64, u64), entries: Vec<Entry>, commit: u64) -> Message {
     Message::Append { previous: at(previous.0, previous.1), entries, commit: LogIndex(commit) }
@@ -329,6 +330,48 @@ fn who_lags_behind_the_log_is_sent_a_snapshot() {
     group.node("a").snapshot_ended(&id("b"), None, now);
     group.node("b").snapshot_ended(&id("a"), None, now);
     assert_eq!(group.node("b").wanted_from(), None);
+}
+
+/// A group whose log has thirty entries more than "d" has, which has nothing and is on its way to this role.
+fn joined_by_one_with_nothing(role: MemberRole, shape: fn(&mut Config)) -> Group {
+    let mut group = Group::led(&["a", "b", "c"]);
+    for n in 0..30_u8 {
+        group.propose("a", &[n]).unwrap();
+        group.deliver();
+    }
+    group.shape = shape;
+    group.restart("a");
+    group.elect("a");
+    group.place("d", disk_of("d"), vec![]);
+    change(&mut group, "a", &add("d", role)).unwrap();
+    group.pass(700);
+    group
+}
+
+#[test]
+fn who_has_nothing_is_brought_a_snapshot_where_the_log_is_long() {
+    for role in [MemberRole::Voter, MemberRole::Observer] {
+        let mut group = joined_by_one_with_nothing(role, |config| config.snapshot_lag = 20);
+        assert_eq!(group.machine("a").snapshots, [id("d")], "{role:?}");
+        assert!(group.machine("d").last().index <= LogIndex(1));
+        let now = group.now();
+        group.node("a").snapshot_ended(&id("d"), None, now);
+        group.pump("a");
+        group.pass(200);
+        assert_eq!(group.machine("a").snapshots.len(), 1, "where that failed it comes by the log");
+        assert_eq!(group.machine("d").last(), group.machine("a").last());
+    }
+}
+
+#[test]
+fn who_has_nothing_comes_by_a_short_log_or_where_it_needs_no_rows() {
+    let short: fn(&mut Config) = |config| config.snapshot_lag = 100;
+    let long: fn(&mut Config) = |config| config.snapshot_lag = 20;
+    for (role, shape) in [(MemberRole::Voter, short), (MemberRole::Witness, long)] {
+        let mut group = joined_by_one_with_nothing(role, shape);
+        assert!(group.machine("a").snapshots.is_empty(), "{role:?}");
+        assert_eq!(group.machine("d").last(), group.machine("a").last());
+    }
 }
 
 #[test]
