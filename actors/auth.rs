@@ -213,6 +213,16 @@ impl Guard {
         self.tls.as_ref()
     }
 
+    /// By what the certificates of other nodes are looked at; none where links are not encrypted.
+    fn material(&self) -> Option<Arc<Material>> {
+        self.tls().map(|tls| tls.material())
+    }
+
+    /// True where whoever was taken by that would be taken now.
+    fn trusts(&self, known_by: Option<&Material>) -> bool {
+        self.tls().zip(known_by).is_none_or(|(tls, known_by)| tls.material().trusts_all_of(known_by))
+    }
+
     /// Whether `/metrics` is for everybody.
     pub fn metrics_open(&self) -> bool {
         self.rules.load().metrics_open

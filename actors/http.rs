@@ -96,7 +96,7 @@ impl HttpDoor {
     ) -> Result<HttpDoor> {
         let counters = router.routes().counters.clone();
         let tls = guard.tls().map(Tls::http).transpose()?;
-        let door = web::Data::new(Door { router, published, limits, guard: guard.clone() });
+        let (door, asked) = (web::Data::new(Door { router, published, limits, guard: guard.clone() }), guard.clone());
         let server = HttpServer::new(move || {
             let guard = guard.clone();
             App::new()
@@ -131,7 +131,7 @@ impl HttpDoor {
         .max_connections(limits.connections)
         // Lives as long as the connection.
         .on_connect(move |stream: &dyn Any, extensions: &mut Extensions| {
-            guarded::look_at(stream, extensions);
+            guarded::look_at(stream, asked.tls(), extensions);
             extensions.insert(counters.connected(Named::Http));
         })
         .client_request_timeout(HEAD_TIMEOUT)

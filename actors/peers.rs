@@ -28,6 +28,7 @@ pub mod transfer;
 mod witness;
 
 use crate::actors::auth::{PeerGuard, Standing};
+use crate::actors::tls::Material;
 use chronos::error::{Error, Result};
 use chronos::ids::{ClusterId, DiskId};
 use chronos::raft::{Envelope, Membership, Message, NodeId};
@@ -117,6 +118,16 @@ impl Peers {
     /// Where and how to connect to another node.
     pub fn endpoint(&self, address: &str) -> Result<Endpoint> {
         self.guard.get().ok_or_else(|| Error::unavailable("the node is starting"))?.endpoint(address)
+    }
+
+    /// By what the certificates of the nodes are looked at that this node dials now.
+    pub fn material(&self) -> Option<Arc<Material>> {
+        self.guard.get().and_then(PeerGuard::material)
+    }
+
+    /// True where whoever was taken by that would be taken now.
+    pub fn trusts(&self, known_by: Option<&Material>) -> bool {
+        self.guard.get().is_none_or(|guard| guard.trusts(known_by))
     }
 
     /// Shows that a call comes from a node of the group.

@@ -34,7 +34,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
-pub use socket::Socket;
+pub use socket::{Socket, Vouched};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

@@ -16,6 +16,7 @@
 //! * A reload counts for streams that begin after it, and for the links that are there (standing.rs).
 
 use super::{Guard, Standing};
+use crate::actors::tls::Material;
 use chronos::error::{Error, Result, SqlState};
 use std::sync::Arc;
 use tonic::Request;
@@ -72,6 +73,16 @@ impl PeerGuard {
     /// What a link stands on that this node dials with this metadata.
     pub fn dialled(&self, shows: &MetadataMap) -> Standing {
         Standing::dialled(&self.guard, shows)
+    }
+
+    /// By what the certificates of the nodes are looked at that this node dials now; none where links are not encrypted.
+    pub fn material(&self) -> Option<Arc<Material>> {
+        self.guard.material()
+    }
+
+    /// True where whoever was taken by that would be taken now.
+    pub fn trusts(&self, known_by: Option<&Material>) -> bool {
+        self.guard.trusts(known_by)
     }
 
     /// Refuses to expect another node where none would be taken for a peer.

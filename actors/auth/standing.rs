@@ -31,21 +31,18 @@ impl Standing {
 
     /// Of a link with this metadata, that this node dials.
     pub(super) fn dialled(guard: &Arc<Guard>, shows: &MetadataMap) -> Standing {
-        let material = guard.tls().map(|tls| tls.material());
-        Standing { material, ..Standing::accepted(guard, shows) }
+        Standing { material: guard.material(), ..Standing::accepted(guard, shows) }
     }
 
     /// Whether such a link would be opened now.
     fn check(&self) -> Result<()> {
         let has_shown = self.guard.rules.load().tokens.is_cluster(self.token.as_deref());
         self.guard.admit_peer(has_shown)?;
-        match (&self.material, self.guard.tls()) {
-            (Some(known_by), Some(tls)) if !tls.material().trusts_all_of(known_by) => {
-                let message = "an authority that may have signed the other node's certificate counts no more";
-                Err(Error::invalid(SqlState::INVALID_AUTHORIZATION, message))
-            }
-            (Some(_) | None, Some(_) | None) => Ok(()),
+        if self.guard.trusts(self.material.as_deref()) {
+            return Ok(());
         }
+        let message = "an authority that may have signed the other node's certificate counts no more";
+        Err(Error::invalid(SqlState::INVALID_AUTHORIZATION, message))
     }
 
     /// Waits until such a link would not be opened any more, and says why not.

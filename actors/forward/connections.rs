@@ -4,35 +4,42 @@
 //! whoever has just begun to lead; so the first one dials, and the others wait for what becomes of that.
 //!
 //! * A dial goes on where the statement that began it is at its end: the next one finds it done.
-//! * What failed is not kept: whoever comes after that dials anew.
+//! * What failed is not kept: whoever comes after that dials anew. The same where certificates were read again, and one of
+//!   the authorities counts no more that may have vouched for the other end.
 //! * Whoever finds a connection broken lets go of that one, and not of what others have dialled since.
 //! * With every new one, those go that no member is behind any more: there are never more than members.
 
 use crate::actors::peers::Peers;
 use crate::actors::peers::dial::connect;
+use crate::actors::tls::Material;
 use chronos::error::Result;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tonic::transport::Channel;
 
 /// A connection that is there, or is being made. Clones are the same one.
 #[derive(Clone)]
-pub struct Connection(Shared<BoxFuture<'static, Result<Channel, String>>>);
+pub struct Connection {
+    dial: Shared<BoxFuture<'static, Result<Channel, String>>>,
+    /// By what the other end's certificate is looked at.
+    known_by: Option<Arc<Material>>,
+}
 
 impl Connection {
     /// Waits until it is there; or says why it cannot be.
     pub async fn channel(&self) -> Result<Channel, String> {
-        self.0.clone().await
+        self.dial.clone().await
     }
 
-    fn has_failed(&self) -> bool {
-        self.0.peek().is_some_and(Result::is_err)
+    /// False where it has failed, or an authority that may have vouched for the other end counts no more.
+    fn stands(&self, peers: &Peers) -> bool {
+        !self.dial.peek().is_some_and(Result::is_err) && peers.trusts(self.known_by.as_deref())
     }
 
     fn is(&self, other: &Connection) -> bool {
-        self.0.ptr_eq(&other.0)
+        self.dial.ptr_eq(&other.dial)
     }
 }
 
@@ -51,12 +58,14 @@ impl Connections {
     /// Where the address, or what is shown to peers, is none.
     pub fn to(&self, address: &str, peers: &Peers, is_known: impl Fn(&str) -> bool) -> Result<Connection> {
         let mut kept = self.lock();
-        if let Some(known) = kept.get(address).filter(|known| !known.has_failed()) {
+        if let Some(known) = kept.get(address).filter(|known| known.stands(peers)) {
             return Ok(known.clone());
         }
+        // Before the certificates are taken: what is read in between is not missed.
+        let known_by = peers.material();
         let dial = tokio::spawn(connect(peers.endpoint(address)?));
         let dialled = async { dial.await.unwrap_or_else(|error| Err(error.to_string())) };
-        let connection = Connection(dialled.boxed().shared());
+        let connection = Connection { dial: dialled.boxed().shared(), known_by };
         kept.retain(|kept, _| is_known(kept));
         kept.insert(address.to_owned(), connection.clone());
         Ok(connection)
@@ -80,7 +89,7 @@ impl Connections {
 mod tests {
     use super::*;
     use crate::actors::auth::PeerGuard;
-    use crate::actors::auth::tests::guard;
+    use crate::actors::auth::tests::{certified, guard};
     use crate::actors::tests::patience::until;
 
     /// A server that takes connections and says nothing, and how many it was given.
@@ -152,6 +161,23 @@ mod tests {
             let second = connections.to(&address, &peers, |_| true).unwrap();
             assert!(second.is(&first));
             second.channel().await.unwrap();
+        });
+    }
+
+    #[test]
+    fn a_connection_ends_with_the_authority_that_vouched_for_it() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (own, other) = (certified(first.path()), certified(second.path()));
+        let (_listener, address) = silent();
+        on_a_runtime(async {
+            let (connections, peers) = (Connections::default(), Peers::default());
+            peers.set_guard(PeerGuard::new(own.clone()));
+            let dial = || connections.to(&address, &peers, |_| true).unwrap();
+            let connection = dial();
+            assert!(dial().is(&connection));
+            own.tls().unwrap().swap(Material::clone(&other.tls().unwrap().material()));
+            let again = dial();
+            assert!(!again.is(&connection) && dial().is(&again));
         });
     }
 

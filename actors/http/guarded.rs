@@ -18,7 +18,7 @@
 use super::arrival::Unread;
 use crate::actors::auth::{Caller, Guard, Need};
 use crate::actors::encode;
-use crate::actors::tls::Tls;
+use crate::actors::tls::{Tls, Vouched};
 use actix_tls::accept::rustls_0_23::TlsStream;
 use actix_web::body::BoxBody;
 use actix_web::dev::{Extensions, ServiceRequest, ServiceResponse};
@@ -28,17 +28,25 @@ use actix_web::{FromRequest, HttpMessage, HttpResponse, web};
 use chronos::error::{Error, Result, SqlState};
 use futures_util::FutureExt;
 use futures_util::future::Either;
+use rustls::pki_types::CertificateDer;
 use std::any::Any;
+use std::sync::Arc;
 
-/// Whether a connection's client has shown a certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shown(bool);
+/// What a connection's client has shown in its handshake.
+struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    /// A connection may outlive the authority that vouched for it.
+    vouched: Vouched,
+}
 
 /// Looks at a connection that has been made: what its handshake has shown stays with it.
-pub fn look_at(stream: &dyn Any, extensions: &mut Extensions) {
-    if let Some(stream) = stream.downcast_ref::<TlsStream<TcpStream>>() {
+pub fn look_at(stream: &dyn Any, tls: Option<&Arc<Tls>>, extensions: &mut Extensions) {
+    if let Some((stream, tls)) = stream.downcast_ref::<TlsStream<TcpStream>>().zip(tls) {
         let (_, session) = stream.get_ref();
-        extensions.insert(Shown(session.peer_certificates().is_some_and(|chain| !chain.is_empty())));
+        let chain = session.peer_certificates().unwrap_or_default();
+        let chain = chain.iter().map(|certificate| certificate.clone().into_owned()).collect();
+        // The files may have been read again since the handshake.
+        extensions.insert(Shown { chain, vouched: Vouched::by_nothing(tls.clone()) });
     }
 }
 
@@ -52,9 +60,7 @@ pub fn admit(guard: &Guard, request: ServiceRequest) -> Either<ServiceRequest, S
         _ if [Method::GET, Method::HEAD].contains(request.method()) => (false, Need::AnyRole),
         _ => (false, Need::Admin),
     };
-    if !is_open && !has_shown(guard.tls().map(AsRef::as_ref), &request) {
-        let message = "a client certificate is required; without one there are /health and /ready";
-        let error = Error::invalid(SqlState::INVALID_AUTHORIZATION, message);
+    if !is_open && let Err(error) = check_certificate(guard, &request) {
         return Either::Right(refuse(request, StatusCode::FORBIDDEN, &error));
     }
     if !is_own_page(guard, &request) {
@@ -83,8 +89,17 @@ pub fn caller_of(request: &actix_web::HttpRequest) -> Result<Caller> {
     request.extensions().get::<Caller>().cloned().ok_or_else(nobody)
 }
 
-fn has_shown(tls: Option<&Tls>, request: &ServiceRequest) -> bool {
-    tls.is_none() || request.conn_data::<Shown>() == Some(&Shown(true))
+fn check_certificate(guard: &Guard, request: &ServiceRequest) -> Result<()> {
+    let refused = |message: String| Err(Error::invalid(SqlState::INVALID_AUTHORIZATION, message));
+    match request.conn_data::<Shown>() {
+        _ if guard.tls().is_none() => Ok(()),
+        Some(Shown { chain, vouched }) if !chain.is_empty() => vouched.look_again(chain).or_else(|why| {
+            refused(format!("the certificate that this connection was opened with counts no more: {why}"))
+        }),
+        Some(_) | None => {
+            refused("a client certificate is required; without one there are /health and /ready".to_owned())
+        }
+    }
 }
 
 /// False where a browser says that another site's page asks for more than to look.

@@ -7,7 +7,8 @@
 //! connection open would otherwise outlive the authority that vouched for him.
 
 use super::{Handshakes, Material, Tls, explain};
-use rustls::pki_types::UnixTime;
+use arc_swap::ArcSwapOption;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,26 +41,36 @@ pub enum Socket {
 /// By what a client's certificate was looked at.
 pub struct Vouched {
     tls: Arc<Tls>,
-    by: Arc<Material>,
+    by: ArcSwapOption<Material>,
 }
 
 impl Vouched {
-    /// Refuses a certificate that counts no more since the files were read again.
-    fn look_again(&mut self, stream: &TlsStream<TcpStream>) -> io::Result<()> {
+    /// Of a connection whose certificate is still to be looked at.
+    pub fn by_nothing(tls: Arc<Tls>) -> Vouched {
+        Vouched { tls, by: ArcSwapOption::empty() }
+    }
+
+    /// Refuses a certificate that counts no more since the files were read again, and says why.
+    pub fn look_again(&self, shown: &[CertificateDer<'_>]) -> Result<(), String> {
         let current = self.tls.material();
-        if Arc::ptr_eq(&current, &self.by) {
+        if self.by.load().as_ref().is_some_and(|by| Arc::ptr_eq(&current, by)) {
             return Ok(());
         }
-        let shown = stream.get_ref().1.peer_certificates();
-        if let Some([end, between @ ..]) = shown
+        if let [end, between @ ..] = shown
             && let Err(error) = current.clients.verify_client_cert(end, between, UnixTime::now())
         {
-            let why = explain(&error).unwrap_or_else(|| error.to_string());
-            warn!("a gRPC connection is ended, its certificate counts no more: {why}");
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+            return Err(explain(&error).unwrap_or_else(|| error.to_string()));
         }
-        self.by = current;
+        self.by.store(Some(current));
         Ok(())
+    }
+
+    /// The same for a connection of this door.
+    fn check(&self, stream: &TlsStream<TcpStream>) -> io::Result<()> {
+        self.look_again(stream.get_ref().1.peer_certificates().unwrap_or_default()).map_err(|why| {
+            warn!("a gRPC connection is ended, its certificate counts no more: {why}");
+            io::Error::new(io::ErrorKind::PermissionDenied, why)
+        })
     }
 }
 
@@ -70,7 +81,8 @@ impl Socket {
             None => Socket::Plain(stream),
             Some(handshakes) => {
                 // Before the handshake looks: what is read in between is not missed.
-                let vouched = Vouched { tls: handshakes.tls.clone(), by: handshakes.tls.material() };
+                let by = ArcSwapOption::from(Some(handshakes.tls.material()));
+                let vouched = Vouched { tls: handshakes.tls.clone(), by };
                 Socket::Shaking(Box::new(handshakes.acceptor.accept(stream)), vouched)
             }
         }
@@ -113,7 +125,7 @@ impl AsyncRead for Socket {
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Socket::Secure(stream, vouched) => {
-                vouched.look_again(stream)?;
+                vouched.check(stream)?;
                 Pin::new(stream.as_mut()).poll_read(context, buffer)
             }
             Socket::Shaking(..) | Socket::Failed => gone(),

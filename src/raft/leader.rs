@@ -207,7 +207,7 @@ impl Node {
         let Some(progress) = lead.progress.get(peer).filter(|progress| progress.has_nothing()) else { return false };
         let has_rows = self.membership().get(peer).is_some_and(|member| !member.role.is_witness());
         let lag = self.log.last().index.0.saturating_sub(progress.next.0);
-        lag >= self.config.snapshot_lag && has_rows && !progress.goes_by_log && !self.is_witness()
+        lag >= self.config.snapshot_lag && has_rows && progress.snapshots_failed == 0 && !self.is_witness()
     }
 
     fn send_append(&mut self, peer: &NodeId, previous: Position, entries: Vec<Entry>) {
@@ -240,7 +240,7 @@ impl Node {
             return;
         };
         progress.probe();
-        progress.goes_by_log = installed.is_none();
+        progress.snapshots_failed = if installed.is_none() { progress.snapshots_failed.saturating_add(1) } else { 0 };
         // Where it failed, the same comes out of the probe again, unless the log has what is needed.
         progress.next = installed.map_or(progress.next, LogIndex::next).min(last.next());
     }

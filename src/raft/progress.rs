@@ -85,8 +85,8 @@ pub(super) struct Progress {
     pub(super) quarantined: bool,
     /// Another disk speaks in its name: it is to be removed and added again.
     pub(super) replaced: bool,
-    /// A snapshot did not come to its end: where the log has what it needs, it goes by that.
-    pub(super) goes_by_log: bool,
+    /// Snapshots in a row that did not arrive: where the log has what it needs, it goes by that.
+    pub(super) snapshots_failed: u32,
     /// Entries are being read from the disk for it.
     pub(super) loading: bool,
     /// The highest version of commands that it understands; none before its first answer.
@@ -118,7 +118,7 @@ impl Progress {
             proven: 0,
             quarantined: true,
             replaced: false,
-            goes_by_log: false,
+            snapshots_failed: 0,
             loading: false,
             command_version: None,
             disk: None,

@@ -81,6 +81,22 @@ pub fn https_as(
     request: (&str, &str, &str),
     more: &str,
 ) -> Option<(u16, String)> {
+    let mut stream = encrypted(address, files, identity);
+    let (method, path, sent) = request;
+    let length = sent.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(sent.as_bytes()).ok()?;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let answer = String::from_utf8(answer).unwrap();
+    Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
+}
+
+/// A connection that shakes hands with the first request.
+fn encrypted(address: SocketAddr, files: &Files, identity: bool) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -94,18 +110,19 @@ pub fn https_as(
         builder.with_no_client_auth()
     };
     let session = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
-    let mut stream = StreamOwned::new(session, TcpStream::connect(address).unwrap());
-    let (method, path, sent) = request;
-    let length = sent.len();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{more}content-length: {length}\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(sent.as_bytes()).ok()?;
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    let answer = String::from_utf8(answer).unwrap();
-    Some((answer.split(' ').nth(1)?.parse().ok()?, answer))
+    StreamOwned::new(session, TcpStream::connect(address).unwrap())
+}
+
+/// The status of `/status` on a connection that stays.
+fn status_on(kept: &mut StreamOwned<ClientConnection, TcpStream>) -> u16 {
+    kept.write_all(b"HEAD /status HTTP/1.1\r\nhost: node\r\n\r\n").unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        kept.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    std::str::from_utf8(&head[9..12]).unwrap().parse().unwrap()
 }
 
 /// `chronos client -e` with certificates: code and what it says.
@@ -248,17 +265,21 @@ fn certificates_change_without_dropping_a_connection_that_still_counts() {
             tokio::task::yield_now().await;
         }
         assert!(!is_let_in(&node, &new_client, true).await);
+        let mut kept = encrypted(node.http, &world.client, true);
+        assert_eq!(status_on(&mut kept), 200);
         let both = [&world.server.ca, &new_server.ca].map(|path| std::fs::read_to_string(path).unwrap());
         world.server.replace_with(&new_server);
         std::fs::write(&world.server.ca, both.concat()).unwrap();
         node.hang_up();
         until_said("read the settings again", 1);
         assert!(answers(&before).await, "who is there stays");
+        assert_eq!(status_on(&mut kept), 200);
         let newer = connect(&node, &new_client, true).await.unwrap();
         world.server.replace_with(&new_server);
         node.hang_up();
         until_said("read the settings again", 2);
         assert!(!answers(&before).await && answers(&newer).await, "and goes with the authority that vouched for him");
+        assert_eq!(status_on(&mut kept), 403);
         assert!(is_let_in(&node, &new_client, true).await);
         assert!(!is_let_in(&node, &world.client.trusting(&new_client), true).await, "the former authority");
         let of = |files: &Files| https(node.http, files, true, ("GET", "/status", "")).map(|(status, _)| status);
