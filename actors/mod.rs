@@ -123,6 +123,8 @@ pub struct DaemonConfig {
     pub heartbeat: Duration,
     /// How far a leader's wall clock may be from those of the others.
     pub clock_drift_max: Duration,
+    /// Entries behind from which on a member that has nothing is brought a snapshot.
+    pub snapshot_lag: u64,
     /// Bytes of the newest entries that are kept in memory for peers.
     pub raft_memory_bytes_max: usize,
     /// Bytes of log at which this node, where it is a witness, takes no more.
@@ -170,6 +172,7 @@ impl DaemonConfig {
             election_timeout: defaults.raft.election_timeout.0,
             heartbeat: defaults.raft.heartbeat.0,
             clock_drift_max: defaults.raft.clock_drift_max.0,
+            snapshot_lag: defaults.raft.snapshot_lag,
             raft_memory_bytes_max: defaults.raft.memory_bytes_max.0 as usize,
             witness_log_bytes_max: defaults.raft.witness_log_bytes_max.0,
             policy: Policy::default(),

@@ -204,6 +204,7 @@ fn assemble(
                 heartbeat: config.heartbeat,
                 memory_bytes_max: config.raft_memory_bytes_max,
                 clock_drift_max: config.clock_drift_max,
+                snapshot_lag: config.snapshot_lag,
                 naming: database.naming,
                 address: reached_at(config),
                 // Its disk is known once storage has opened it.

@@ -314,9 +314,9 @@ impl Raft {
 
     fn transferred(&mut self, ended: Ended) {
         let last = self.node.status().last;
-        if let Some((peer, installed)) = self.transfers.end(ended, last) {
+        if let Some((peer, delivery)) = self.transfers.end(ended, last) {
             let now = self.now();
-            self.node.snapshot_ended(&peer, installed, now);
+            self.node.snapshot_ended(&peer, delivery, now);
         }
     }
 

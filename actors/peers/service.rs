@@ -130,10 +130,15 @@ impl PeerService for PeerDoor {
     ) -> Result<Response<Self::InstallStream>, Status> {
         let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
         let installs = self.installs.clone();
+        let revoked = self.peers.accepted(request.metadata());
         // What is there, and how it ended.
         let (answers, answered) = mpsc::channel(2);
         tokio::spawn(async move {
-            let last = match installs.take(&own, request.into_inner(), &answers).await {
+            let taken = tokio::select! {
+                taken = installs.take(&own, request.into_inner(), &answers) => taken,
+                error = revoked => Err(error),
+            };
+            let last = match taken {
                 Ok(index) => Ok(SnapshotProgress { have: Vec::new(), installed: index.0 }),
                 Err(error) => {
                     warn!(%error, "a snapshot was not taken");

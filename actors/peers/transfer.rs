@@ -32,9 +32,9 @@ use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
 use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::storage::Parts;
-use chronos::error::{Error, Result};
+use chronos::error::{Error, Kind, Result};
 use chronos::ids::{LogIndex, Term};
-use chronos::raft::{Flow, Member, MemberRole, Membership, NodeId, Peer};
+use chronos::raft::{Delivery, Flow, Member, MemberRole, Membership, NodeId, Peer};
 use chronos::storage::engine::{Freshness, Keep};
 use chronos::storage::snapshot::Snapshot;
 use out::Out;
@@ -178,7 +178,7 @@ impl Transfers {
 
     /// What became of one, where it still is the one that counts: the log ends at `last` by then, and what comes up to there
     /// its receiver still has to be sent.
-    pub fn end(&mut self, ended: Ended, last: LogIndex) -> Option<(NodeId, Option<LogIndex>)> {
+    pub fn end(&mut self, ended: Ended, last: LogIndex) -> Option<(NodeId, Delivery)> {
         let counts = |running: &Running| running.number == ended.number;
         if !self.running.get(&ended.peer).is_some_and(counts) {
             return None;
@@ -189,7 +189,7 @@ impl Transfers {
                 info!(peer = %ended.peer, index = index.0, "a snapshot has arrived");
                 self.said.remove(&ended.peer);
                 self.landed.insert(ended.peer.clone(), Landed { index, goal: last });
-                Some((ended.peer, Some(index)))
+                Some((ended.peer, Delivery::Installed(index)))
             }
             Err(error) => {
                 let text = error.to_string();
@@ -197,7 +197,8 @@ impl Transfers {
                     warn!(peer = %ended.peer, %error, "a snapshot did not arrive, trying again");
                     self.said.insert(ended.peer.clone(), text);
                 }
-                Some((ended.peer, None))
+                let is_postponed = error.kind() == Kind::Overloaded;
+                Some((ended.peer, if is_postponed { Delivery::Postponed } else { Delivery::Failed }))
             }
         }
     }
@@ -430,7 +431,11 @@ mod tests {
             assert!(endings.try_recv().is_err(), "not before a pause");
             let ended = tokio::time::timeout(Duration::from_secs(20), endings.recv()).await.unwrap().unwrap();
             let peer = NodeId("b".into());
-            assert_eq!(transfers.end(ended, LogIndex(7)), Some((peer.clone(), None)), "so that raft asks again");
+            assert_eq!(
+                transfers.end(ended, LogIndex(7)),
+                Some((peer.clone(), Delivery::Failed)),
+                "so that raft asks again"
+            );
             assert!(transfers.said[&peer].contains("start a thread for a snapshot"), "{:?}", transfers.said);
         });
     }
@@ -449,7 +454,7 @@ mod tests {
         thread.join().unwrap_err();
         assert_eq!(
             transfers.end(endings.try_recv().unwrap(), LogIndex(7)),
-            Some((peer, None)),
+            Some((peer, Delivery::Failed)),
             "so that raft asks again"
         );
     }

@@ -267,6 +267,7 @@ fn daemon(config: &Config, id: String) -> Result<DaemonConfig, Stop> {
     daemon.election_timeout = config.raft.election_timeout.0;
     daemon.heartbeat = config.raft.heartbeat.0;
     daemon.clock_drift_max = config.raft.clock_drift_max.0;
+    daemon.snapshot_lag = config.raft.snapshot_lag;
     daemon.raft_memory_bytes_max = config.raft.memory_bytes_max.0 as usize;
     daemon.witness_log_bytes_max = config.raft.witness_log_bytes_max.0;
     daemon.scrub_interval = config.storage.scrub_interval.0;

@@ -182,6 +182,9 @@ settings! {
         proposals_bytes_max: Bytes = "32 MiB" in "1 MiB" ..= "1 GiB";
         /// Log kept for members that lag, beside what a restart needs. One that lags further gets a snapshot.
         log_keep_bytes_max: Bytes = "256 MiB" in "0 B" ..= "1 TB";
+        /// Entries behind from which on a member that has nothing is brought a snapshot, though the log has them all: the
+        /// state is what lives of what the log repeats, and is not applied again by the processor that serves clients.
+        snapshot_lag: u64 = "100000" in "1" ..= "1000000000";
         /// Log that a witness keeps for the members with rows. Long enough for one of them to be away for a while; at the
         /// limit the witness takes no more, so that it stops counting and its disk does not fill. At least four segments.
         witness_log_bytes_max: Bytes = "1 GiB" in "4 MiB" ..= "1 TB";

@@ -13,7 +13,7 @@ use crate::clock::Monotonic;
 use crate::ids::{DiskId, LogIndex};
 use crate::raft::log::Found;
 use crate::raft::node::{Now, State};
-use crate::raft::progress::{Flow, Progress};
+use crate::raft::progress::{Delivery, Flow, Progress};
 use crate::raft::read::{Mark, Waiting};
 use crate::raft::{Entry, Load, MemberRole, Message, Node, NodeId, Payload, Peer, Verdict, quorum};
 use crate::storage::wal::Position;
@@ -204,10 +204,10 @@ impl Node {
     /// that serves clients. What has no rows is best served by entries, and a witness has no rows to send.
     fn skips_log(&self, peer: &NodeId) -> bool {
         let State::Leader(lead) = &self.state else { return false };
-        let Some(progress) = lead.progress.get(peer).filter(|progress| progress.has_nothing()) else { return false };
+        let Some(progress) = lead.progress.get(peer).filter(|progress| progress.skips_log()) else { return false };
         let has_rows = self.membership().get(peer).is_some_and(|member| !member.role.is_witness());
         let lag = self.log.last().index.0.saturating_sub(progress.next.0);
-        lag >= self.config.snapshot_lag && has_rows && progress.snapshots_failed == 0 && !self.is_witness()
+        lag >= self.config.snapshot_lag && has_rows && !self.is_witness()
     }
 
     fn send_append(&mut self, peer: &NodeId, previous: Position, entries: Vec<Entry>) {
@@ -231,18 +231,14 @@ impl Node {
         self.send_append(peer, Position { index: first.previous(), term }, entries);
     }
 
-    /// A peer has installed a snapshot up to `index`, or could not.
-    pub fn snapshot_ended(&mut self, peer: &NodeId, installed: Option<LogIndex>, now: Now) {
+    /// A snapshot for a peer is on its way no more.
+    pub fn snapshot_ended(&mut self, peer: &NodeId, delivery: Delivery, now: Now) {
         self.advance(now);
         let last = self.log.last().index;
         let State::Leader(lead) = &mut self.state else { return };
-        let Some(progress) = lead.progress.get_mut(peer).filter(|progress| progress.flow == Flow::Snapshot) else {
-            return;
-        };
-        progress.probe();
-        progress.snapshots_failed = if installed.is_none() { progress.snapshots_failed.saturating_add(1) } else { 0 };
-        // Where it failed, the same comes out of the probe again, unless the log has what is needed.
-        progress.next = installed.map_or(progress.next, LogIndex::next).min(last.next());
+        if let Some(progress) = lead.progress.get_mut(peer).filter(|progress| progress.flow == Flow::Snapshot) {
+            progress.delivered(delivery, last);
+        }
     }
 
     /// Messages to a peer were lost: what is out may not have arrived.

@@ -60,7 +60,7 @@ pub use entry::{Payload, bootstrap};
 pub use membership::{Change, Known, MEMBERS_MAX, Member, MemberRole, Membership};
 pub use message::{Envelope, Message, Verdict};
 pub use node::{Config, Naming, Node, Now, Recovered};
-pub use progress::Flow;
+pub use progress::{Delivery, Flow};
 pub use ready::{Load, ReadAnswer, Ready};
 pub use status::{Outcast, Peer, Role, Status};
 

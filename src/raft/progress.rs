@@ -50,6 +50,20 @@ pub(super) struct Window {
     pub(super) bytes: usize,
 }
 
+/// What became of a snapshot for a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The peer has it, and with it everything up to here.
+    Installed(LogIndex),
+    /// It did not arrive.
+    Failed,
+    /// It was not sent, for others are on their way.
+    Postponed,
+}
+
+/// Snapshots in a row that may fail for a member that has nothing, before it comes by the log where that has all.
+const SNAPSHOTS_MAX: u32 = 3;
+
 /// A message on its way.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
@@ -132,11 +146,6 @@ impl Progress {
     /// before a leader has given it all.
     pub(super) fn has_lost_its_log(&self) -> bool {
         self.replaced || (self.quarantined && self.command_version.is_some())
-    }
-
-    /// True where it has said that it has nothing but, at most, what its group began with.
-    pub(super) fn has_nothing(&self) -> bool {
-        self.flow == Flow::Replicate && self.next <= LogIndex(2)
     }
 
     /// True where another message may be sent.
@@ -233,6 +242,27 @@ impl Progress {
         self.flow = Flow::Full;
         self.next = self.matched.next();
         self.moved = now;
+    }
+
+    /// True where it has said that it has nothing but, at most, what its group began with, and a snapshot may arrive.
+    pub(super) fn skips_log(&self) -> bool {
+        self.flow == Flow::Replicate && self.next <= LogIndex(2) && self.snapshots_failed < SNAPSHOTS_MAX
+    }
+
+    /// A snapshot is on its way no more, with a log that ends at `last`.
+    pub(super) fn delivered(&mut self, delivery: Delivery, last: LogIndex) {
+        self.probe();
+        // Where it is not there, the same comes out of the probe again.
+        let next = match delivery {
+            Delivery::Installed(index) => index.next(),
+            Delivery::Failed | Delivery::Postponed => self.next,
+        };
+        self.next = next.min(last.next());
+        self.snapshots_failed = match delivery {
+            Delivery::Installed(_) => 0,
+            Delivery::Failed => self.snapshots_failed.saturating_add(1),
+            Delivery::Postponed => self.snapshots_failed,
+        };
     }
 
     /// A snapshot is on its way.

@@ -559,6 +559,9 @@ fn log_directory(database: &Path) -> PathBuf {
     database.join("raft")
 }
 
+/// Where a database directory has what arrives of a snapshot.
+const SNAPSHOTS: &str = "snapshots";
+
 /// The directory of the state.
 fn state_directory(database: &Path) -> PathBuf {
     database.join("state")

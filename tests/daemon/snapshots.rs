@@ -18,12 +18,14 @@ const SMALL: [(&str, &str); 4] = [
 struct Group {
     directory: tempfile::TempDir,
     addresses: Vec<String>,
+    /// Settings beside, or in place of, the small ones.
+    more: &'static [(&'static str, &'static str)],
 }
 
 impl Group {
     fn new(members: usize) -> Group {
         let addresses = free_ports(members).into_iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        Group { directory: tempfile::tempdir().unwrap(), addresses }
+        Group { directory: tempfile::tempdir().unwrap(), addresses, more: &[] }
     }
 
     fn name(at: usize) -> String {
@@ -45,6 +47,7 @@ impl Group {
             others.map(|other| format!("{}={}", Group::name(other), self.addresses[other])).collect();
         let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
         command.args(["node", "--id", name, "--address", &self.addresses[at], "--peers", &peers.join(",")]).envs(SMALL);
+        command.envs(self.more.iter().copied());
         command
             .arg("--data-dir")
             .arg(self.path(at))
@@ -231,13 +234,31 @@ fn a_transfer_survives_the_death_of_either_end_at_any_time() {
 
 #[test]
 fn a_node_that_is_added_gets_everything_by_snapshot_and_votes_then() {
-    let group = Group::new(4);
+    is_added_by_snapshot(&Group::new(4), |writer, next| write_beyond(writer, 10, next));
+}
+
+#[test]
+fn a_node_that_has_nothing_gets_a_snapshot_though_the_log_has_all() {
+    let more = &[
+        ("CHRONOS_STORAGE__SEAL_WAL_BYTES", "64MiB"),
+        ("CHRONOS_RAFT__LOG_KEEP_BYTES_MAX", "256MiB"),
+        ("CHRONOS_RAFT__SNAPSHOT_LAG", "20"),
+    ];
+    let group = Group { more, ..Group::new(4) };
+    is_added_by_snapshot(&group, |writer, next| {
+        (0..30).for_each(|_| run(writer, &insert(next.fetch_add(1000, Ordering::Relaxed))));
+        assert_eq!(status(writer)["raft"]["first"], 1);
+    });
+}
+
+/// A node joins a group that has been written to, and goes on being.
+fn is_added_by_snapshot(group: &Group, write: impl Fn(&Node, &AtomicI64)) {
     let nodes: Vec<Option<Node>> = (0..3).map(|at| Some(group.start(at, 3))).collect();
     let lead = leader(&nodes);
     let writer = nodes[lead].as_ref().unwrap();
     run(writer, "CREATE TABLE t (id INT PRIMARY KEY, note TEXT)");
     let next = AtomicI64::new(0);
-    write_beyond(writer, 10, &next);
+    write(writer, &next);
     // Its name sorts before all others, who know of it before it knows of them.
     let added = group.start_as("a", 3, 3);
     let asked = Command::new(env!("CARGO_BIN_EXE_chronos"))
@@ -256,6 +277,7 @@ fn a_node_that_is_added_gets_everything_by_snapshot_and_votes_then() {
         stop.store(true, Ordering::Relaxed);
     });
     while known(writer, "a", "role") != "voter" {}
+    assert!(status(&added)["raft"]["first"].as_u64() > Some(1), "it came by the log");
     assert_same(writer, &added);
 }
 

@@ -246,6 +246,22 @@ fn a_snapshot_that_is_not_ahead_of_the_state_is_refused() {
 }
 
 #[test]
+fn what_the_log_has_brought_since_is_not_kept_of_a_transfer_that_was_given_up() {
+    let source = Source::new();
+    let disk = member(&source.entries, source.entries.len(), 9);
+    let (engine, _) = open(&disk, "b").unwrap();
+    stage(&disk, &source.snapshot).unwrap();
+    let left = || disk.list(Path::new("/data/b/snapshots")).unwrap();
+    assert_eq!(left().len(), 1);
+    commit(&engine, source.entries.last().unwrap());
+    engine.seal().unwrap();
+    while !left().is_empty() {
+        assert!(!engine.handle().has_failed());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_broken_transfer_goes_on_where_it_broke() {
     let source = Source::new();
     let (disk, snapshots) = (Disk::new(), Path::new("/data/b/snapshots"));

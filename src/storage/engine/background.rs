@@ -21,7 +21,7 @@ use super::backup::{Backup, IsWanted, wanted};
 use super::counters::Counters;
 use super::log::{Control, LogRequest};
 use super::shared::{Phase, Shared};
-use super::{Event, Events, Freshness, Options, space};
+use super::{Event, Events, Freshness, Options, SNAPSHOTS, space};
 use crate::clock::Monotonic;
 use crate::ids::LogIndex;
 use crate::sql::catalog::Catalog;
@@ -33,7 +33,7 @@ use crate::storage::levels::Edit;
 use crate::storage::memtable::Memtable;
 use crate::storage::merge::{self, RUNS_MAX};
 use crate::storage::sealed::SealedRun;
-use crate::storage::snapshot::Snapshot;
+use crate::storage::snapshot::{self, Snapshot};
 use crate::storage::state::StateRecord;
 use crate::storage::wal::Pool;
 use crate::storage::watch::Watch;
@@ -410,6 +410,11 @@ impl Background {
         // What flushes superseded goes once readers have let go of it.
         if let Err(error) = self.hot.collect() {
             tracing::warn!(%error, "cannot remove a superseded file of hot blocks");
+        }
+        // What the log has brought since, a transfer that was given up need not keep on the disk.
+        let (snapshots, applied) = (self.directory.with_file_name(SNAPSHOTS), self.hot.state().applied);
+        if let Err(error) = snapshot::remove_stale(&*self.options.files, &snapshots, applied) {
+            tracing::warn!(%error, "cannot remove what is left of a snapshot");
         }
         self.measure();
         loop {

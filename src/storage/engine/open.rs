@@ -15,7 +15,7 @@
 
 use super::background::Background;
 use super::shared::Shared;
-use super::{HotEngine, Options, log_directory, space, state_directory};
+use super::{HotEngine, Options, SNAPSHOTS, log_directory, space, state_directory};
 use super::{claim, rebuild};
 use crate::error::Kind;
 use crate::hlc::Timestamp;
@@ -136,7 +136,7 @@ pub(super) fn open_whole(
     let files = &options.files;
     let mut current = Current::load(&**files, &directory)?;
     current::clean(&**files, &directory, &current)?;
-    let snapshots = path.join("snapshots");
+    let snapshots = path.join(SNAPSHOTS);
     space::release(options, &directory)?;
     super::backup::remove_leftovers(&**files, &snapshots)?;
     let (runs, birth) = open_runs(files, &directory, &current)?;

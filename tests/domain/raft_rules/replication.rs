@@ -4,7 +4,7 @@ use super::Group;
 use super::group::{at, command, disk_of, id};
 use super::members::{add, change};
 use chronos::ids::LogIndex;
-use chronos::raft::{Config, Entry, Flow, MemberRole, Message, Payload, Verdict};
+use chronos::raft::{Config, Delivery, Entry, Flow, MemberRole, Message, Payload, Verdict};
 
 fn append(previous: (u64, u64), entries: Vec<Entry>, commit: u64) -> Message {
     Message::Append { previous: at(previous.0, previous.1), entries, commit: LogIndex(commit) }
@@ -315,20 +315,20 @@ fn who_lags_behind_the_log_is_sent_a_snapshot() {
     group.pass(700);
     assert_eq!(group.machine("a").snapshots, [id("b")]);
     let now = group.now();
-    group.node("a").snapshot_ended(&id("b"), None, now);
+    group.node("a").snapshot_ended(&id("b"), Delivery::Failed, now);
     group.pump("a");
     group.deliver();
     assert_eq!(group.machine("a").snapshots.len(), 2, "where it failed, the same comes again");
     let membership = group.node("a").membership().clone();
     let hard_state = group.machine("b").hard_state.clone();
     group.place_with("b", disk_of("b"), vec![], hard_state, (at(last, 2), membership));
-    group.node("a").snapshot_ended(&id("b"), Some(LogIndex(last)), now);
+    group.node("a").snapshot_ended(&id("b"), Delivery::Installed(LogIndex(last)), now);
     group.pump("a");
     group.propose("a", b"x").unwrap();
     group.deliver();
     assert_eq!(group.machine("b").last(), group.machine("a").last());
-    group.node("a").snapshot_ended(&id("b"), None, now);
-    group.node("b").snapshot_ended(&id("a"), None, now);
+    group.node("a").snapshot_ended(&id("b"), Delivery::Failed, now);
+    group.node("b").snapshot_ended(&id("a"), Delivery::Failed, now);
     assert_eq!(group.node("b").wanted_from(), None);
 }
 
@@ -353,12 +353,18 @@ fn who_has_nothing_is_brought_a_snapshot_where_the_log_is_long() {
     for role in [MemberRole::Voter, MemberRole::Observer] {
         let mut group = joined_by_one_with_nothing(role, |config| config.snapshot_lag = 20);
         assert_eq!(group.machine("a").snapshots, [id("d")], "{role:?}");
-        assert!(group.machine("d").last().index <= LogIndex(1));
-        let now = group.now();
-        group.node("a").snapshot_ended(&id("d"), None, now);
-        group.pump("a");
-        group.pass(200);
-        assert_eq!(group.machine("a").snapshots.len(), 1, "where that failed it comes by the log");
+        // Others are being sent, and then it breaks off, again and again.
+        for (times, delivery) in [(5, Delivery::Postponed), (3, Delivery::Failed)] {
+            for _ in 0..times {
+                assert!(group.machine("d").last().index <= LogIndex(1));
+                group.machine("a").snapshots.clear();
+                let now = group.now();
+                group.node("a").snapshot_ended(&id("d"), delivery, now);
+                group.pump("a");
+                group.pass(200);
+            }
+        }
+        assert!(group.machine("a").snapshots.is_empty(), "it comes by the log");
         assert_eq!(group.machine("d").last(), group.machine("a").last());
     }
 }

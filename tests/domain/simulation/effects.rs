@@ -108,6 +108,9 @@ impl World {
         let arrivals = self.network.arrivals(host, to, self.now + 20_000, &mut self.chance);
         if let (Some(state), Some(&at)) = (state, arrivals.first()) {
             let is_meant = !self.hosts[to].is_stranger(&state.membership);
+            if self.hosts[host].disk.snapshot.applied.index == LogIndex(0) {
+                self.count("snapshots in place of a log that has all");
+            }
             self.schedule(at, Event::Snapshot { from: host, to, disk, life, term, state: Box::new(state), is_meant });
         } else {
             self.count("snapshots that failed");

@@ -176,7 +176,7 @@ impl Host {
             proposals_bytes_max: 10_000,
             election_timeout: self.election_timeout,
             // Met by who joins a short log, by few, and by nobody.
-            snapshot_lag: [10, 100, u64::MAX][usize::try_from(seed % 3).unwrap_or_default()],
+            snapshot_lag: [5, 20, u64::MAX][usize::try_from(seed % 3).unwrap_or_default()],
             ..Config::new(self.id.clone(), self.disk_id, seed)
         };
         // A member that has applied its own removal does not start again.

@@ -87,7 +87,7 @@ const SHARES_FROM: u64 = 100;
 const FAULT_FLOOR: u64 = 10;
 
 /// Of a hundred seeds, in how many each thing must happen at least: a simulation in which nothing works shows nothing.
-const FLOORS: [(&str, u64); 32] = [
+const FLOORS: [(&str, u64); 33] = [
     ("writes acknowledged", 95),
     ("forwarded writes taken", 90),
     ("reads at the leader", 95),
@@ -99,6 +99,7 @@ const FLOORS: [(&str, u64); 32] = [
     ("writes that a leader refused", 20),
     ("loads from disk", 80),
     ("snapshots installed", 60),
+    ("snapshots in place of a log that has all", 8),
     ("joiners caught up", 80),
     ("quarantines left", 40),
     ("transfers", 50),

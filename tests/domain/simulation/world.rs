@@ -9,7 +9,7 @@ use super::history::History;
 use super::host::Host;
 use super::network::{Chance, Network};
 use chronos::ids::{DiskId, LogIndex, Term};
-use chronos::raft::{Entry, Member, MemberRole, Membership, NodeId, bootstrap};
+use chronos::raft::{Delivery, Entry, Member, MemberRole, Membership, NodeId, bootstrap};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -249,7 +249,7 @@ impl World {
                 let counts = is_of_now(host, life);
                 let now = self.hosts[host].now(self.now);
                 if counts && let Some(node) = &mut self.hosts[host].node {
-                    node.snapshot_ended(&peer, installed, now);
+                    node.snapshot_ended(&peer, installed.map_or(Delivery::Failed, Delivery::Installed), now);
                 }
                 self.pump(host);
                 counts
