@@ -174,7 +174,7 @@ pub(super) fn look_up(request: &Request, view: &View, now: Timestamp) -> Result<
     let Some(record) = read(view, &key_of(&request.id))? else { return Ok(None) };
     if let Some(answered) = record.outcomes.iter().find(|answered| answered.sequence == sequence) {
         if answered.fingerprint != request.fingerprint {
-            let message = "the request id was used for another statement";
+            let message = "the request id was used for another statement or batch: give a new request a new id";
             return Err(Error::invalid(SqlState::INVALID_PARAMETER, message));
         }
         let affected = match &answered.error {

@@ -44,7 +44,7 @@ use crate::sql::translate::ParseLimits;
 use crate::storage::view::View;
 use crate::{Error, Result};
 use batch::{Draft, Held};
-use request::{counts, known, known_batch, request_of};
+use request::{counts, known, known_batch, request_of, request_of_batch};
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
@@ -174,7 +174,7 @@ impl Executor {
             return Ok(answer);
         }
         let parsed = self.permitted(sql, task.access)?;
-        let request = request_of(task, &[sql]);
+        let request = request_of(task, sql);
         if let Some(known) = known(group, request.as_ref())? {
             return known.affected.map(|affected| Answer::Done { affected });
         }
@@ -259,7 +259,7 @@ impl Executor {
         for (at, sql) in texts.iter().enumerate() {
             self.permitted(sql, task.access).map_err(|error| (at, error))?;
         }
-        let request = request_of(task, &texts);
+        let request = request_of_batch(task, &texts);
         let last = statements.len().saturating_sub(1);
         let recalled = known(group, request.as_ref()).map_err(|error| (last, error))?;
         if let Some(known) = recalled {

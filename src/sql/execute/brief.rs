@@ -36,7 +36,7 @@ impl Executor {
             return Ok(None);
         }
         let Some(effects) = literal_insert(group, sql)? else { return Ok(None) };
-        let request = request_of(task, &[sql]);
+        let request = request_of(task, sql);
         if known(group, request.as_ref())?.is_some() {
             return Ok(None);
         }

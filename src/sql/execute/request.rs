@@ -32,13 +32,24 @@ pub(super) fn counts(answers: &[Answer]) -> Vec<u64> {
     answers.iter().map(count).collect::<Option<Vec<u64>>>().unwrap_or_default()
 }
 
-/// The name of a request with the hash of what it asks.
-pub(super) fn request_of(task: &Task, statements: &[&str]) -> Option<Request> {
+/// The name of a statement with the hash of what it asks.
+pub(super) fn request_of(task: &Task, sql: &str) -> Option<Request> {
+    named(task, &[sql], b"")
+}
+
+/// The same of a batch. What is kept of a statement answers no batch of that statement alone, so those two differ; more
+/// statements than one are no statement anyhow.
+pub(super) fn request_of_batch(task: &Task, statements: &[&str]) -> Option<Request> {
+    named(task, statements, if statements.len() == 1 { b"batch" } else { b"" })
+}
+
+fn named(task: &Task, statements: &[&str], form: &[u8]) -> Option<Request> {
     let id = task.request.clone()?;
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     for sql in statements {
         hasher.update(&(sql.len() as u64).to_le_bytes());
         hasher.update(sql.as_bytes());
     }
+    hasher.update(form);
     Some(Request { id, fingerprint: hasher.digest(), counts: Vec::new() })
 }

@@ -95,6 +95,26 @@ fn a_repeated_request_is_not_executed_again_and_answers_the_same() {
 }
 
 #[test]
+fn a_name_of_a_statement_is_none_of_a_batch_of_it() {
+    let world = World::new();
+    let db = table(&world);
+    let sql = "INSERT INTO t VALUES (1, 1)";
+    let names: [fn(u64) -> RequestId; 2] = [session, |n| bare(BEGIN_MS, n.into())];
+    for (round, id) in names.into_iter().enumerate() {
+        run(&db, "DELETE FROM t");
+        named(&db, id(1), sql).unwrap();
+        let refused = named_batch(&db, id(1), &[sql]).unwrap_err();
+        assert_eq!(refused.sqlstate(), SqlState::INVALID_PARAMETER, "round {round}: {refused}");
+        assert!(refused.message().contains("another statement or batch"), "{refused}");
+        run(&db, "DELETE FROM t");
+        assert_eq!(named_batch(&db, id(2), &[sql]).unwrap(), [1]);
+        assert_eq!(named_batch(&db, id(2), &[sql]).unwrap(), [1], "answered again");
+        let refused = named(&db, id(2), sql).unwrap_err();
+        assert_eq!(refused.sqlstate(), SqlState::INVALID_PARAMETER, "round {round}: {refused}");
+    }
+}
+
+#[test]
 fn a_request_name_stands_for_one_statement() {
     let world = World::new();
     let db = table(&world);
