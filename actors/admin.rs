@@ -18,11 +18,12 @@ use crate::actors::proto::wire::{
     ChangeMembersRequest, MemberStatus, MembersResponse, TransferLeaderRequest, TransferLeaderResponse,
 };
 use crate::actors::published::{Published, RaftReport};
-use crate::actors::route::Deadline;
+use crate::actors::route::{Deadline, LOOK_AT_MEMBERS};
 use crate::actors::router::{LEADER_WAIT_TIMEOUTS, Router};
 use chronos::config::{Address, NodeId as Name};
 use chronos::error::{Error, Result, SqlState};
 use chronos::raft::{Change, Flow, MemberRole, NodeId, Peer};
+use serde_json::{Value as Json, json};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::transport::Channel;
@@ -96,7 +97,7 @@ impl Admin {
             Change::Remove { .. } => {}
         }
         let asked = self.router.routes().raft.ask(ChangeGroup(change), Deadline::after(ADMIN_WAIT)).await;
-        asked.map_err(|error| grpc::status(&of_change(error)))?;
+        asked.map_err(|error| grpc::status(&error))?;
         Ok(self.members())
     }
 
@@ -126,7 +127,7 @@ impl Admin {
         match tokio::time::timeout_at(until.instant(), elsewhere).await {
             Ok(_) => Ok(to),
             // It was told to stand, and may do so still.
-            Err(_) => Err(Error::in_doubt(format!("{to} has not taken over in time: look at the members"))),
+            Err(_) => Err(Error::in_doubt(format!("{to} has not taken over in time: {LOOK_AT_MEMBERS}"))),
         }
     }
 
@@ -161,25 +162,33 @@ impl Admin {
     }
 }
 
+/// The members for scripts, as the command line prints them and HTTP answers them.
+pub fn members_json(group: &MembersResponse) -> Json {
+    let member = |member: &MemberStatus| {
+        json!({
+            "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
+            "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
+            "command_version": member.command_version, "problem": member.problem,
+        })
+    };
+    let members: Vec<Json> = group.members.iter().map(member).collect();
+    json!({ "term": group.term, "leader": group.leader, "members": members })
+}
+
 /// The leader's answer. One that has none by then, or whose connection broke, may have done it all the same.
 async fn in_time<T>(answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
     match tokio::time::timeout(ADMIN_WAIT + RETURN_MARGIN, answer).await {
         Ok(Ok(answered)) => Ok(answered.into_inner()),
         Ok(Err(status)) if broke(&status) => {
-            let why = status.message();
-            Err(grpc::status(&Error::in_doubt(format!("the leader has not answered ({why}): look at the members"))))
+            let told = format!("the leader has not answered ({}): {LOOK_AT_MEMBERS}", status.message());
+            Err(grpc::status(&Error::in_doubt(told)))
         }
         Ok(Err(said)) => Err(said),
-        Err(_) => Err(grpc::status(&Error::in_doubt("the leader has not answered: look at the members"))),
+        Err(_) => {
+            let told = format!("the leader has not answered: {LOOK_AT_MEMBERS}");
+            Err(grpc::status(&Error::in_doubt(told)))
+        }
     }
-}
-
-/// The error of a change of the group: of one that is in doubt, what was asked for is no write that could be read.
-fn of_change(error: Error) -> Error {
-    if error.sqlstate() == SqlState::IN_DOUBT {
-        return Error::in_doubt("the outcome of the change is unknown: look at the members before asking again");
-    }
-    error
 }
 
 /// True where a connection that was there failed under a call: nobody has said what became of it.
@@ -248,6 +257,7 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::actors::route::{Question, late};
     use chronos::ids::LogIndex;
     use chronos::raft::Status as RaftStatus;
 
@@ -276,10 +286,35 @@ mod tests {
     }
 
     #[test]
-    fn a_change_in_doubt_leads_to_the_members_and_an_address_of_nowhere_is_refused() {
-        let told = of_change(Error::in_doubt("read before writing again"));
-        assert!(told.sqlstate() == Error::in_doubt("").sqlstate() && told.to_string().contains("look at the members"));
-        assert_eq!(of_change(Error::unavailable("no leader")).message(), "no leader");
+    fn what_is_in_doubt_of_the_group_leads_to_its_members() {
+        let node = NodeId("node8".to_owned());
+        let asked = [ChangeGroup(Change::Remove { id: node }).effect(), TransferLead { to: None }.effect()];
+        for (effect, what) in asked.into_iter().zip(["change", "transfer"]) {
+            let told = late(effect);
+            assert_eq!(told.sqlstate(), SqlState::IN_DOUBT);
+            assert!(told.message().starts_with(&format!("the outcome of the {what} is unknown")), "{told}");
+            assert!(told.message().contains("chronos admin members") && !told.message().contains("writ"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_script_finds_each_thing_of_a_member_in_a_field_of_its_own() {
+        let leader = MemberStatus { leads: true, ..MemberStatus::default() };
+        let old = MemberStatus {
+            flow: "probe".to_owned(),
+            command_version: Some(3),
+            problem: "too old".to_owned(),
+            ..leader.clone()
+        };
+        let members =
+            &members_json(&MembersResponse { members: vec![leader, old], ..MembersResponse::default() })["members"];
+        assert_eq!((&members[1]["flow"], &members[1]["command_version"]), (&json!("probe"), &json!(3)));
+        assert_eq!((&members[1]["problem"], &members[0]["problem"]), (&json!("too old"), &json!("")));
+        assert_eq!(members[0]["command_version"], Json::Null);
+    }
+
+    #[test]
+    fn an_address_of_nowhere_is_refused() {
         for address in ["0.0.0.0:5", "[::]:5"] {
             let member = crate::actors::proto::wire::AddMember {
                 id: "node8".to_owned(),

@@ -242,8 +242,9 @@ pub struct ChangeGroup(pub Change);
 
 impl Question for ChangeGroup {
     type Answer = ();
+
     fn effect(&self) -> Effect {
-        Effect::Write
+        Effect::Change
     }
 }
 
@@ -258,7 +259,7 @@ impl Question for TransferLead {
     type Answer = NodeId;
 
     fn effect(&self) -> Effect {
-        Effect::Write
+        Effect::Transfer
     }
 }
 

@@ -30,7 +30,7 @@ use crate::actors::metrics::Metrics;
 use crate::actors::peers::transfer::{Ended, Order, Transfers};
 use crate::actors::peers::{Identity, Peers};
 use crate::actors::published::{Published, RaftReport};
-use crate::actors::route::{Ask, Reply};
+use crate::actors::route::{Ask, LOOK_AT_MEMBERS, Reply};
 use crate::actors::storage::{Parts, Ticket};
 use actix::{Actor, ActorContext, ActorFuture, AsyncContext, Context, Handler};
 use chronos::clock::{Clock, Monotonic, random_u64};
@@ -406,7 +406,7 @@ impl Raft {
         let (committed, term) = (self.node.committed(), self.node.term());
         for (index, of, reply) in std::mem::take(&mut self.changes) {
             if of != term {
-                reply.send(Err(Error::in_doubt("another leader has taken over: look at the members")));
+                reply.send(Err(Error::in_doubt(format!("another leader has taken over: {LOOK_AT_MEMBERS}"))));
             } else if index <= committed {
                 reply.send(Ok(()));
             } else {

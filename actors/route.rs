@@ -59,8 +59,28 @@ impl Deadline {
 pub enum Effect {
     /// Asking changes nothing: ask again.
     None,
-    /// It may have happened.
+    /// A write, which may have happened.
     Write,
+    /// A change of the group's members, which may have happened.
+    Change,
+    /// A transfer of its leadership, which may have happened.
+    Transfer,
+}
+
+/// What an operator does where a change of the group, or a transfer, may have happened or not.
+pub const LOOK_AT_MEMBERS: &str = "look at the members before asking again: chronos admin members";
+
+impl Effect {
+    /// What may have happened, and how to find out; none where nothing may have.
+    fn doubt(self, why: &str) -> Option<Error> {
+        let (what, then) = match self {
+            Effect::None => return None,
+            Effect::Write => ("write", "read before writing again"),
+            Effect::Change => ("change", LOOK_AT_MEMBERS),
+            Effect::Transfer => ("transfer", LOOK_AT_MEMBERS),
+        };
+        Some(Error::in_doubt(format!("the outcome of the {what} is unknown: {why}, {then}")))
+    }
 }
 
 /// Something that an actor can be asked.
@@ -268,13 +288,8 @@ impl<A: Actor<Context = Context<A>>> Route<A> {
     }
 
     fn lost(&self, effect: Effect) -> Error {
-        match effect {
-            Effect::None => Error::unavailable(format!("{} restarted under the request, retry", self.name)),
-            Effect::Write => Error::in_doubt(format!(
-                "the outcome of the write is unknown: {} restarted under it, read before writing again",
-                self.name
-            )),
-        }
+        let doubt = effect.doubt(&format!("{} restarted under it", self.name));
+        doubt.unwrap_or_else(|| Error::unavailable(format!("{} restarted under the request, retry", self.name)))
     }
 }
 
@@ -297,10 +312,6 @@ impl<A: Actor> Route<A> {
 
 /// What is known when the deadline comes before the answer.
 pub fn late(effect: Effect) -> Error {
-    match effect {
-        Effect::None => Error::limit(SqlState::QUERY_CANCELED, "the request's deadline has passed"),
-        Effect::Write => Error::in_doubt(
-            "the outcome of the write is unknown: its deadline passed before the answer, read before writing again",
-        ),
-    }
+    let doubt = effect.doubt("its deadline passed before the answer");
+    doubt.unwrap_or_else(|| Error::limit(SqlState::QUERY_CANCELED, "the request's deadline has passed"))
 }

@@ -7,11 +7,9 @@
 //! | `POST /admin/transfer` | `{}` or `{"to": id}` |
 
 use super::{Door, guarded};
-use crate::actors::admin::Admin;
+use crate::actors::admin::{Admin, members_json};
 use crate::actors::proto::wire::change_members_request::Change;
-use crate::actors::proto::wire::{
-    AddMember, ChangeMembersRequest, MemberStatus, MembersResponse, TransferLeaderRequest,
-};
+use crate::actors::proto::wire::{AddMember, ChangeMembersRequest, TransferLeaderRequest};
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Deserialize;
@@ -42,19 +40,6 @@ struct Added {
 pub(super) struct Transfer {
     #[serde(default)]
     to: String,
-}
-
-/// The members as JSON.
-pub(super) fn members_json(group: &MembersResponse) -> Json {
-    let member = |member: &MemberStatus| {
-        json!({
-            "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
-            "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
-            "command_version": member.command_version, "problem": member.problem,
-        })
-    };
-    let members: Vec<Json> = group.members.iter().map(member).collect();
-    json!({ "term": group.term, "leader": group.leader, "members": members })
 }
 
 pub(super) async fn members(door: web::Data<Door>) -> HttpResponse {

@@ -5,12 +5,14 @@ mod table;
 use super::client::Leader;
 use super::remote::{self, Target};
 use super::{Environment, Stdout, Stop, recover};
+use crate::actors::admin::members_json;
 use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
 use crate::actors::proto::wire::change_members_request::Change;
 use crate::actors::proto::wire::{
     AddMember, ChangeMembersRequest, MemberStatus, MembersRequest, MembersResponse, ReportRequest,
     TransferLeaderRequest,
 };
+use crate::actors::route::LOOK_AT_MEMBERS;
 use chronos::Error;
 use chronos::config::Address;
 use clap::Subcommand;
@@ -137,7 +139,7 @@ impl Refusal {
         if remote::broke(status) {
             let why = remote::reason(status);
             let error = Error::in_doubt(format!("the connection broke before the node had answered: {why}"));
-            return Refusal::Final(stop(error.hint("it may be done: look at the members before asking again")));
+            return Refusal::Final(stop(error.hint(format!("it may be done: {LOOK_AT_MEMBERS}"))));
         }
         Refusal::Final(stop(remote::from_status(status)))
     }
@@ -292,7 +294,7 @@ async fn report(
 
 fn print_members(group: &MembersResponse, form: Form) -> Result<(), Stop> {
     print(&match form {
-        Form::Json => table::as_json(group).to_string(),
+        Form::Json => members_json(group).to_string(),
         Form::Text => table::as_text(group),
     })
 }

@@ -2,10 +2,10 @@
 
 use crate::group::{Group, name};
 use crate::patience::{pause, until};
-use crate::process::body;
+use crate::writers::post_named;
 use serde_json::{Value as Json, json};
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -78,20 +78,9 @@ fn the_client_is_never_in_doubt_where_it_knows_several_nodes() {
 }
 
 /// The answer to a write by a session; none where there is none.
-fn write(node: std::net::SocketAddr, client: &str, sequence: u64) -> Option<(u16, Json)> {
+fn write(node: SocketAddr, client: &str, sequence: u64) -> Option<(u16, Json)> {
     let content = json!({ "sql": format!("UPDATE t SET n = n + 1 WHERE id = {}", client.len()) }).to_string();
-    let mut stream = TcpStream::connect(node).ok()?;
-    let head = format!(
-        "POST /sql HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         x-chronos-client-id: {client}\r\nx-chronos-sequence: {sequence}\r\ncontent-length: {}\r\n\r\n",
-        content.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(content.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, serde_json::from_str(body(&answer)).ok()?))
+    post_named(node, client, sequence, &content)
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use crate::group::Group;
 use crate::patience::until;
 use crate::process::wire::{BatchRequest, BatchResponse, SqlRequest, SqlResponse};
-use crate::process::{Client, body, wait};
+use crate::process::{Client, wait};
+use crate::writers::post_named;
 use chronos::clock::{Clock, SystemClock};
 use serde_json::{Value as Json, json};
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tonic::{Code, Request, Status};
@@ -90,18 +90,7 @@ fn a_name_is_executed_once_whatever_nodes_are_asked_by_grpc() {
 fn counted(node: SocketAddr, client: usize, sequence: u64) -> Option<(u16, Json)> {
     let (write, read) = (format!("UPDATE t SET n = n + 1 WHERE id = {client}"), format!("SELECT {client} FROM t"));
     let content = json!([write, read]).to_string();
-    let mut stream = TcpStream::connect(node).ok()?;
-    let head = format!(
-        "POST /sql HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         x-chronos-client-id: batches{client}\r\nx-chronos-sequence: {sequence}\r\ncontent-length: {}\r\n\r\n",
-        content.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(content.as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let status = answer.split(' ').nth(1)?.parse().ok()?;
-    Some((status, serde_json::from_str(body(&answer)).ok()?))
+    post_named(node, &format!("batches{client}"), sequence, &content)
 }
 
 /// True where the answer says that the batch took effect, now or before.

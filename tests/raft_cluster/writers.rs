@@ -88,7 +88,7 @@ fn write(shared: &Shared, writer: usize) -> Written {
         let nodes = shared.nodes.lock().unwrap().clone();
         let node = nodes[(writer + id as usize) % nodes.len()];
         let sql = json!({ "sql": format!("INSERT INTO t VALUES ({id}, {writer})") }).to_string();
-        match post(node, &sql) {
+        match post(node, &[], &sql) {
             Some((200, _)) => {
                 assert!(written.acknowledged.insert(id));
                 shared.count.fetch_add(1, Ordering::SeqCst);
@@ -103,15 +103,17 @@ fn write(shared: &Shared, writer: usize) -> Written {
     written
 }
 
-/// The answer to a statement; none where the connection broke.
-fn post(node: SocketAddr, content: &str) -> Option<(u16, Json)> {
+/// The answer to what is sent to `/sql`; none where the connection broke.
+pub fn post(node: SocketAddr, headers: &[(&str, &str)], content: &str) -> Option<(u16, Json)> {
     let Ok(mut stream) = TcpStream::connect(node) else {
         // Nothing was sent: as good as an answer that nothing happened.
         pause();
         return Some((503, Json::Null));
     };
+    let named = headers.iter().fold(String::new(), |named, (name, value)| named + name + ": " + value + "\r\n");
     let head = format!(
-        "POST /sql HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /sql HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n{named}\
+         content-length: {}\r\n\r\n",
         content.len()
     );
     stream.write_all(head.as_bytes()).ok()?;
@@ -120,4 +122,9 @@ fn post(node: SocketAddr, content: &str) -> Option<(u16, Json)> {
     stream.read_to_string(&mut answer).ok()?;
     let status = answer.split(' ').nth(1)?.parse().ok()?;
     Some((status, serde_json::from_str(body(&answer)).ok()?))
+}
+
+/// The same under a name of a session's.
+pub fn post_named(node: SocketAddr, client: &str, sequence: u64, content: &str) -> Option<(u16, Json)> {
+    post(node, &[("x-chronos-client-id", client), ("x-chronos-sequence", &sequence.to_string())], content)
 }

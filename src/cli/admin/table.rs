@@ -1,25 +1,10 @@
-//! The members of a group as people and scripts read them.
-//!
-//! For people each member has a word for its state; a script has what that is made of, each in a field of its own.
+//! The members of a group as people read them: each has a word for its state. A script has what that is made of, each in a
+//! field of its own (`members_json`).
 
 use crate::actors::proto::wire::{MemberStatus, MembersResponse};
-use serde_json::{Value as Json, json};
 
 /// Entries that a member lacks while everything is well: what is on its way under load, several times over.
 const BEHIND_MAX: u64 = 10_000;
-
-/// For scripts.
-pub fn as_json(group: &MembersResponse) -> Json {
-    let member = |member: &MemberStatus| {
-        json!({
-            "id": member.id, "address": member.address, "role": member.role, "leads": member.leads,
-            "matched": member.matched, "silent_ms": member.silent_ms, "flow": member.flow,
-            "command_version": member.command_version, "problem": member.problem,
-        })
-    };
-    let members: Vec<Json> = group.members.iter().map(member).collect();
-    json!({ "term": group.term, "leader": group.leader, "members": members })
-}
 
 /// For people: a line each, the columns as wide as what is in them.
 pub fn as_text(group: &MembersResponse) -> String {
@@ -120,13 +105,5 @@ w       w:8000   witness         7        20 ms   full: takes no more";
         // One that does not lead knows who does, and no more.
         let unknown = MemberStatus { id: "b".to_owned(), role: "voter".to_owned(), ..MemberStatus::default() };
         assert_eq!(state(&unknown, None), "");
-    }
-
-    #[test]
-    fn a_script_finds_each_thing_in_a_field_of_its_own() {
-        let members = &as_json(&group())["members"];
-        assert_eq!((&members[7]["flow"], &members[7]["command_version"]), (&json!("probe"), &json!(3)));
-        assert!(members[7]["problem"].as_str().unwrap().starts_with("too old: "), "{members}");
-        assert_eq!((&members[0]["problem"], &members[0]["command_version"]), (&json!(""), &Json::Null));
     }
 }
