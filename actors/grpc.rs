@@ -23,7 +23,6 @@ use crate::actors::forward;
 use crate::actors::freshness::{CONSISTENCY, Freshness, MAX_STALENESS};
 use crate::actors::gate::{Gate, Long, Messages, Room};
 use crate::actors::incoming::Incoming;
-use crate::actors::incoming::reserve::Reserve;
 use crate::actors::messages::{BatchFailure, Output, Receive, Statement, Streamed, SyncProgress, Terms, request_id};
 use crate::actors::metrics::{Door as Counted, Metrics};
 use crate::actors::peers::dial::keep_links;
@@ -199,8 +198,7 @@ async fn serve(
         tokio::net::TcpListener::from_std(listener).map_err(|error| Error::io("use the gRPC listener", &error))?;
     let Door { router, limits, guard } = door.clone();
     let counters = router.routes().counters.clone();
-    let connections = (limits.connections, Reserve::new(guard.clone(), published.clone()));
-    let incoming = Incoming::new(listener, connections, WAITING_PER_CONNECTION_MAX as usize, counters)
+    let incoming = Incoming::new(listener, limits.connections, WAITING_PER_CONNECTION_MAX as usize, counters)
         .encrypted(guard.tls().map(crate::actors::tls::Tls::grpc).transpose()?);
     let envelope = ENVELOPE_BYTES_MAX as usize;
     let request_bytes_max = limits.statement_bytes_max + envelope;

@@ -7,7 +7,8 @@
 //!   Nagle off ── counted ── handshake of TLS, HTTP/2's first bytes, all within [`GREETING_WAIT`] ── served
 //! ```
 //!
-//! * One too many is closed, not left in the kernel's queue: its client learns at once that it must wait or go elsewhere.
+//! * One too many is not left in the kernel's queue: its client learns at once that it must wait or go elsewhere, on a
+//!   reserved place by name, and where those are taken too by the end of its connection.
 //! * A connection that never says anything is no connection: without a limit in time, a thousand of them would shut out
 //!   everybody, since keep-alive pings begin only after the greeting.
 //! * An accept that fails is tried again a moment later. The server would take it for the end of the listener, and a
@@ -69,13 +70,9 @@ pub struct Incoming {
 
 impl Incoming {
     /// Accepts on a listener, at most so many at a time beside those on reserved places, each with so many requests that wait for room.
-    pub fn new(
-        listener: TcpListener,
-        (connections_max, reserve): (usize, Reserve),
-        waiting_max: usize,
-        metrics: Arc<Metrics>,
-    ) -> Incoming {
+    pub fn new(listener: TcpListener, connections_max: usize, waiting_max: usize, metrics: Arc<Metrics>) -> Incoming {
         let connections_max = connections_max as u64;
+        let reserve = Reserve::default();
         Incoming { listener, pause: None, connections_max, waiting_max, metrics, tls: None, reserve }
     }
 
@@ -92,10 +89,7 @@ impl Incoming {
         } else if let Some(place) = self.reserve.take() {
             Some(Arc::new(place))
         } else {
-            if door.refused().is_multiple_of(REFUSED_PER_LINE) {
-                warn!(open = door.open(), "limits.connections is reached: gRPC connections are refused");
-            }
-            door.refuse();
+            refuse(&self.metrics);
             return None;
         };
         if let Err(error) = stream.set_nodelay(true) {
@@ -103,7 +97,10 @@ impl Incoming {
             return None;
         }
         let greeting = Some(Greeting { missing: GREETING_BYTES, until: Box::pin(tokio::time::sleep(GREETING_WAIT)) });
-        let trial = place.clone().map(|place| Trial { place, until: Box::pin(tokio::time::sleep(TRIAL)) });
+        let trial = place.clone().map(|place| {
+            let until = Box::pin(tokio::time::sleep(TRIAL));
+            Trial { place, until, metrics: self.metrics.clone() }
+        });
         let line = Line::new(self.waiting_max).on(place);
         let stream = Socket::new(stream, self.tls.as_ref());
         Some(Admitted { stream, greeting, trial, line, _counted: self.metrics.connected(Door::Grpc) })
@@ -147,6 +144,24 @@ struct Greeting {
 struct Trial {
     place: Arc<Place>,
     until: Pin<Box<Sleep>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        if !self.place.is_peer() {
+            refuse(&self.metrics);
+        }
+    }
+}
+
+/// Counts a connection that found the door full.
+fn refuse(metrics: &Metrics) {
+    let door = metrics.door(Door::Grpc);
+    if door.refused().is_multiple_of(REFUSED_PER_LINE) {
+        warn!(open = door.open(), "limits.connections is reached: gRPC connections are refused");
+    }
+    door.refuse();
 }
 
 /// A connection that is served.
@@ -223,8 +238,6 @@ impl AsyncWrite for Admitted {
 mod tests {
     use super::*;
     use crate::actors::auth::Role;
-    use crate::actors::auth::tests::guard;
-    use crate::actors::published::Published;
     use rustix::net::{AddressFamily, SocketType, sockopt};
     use std::io::Write;
 
@@ -251,8 +264,7 @@ mod tests {
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let reserve = Reserve::new(guard(&[]), Arc::new(Published::default()));
-            let incoming = Incoming::new(listener, (2, reserve), 1, Arc::new(Metrics::new(0)));
+            let incoming = Incoming::new(listener, 2, 1, Arc::new(Metrics::new(0)));
             let mut clients = Vec::new();
             let mut admitted = async || {
                 clients.push(TcpStream::connect(address).await.unwrap());

@@ -1,4 +1,4 @@
-//! Places for other nodes, beyond what clients may fill.
+//! Places beyond what clients may fill: for other nodes, and to tell clients why they are refused.
 //!
 //! ```text
 //!   limits.connections are open ── a reserved place is free? ──no──> refused
@@ -11,11 +11,11 @@
 //! Clients hold all connections where somebody opens them and keeps them; a member that comes back then must not stand
 //! before a full door. Who it is shows only in its first call, so a place is given to whoever comes, for a moment.
 //!
-//! * A node without a group has no such places.
+//! * A client is refused in his first call, by the name of the limit: a connection that is only closed tells him no more
+//!   than that of a node that has just died. So a node without a group has such places too.
 //! * Whoever opens connections without end takes these too, for a moment each: a member then comes in between two of them.
 
-use crate::actors::auth::{Guard, Role};
-use crate::actors::published::Published;
+use crate::actors::auth::Role;
 use chronos::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,24 +28,18 @@ const PLACES_MAX: usize = 64;
 /// How long a connection on such a place may take to its first call as a peer: a handshake and some round trips.
 pub const TRIAL: Duration = Duration::from_secs(2);
 
+/// What a client is told.
+const FULL: &str = "limits.connections is reached: end connections that are idle, ask another node, or raise the limit";
+
 /// The places of one door.
+#[derive(Default)]
 pub struct Reserve {
-    guard: Arc<Guard>,
-    published: Arc<Published>,
     taken: Arc<AtomicUsize>,
 }
 
 impl Reserve {
-    /// For the other members of the group that is published.
-    pub fn new(guard: Arc<Guard>, published: Arc<Published>) -> Reserve {
-        Reserve { guard, published, taken: Arc::default() }
-    }
-
     /// A place, where there is one.
     pub fn take(&self) -> Option<Place> {
-        if !self.guard.expects_peers(&self.published) {
-            return None;
-        }
         let enter = |taken: usize| (taken < PLACES_MAX).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, enter).ok()?;
         Some(Place { is_peer: AtomicBool::new(false), taken: self.taken.clone() })
@@ -77,9 +71,7 @@ impl Place {
                 Ok(())
             }
             Role::Admin | Role::ReadOnly | Role::None if self.is_peer() => Ok(()),
-            Role::Admin | Role::ReadOnly | Role::None => {
-                Err(Error::overloaded("limits.connections is reached: what is left is for other nodes"))
-            }
+            Role::Admin | Role::ReadOnly | Role::None => Err(Error::overloaded(FULL)),
         }
     }
 

@@ -121,7 +121,8 @@ impl Target {
 
 /// Where none of the nodes can be reached, each with the reason.
 pub fn nobody(reasons: &[String]) -> Error {
-    Error::unavailable(format!("no node answers: {}", reasons.join(", "))).hint("is it running? chronos node --help")
+    Error::unavailable(format!("no node answers: {}", reasons.join(", ")))
+        .hint("is it running, with fewer connections than its limits.connections? chronos node --help")
 }
 
 async fn dial(address: &Address, tls: Option<&Files>) -> Result<Channel, String> {

@@ -308,8 +308,8 @@ settings! {
         command_bytes_max: Bytes = "8 MiB" in "1 MiB" ..= "64 MiB";
         /// Size of all effects of one statement.
         statement_effects_max: Bytes = "256 MiB" in "8 MiB" ..= "4 GiB";
-        /// Open connections of each door, gRPC and HTTP; each costs some 10 KiB. At gRPC one more is refused, but for other
-        /// nodes of the group; at HTTP it waits until one ends.
+        /// Open connections of each door, gRPC and HTTP; each costs some 10 KiB. At gRPC one more is refused (53300), but for
+        /// other nodes of the group; at HTTP it waits until one ends.
         connections: u64 = "1024" in "1" ..= "100000";
         /// Messages that wait for one actor before callers are told "overloaded".
         mailbox: u64 = "1024" in "16" ..= "65536";

@@ -3,6 +3,7 @@
 //! `cargo test --test daemon every_door -- --nocapture` prints it.
 
 use crate::certificates::{Authority, Files, Validity};
+use crate::patience::{Patience, until};
 use crate::process::wire::admin_service_client::AdminServiceClient;
 use crate::process::wire::forward_service_client::ForwardServiceClient;
 use crate::process::wire::peer_frame::Frame;
@@ -144,13 +145,17 @@ async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
             let asked = wire::TransferLeaderRequest { to: "node9".to_owned() };
             said(admin.transfer_leader(signed(caller, asked)).await)
         }
-        "gRPC snapshot" => loop {
-            // One is made at a time, and who asked before has only just gone.
-            let said = said(admin.create_snapshot(signed(caller, wire::SnapshotRequest::default())).await);
-            if said != "ResourceExhausted" {
-                break said;
+        "gRPC snapshot" => {
+            let patience = Patience::new();
+            loop {
+                // One is made at a time, and who asked before has only just gone.
+                let said = said(admin.create_snapshot(signed(caller, wire::SnapshotRequest::default())).await);
+                if said != "ResourceExhausted" {
+                    break said;
+                }
+                patience.spend(|| said);
             }
-        },
+        }
         "Sync" => said(SyncServiceClient::new(channel).sync(signed(caller, wire::SyncRequest::default())).await),
         "Sync status" => {
             let asked = signed(caller, wire::SyncStatusRequest {});
@@ -228,15 +233,19 @@ fn every_door_of_a_group_asks_who_it_is() {
     ];
     let world = World::start(&server);
     let all = callers.last().unwrap();
-    while world.http(all, ("", "POST", "/sql", r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#)) != "200" {}
+    until("there is a table", || {
+        let create = r#"{"sql": "CREATE TABLE IF NOT EXISTS t (id INT PRIMARY KEY)"}"#;
+        let said = world.http(all, ("", "POST", "/sql", create));
+        if said == "200" { Ok(()) } else { Err(said) }
+    });
     // What is handed on goes to the leader: the one that is asked here.
-    let leads = || {
-        let answer = https_as(world.nodes[0].http, all.files, true, ("GET", "/health", ""), "").unwrap();
-        answer.1.contains("\"role\":\"Leader\"")
-    };
-    while !leads() {
-        world.http(all, ("", "POST", "/admin/transfer", r#"{"to": "node1"}"#));
-    }
+    until("node1 leads", || {
+        let (_, health) = https_as(world.nodes[0].http, all.files, true, ("GET", "/health", ""), "").unwrap();
+        if health.contains("\"role\":\"Leader\"") {
+            return Ok(());
+        }
+        Err(world.http(all, ("", "POST", "/admin/transfer", r#"{"to": "node1"}"#)))
+    });
     let mut rows: Vec<(&str, Vec<String>)> = Vec::new();
     for door in HTTP {
         rows.push((door.0, callers.iter().map(|caller| world.http(caller, door)).collect()));

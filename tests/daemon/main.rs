@@ -15,6 +15,8 @@ mod grpc;
 mod hostile;
 mod http;
 mod operations;
+#[path = "../raft_cluster/patience.rs"]
+mod patience;
 mod process;
 mod prompt;
 #[path = "../domain/skipped.rs"]

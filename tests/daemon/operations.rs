@@ -1,13 +1,15 @@
 //! What an operator relies on: metrics that a scraper accepts, a status that says everything, limits that hold, signals.
 
+use crate::patience::Patience;
 use crate::process::wire::SqlRequest;
-use crate::process::{Node, command, wait};
+use crate::process::{Client, Node, command, wait};
 use crate::skipped::skipped;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+use tonic::Code;
 
 fn status(node: &Node) -> Value {
     serde_json::from_str(&node.get("/status")).unwrap()
@@ -214,26 +216,44 @@ fn one_grpc_connection_too_many_is_refused_until_another_ends() {
     wait(async {
         let mut first = node.client().await;
         let _second = node.client().await;
-        let greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-        let greet = || {
-            let mut third = TcpStream::connect(node.grpc).unwrap();
-            let _ = third.write_all(greeting);
-            let mut told = [0; 9];
-            // Refused: the end, or a reset. Served: the frame of the server's settings.
-            third.read_exact(&mut told).is_ok()
+        let ask = async || {
+            let mut client = Client::connect(format!("http://{}", node.grpc)).await.unwrap();
+            client.execute_sql(SqlRequest { sql: "SELECT 1".into() }).await
         };
         for _ in 0..20 {
-            assert!(!greet(), "more than two");
+            let refused = ask().await.unwrap_err();
+            assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
         }
         assert!(first.execute_sql(SqlRequest { sql: "SELECT 1".into() }).await.unwrap().into_inner().success);
         drop(first);
-        while !greet() {
-            tokio::task::yield_now().await;
+        let patience = Patience::new();
+        while let Err(refused) = ask().await {
+            patience.spend(|| format!("{refused:?}"));
         }
         let text = node.get("/metrics");
         let refused =
             text.lines().find_map(|line| line.strip_prefix("chronos_connections_refused_total{door=\"grpc\"} "));
         assert!(refused.unwrap().parse::<u64>().unwrap() >= 20, "{text}");
+    });
+}
+
+#[test]
+fn who_finds_no_grpc_connection_left_is_told_why_and_that_nothing_happened() {
+    let directory = tempfile::tempdir().unwrap();
+    let node = Node::start_with(directory.path(), &[("CHRONOS_LIMITS__CONNECTIONS", "1")]);
+    node.until_ready();
+    assert_eq!(node.post_sql(r#"{"sql": "CREATE TABLE t (id INT PRIMARY KEY)"}"#).0, 200);
+    wait(async {
+        let mut first = node.client().await;
+        for sql in ["SELECT 1", "INSERT INTO t VALUES (1)"] {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+            let refused = command.args(["client", "--leader", &node.grpc.to_string(), "-e", sql]).output().unwrap();
+            let told = String::from_utf8(refused.stderr).unwrap();
+            assert!(!refused.status.success() && told.contains("limits.connections is reached"), "{told}");
+            assert!(told.contains("53300") && told.contains("ask another node"), "{told}");
+        }
+        let count = first.execute_sql(SqlRequest { sql: "SELECT COUNT(*) FROM t".into() }).await.unwrap().into_inner();
+        assert!(count.success && format!("{:?}", count.rows).contains("IntValue(0)"), "{count:?}");
     });
 }
 

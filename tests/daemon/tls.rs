@@ -244,6 +244,19 @@ fn a_token_is_asked_for_over_tls_too() {
 }
 
 #[test]
+fn who_finds_no_connection_left_is_told_so_under_tls_too() {
+    let world = World::new();
+    let node = world.start(&[("CHRONOS_LIMITS__CONNECTIONS", "1")]);
+    wait(async {
+        let held = connect(&node, &world.client, true).await.unwrap();
+        assert!(answers(&held).await);
+        let (code, told) = client(&node, &world.client.variables());
+        assert!(code == Some(1) && told.contains("limits.connections is reached"), "{told}");
+        assert!(answers(&held).await);
+    });
+}
+
+#[test]
 fn certificates_change_without_dropping_a_connection_that_still_counts() {
     let world = World::new();
     let log = world.data.path().join("node.log");

@@ -249,6 +249,7 @@ fn a_flood_of_clients_keeps_no_member_out() {
         })
     });
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("limits.connections"), "{refused}");
     held.retain_mut(is_open);
     assert!(held.len() >= CONNECTIONS - 4, "{} still hold the door", held.len());
     let open: Json = serde_json::from_str(&group.node(leader).get("/status")).unwrap();
