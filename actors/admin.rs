@@ -56,6 +56,7 @@ impl Admin {
         let leader = status.leader.as_ref();
         let members = status.membership.members.iter().map(|(id, member)| {
             let peer = status.peers.iter().find(|peer| peer.id == *id);
+            let copied = self.router.routes().peers.copied(id);
             let silent_max = self.router.routes().leader_wait / LEADER_WAIT_TIMEOUTS;
             let is_this = leader == Some(id) && !status.peers.iter().any(|peer| peer.id == *id) && raft.serves;
             MemberStatus {
@@ -67,7 +68,7 @@ impl Admin {
                 silent_ms: peer.map(|peer| peer.silent.as_millis() as u64),
                 flow: peer.map(|peer| flow_name(peer).to_owned()).unwrap_or_default(),
                 command_version: peer.and_then(|peer| peer.command_version).map(u32::from),
-                problem: peer.and_then(|peer| problem_of(peer, &raft, silent_max)).unwrap_or_default(),
+                problem: copied.or_else(|| problem_of(peer?, &raft, silent_max)).unwrap_or_default(),
             }
         });
         MembersResponse {

@@ -26,6 +26,7 @@ use chronos::error::{Error, Result};
 use futures_util::Stream;
 use reserve::{Place, Reserve, TRIAL};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -81,7 +82,7 @@ impl Incoming {
         Incoming { tls, ..self }
     }
 
-    fn admit(&self, stream: TcpStream) -> Option<Admitted> {
+    fn admit(&self, stream: TcpStream, from: IpAddr) -> Option<Admitted> {
         let door = self.metrics.door(Door::Grpc);
         // Those on reserved places are beside the others: however many they are, clients keep theirs.
         let place = if door.open().saturating_sub(self.reserve.taken()) < self.connections_max {
@@ -101,7 +102,7 @@ impl Incoming {
             let until = Box::pin(tokio::time::sleep(TRIAL));
             Trial { place, until, metrics: self.metrics.clone() }
         });
-        let line = Line::new(self.waiting_max).on(place);
+        let line = Line::new(self.waiting_max).on(place).coming_from(from);
         let stream = Socket::new(stream, self.tls.as_ref());
         Some(Admitted { stream, greeting, trial, line, _counted: self.metrics.connected(Door::Grpc) })
     }
@@ -119,8 +120,8 @@ impl Stream for Incoming {
                 self.pause = None;
             }
             match self.listener.poll_accept(context) {
-                Poll::Ready(Ok((stream, _))) => {
-                    if let Some(admitted) = self.admit(stream) {
+                Poll::Ready(Ok((stream, from))) => {
+                    if let Some(admitted) = self.admit(stream, from.ip()) {
                         return Poll::Ready(Some(Ok(admitted)));
                     }
                 }
@@ -268,8 +269,8 @@ mod tests {
             let mut clients = Vec::new();
             let mut admitted = async || {
                 clients.push(TcpStream::connect(address).await.unwrap());
-                let (stream, _) = incoming.listener.accept().await.unwrap();
-                incoming.admit(stream).unwrap()
+                let (stream, from) = incoming.listener.accept().await.unwrap();
+                incoming.admit(stream, from.ip()).unwrap()
             };
             let is_reserved = |admitted: &Admitted| admitted.line.place().is_some();
             let ordinary = [admitted().await, admitted().await];

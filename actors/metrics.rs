@@ -286,7 +286,7 @@ impl MetricsActor {
             Some(outcast)
         } else if raft.status.log_is_full {
             Some(LOG_FULL.to_string())
-        } else if let Some(alarm) = published.comparison().alarm() {
+        } else if let Some(alarm) = published.comparison().alarm().or_else(|| router.routes().peers.alarm()) {
             Some(alarm)
         } else {
             // The rest of it is in /status and in the log.

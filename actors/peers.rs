@@ -23,22 +23,27 @@ pub mod compare;
 pub mod dial;
 mod frames;
 mod install;
+mod met;
 pub mod service;
 pub mod transfer;
 mod witness;
 
 use crate::actors::auth::{PeerGuard, Standing};
 use crate::actors::tls::Material;
+use chronos::clock::random_u64;
 use chronos::error::{Error, Result};
 use chronos::ids::{ClusterId, DiskId};
 use chronos::raft::{Envelope, Membership, Message, NodeId};
+use met::Met;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Endpoint;
+use tracing::warn;
 
 /// Bytes of a message that travel in one piece: a link of 1 MB/s is through with it in 64 ms, less than a heartbeat.
 pub const PART_BYTES: usize = 64 << 10;
@@ -65,6 +70,8 @@ pub struct Identity {
     pub address: String,
     /// What it calls the group; empty where that has no name.
     pub cluster_name: String,
+    /// The number of its process, as drawn when that started (met.rs); none where an older program does not say.
+    pub life: Option<u64>,
 }
 
 /// The other nodes, as this one reaches them.
@@ -78,7 +85,9 @@ pub struct Peers {
     /// How this node shows that it is one.
     guard: OnceLock<PeerGuard>,
     /// What the others have said of themselves on their newest link.
-    met: Mutex<BTreeMap<NodeId, (DiskId, String)>>,
+    met: Mutex<Met>,
+    /// The number of this process, once it is drawn.
+    life: OnceLock<u64>,
     /// Streams that others have opened here, which last as long as both nodes do.
     served: Arc<AtomicU64>,
 }
@@ -208,14 +217,34 @@ impl Peers {
         true
     }
 
-    /// Takes note of what a peer says of itself.
-    fn meet(&self, peer: &Identity) {
-        lock(&self.met).insert(peer.id.clone(), (peer.disk, peer.address.clone()));
+    /// The number of this process, the same for as long as it lives.
+    pub fn life(&self) -> Result<u64> {
+        // 0 stands for none.
+        let drawn = random_u64()?.max(1);
+        Ok(*self.life.get_or_init(|| drawn))
+    }
+
+    /// Takes note of what a peer says of itself, on a link from or to this place.
+    fn meet(&self, peer: &Identity, place: &str) {
+        let copied = lock(&self.met).note(peer, place, Instant::now());
+        if let Some(copied) = copied {
+            warn!(peer = %peer.id, "{copied}");
+        }
+    }
+
+    /// That a node is there twice, where that is so: its disk was copied.
+    pub fn copied(&self, id: &NodeId) -> Option<String> {
+        lock(&self.met).copied(id, Instant::now()).map(str::to_owned)
+    }
+
+    /// The same of whichever node.
+    pub fn alarm(&self) -> Option<String> {
+        lock(&self.met).first_copied(Instant::now()).map(str::to_owned)
     }
 
     /// Calls `tell` with what the others have said of themselves: on which disk they are, and where they are reached.
-    pub fn for_each_met(&self, mut tell: impl FnMut(&NodeId, DiskId, &str)) {
-        lock(&self.met).iter().for_each(|(id, (disk, address))| tell(id, *disk, address));
+    pub fn for_each_met(&self, tell: impl FnMut(&NodeId, DiskId, &str)) {
+        lock(&self.met).for_each(tell);
     }
 
     /// True where entries wait for a link.
@@ -252,7 +281,7 @@ impl Peers {
     /// Forgets what is kept for nodes that are no members.
     fn retain(&self, membership: &Membership) {
         lock(&self.outboxes).retain(|id, outbox| membership.get(id).is_some() || lock(&outbox.queue).link != 0);
-        lock(&self.met).retain(|id, _| membership.get(id).is_some() || self.is_linked(id));
+        lock(&self.met).retain(|id| membership.get(id).is_some() || self.is_linked(id));
     }
 }
 

@@ -149,7 +149,8 @@ impl Raft {
         let config = Config { disk: log.disk, seed: random_u64()?, ..seed.config.clone() };
         let (id, address) = (config.id.clone(), config.address.clone());
         let cluster_name = seed.cluster_name.clone();
-        seed.peers.set_identity(Identity { cluster: log.cluster, id, disk: log.disk, address, cluster_name });
+        let life = Some(seed.peers.life()?);
+        seed.peers.set_identity(Identity { cluster: log.cluster, id, disk: log.disk, address, cluster_name, life });
         let node = Node::recover(config, log.recovered)?;
         seed.compare(node.membership());
         let inbound = seed.peers.open_inbound();

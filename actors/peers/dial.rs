@@ -289,7 +289,7 @@ async fn link(
     if peers.identity().is_none() {
         return Ok(Duration::ZERO);
     }
-    peers.meet(&from);
+    peers.meet(&from, address);
     let linked = Linked::new(&outbox);
     let began = Instant::now();
     if said == Some(ENDS_AT_ONCE) {
@@ -410,6 +410,7 @@ mod tests {
             disk: DiskId(1),
             address: String::new(),
             cluster_name: String::new(),
+            life: None,
         };
         peers.set_identity(own.clone());
         peers.close();

@@ -301,6 +301,7 @@ mod tests {
             disk: DiskId(7),
             address: String::new(),
             cluster_name: String::new(),
+            life: None,
         };
         let check = |here: Membership, dismissed: &[u128], there: Membership| {
             let dismissed = dismissed.iter().copied().map(DiskId).collect();

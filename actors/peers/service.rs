@@ -8,6 +8,7 @@ use crate::actors::proto::wire::{ContentRequest, ContentResponse, SnapshotPiece,
 use crate::actors::proto::wire::{IdentifyRequest, IdentifyResponse, PeerFrame, PeerHello, peer_frame::Frame};
 use crate::actors::published::Published;
 use crate::actors::router::Router;
+use crate::actors::transit::Line;
 use chronos::error::{Error, Result, SqlState};
 use chronos::ids::{ClusterId, DiskId};
 use chronos::raft::{NodeId, WIRE_VERSION};
@@ -50,6 +51,7 @@ pub(super) fn hello_to(identity: &Identity, to: &NodeId, published: &Published) 
         members: described(&published.raft().status.membership),
         address: identity.address.clone(),
         cluster_name: identity.cluster_name.clone(),
+        life: identity.life.unwrap_or(0),
     }
 }
 
@@ -98,7 +100,8 @@ pub(super) fn check_hello(hello: Option<PeerHello>, own: &Identity, published: &
         return Err(refused(format!("{} looks for {} here, and this is {}", hello.node_id, hello.to, own.id)));
     }
     let (cluster, id, disk) = (ClusterId(cluster), NodeId(hello.node_id), DiskId(disk));
-    Ok(Identity { cluster, id, disk, address: hello.address, cluster_name: hello.cluster_name })
+    let life = (hello.life > 0).then_some(hello.life);
+    Ok(Identity { cluster, id, disk, address: hello.address, cluster_name: hello.cluster_name, life })
 }
 
 #[tonic::async_trait]
@@ -162,12 +165,15 @@ impl PeerService for PeerDoor {
     async fn link(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::LinkStream>, Status> {
         let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
         let refused = self.peers.accepted(request.metadata());
+        // It may announce another address, or the same as one that it was copied from.
+        let place =
+            request.extensions().get::<Line>().and_then(Line::machine).map_or_else(String::new, |ip| ip.to_string());
         let mut frames = request.into_inner();
         let from = check(frames.message().await?, &own, &self.published).map_err(|error| {
             warn!(%error, "a node was refused");
             Status::failed_precondition(error.to_string())
         })?;
-        self.peers.meet(&from);
+        self.peers.meet(&from, &place);
         let outbox = self.peers.outbox(&from.id);
         let linked = Linked::new(&outbox);
         let (open, opened) = oneshot::channel();
@@ -214,6 +220,7 @@ mod tests {
             disk: DiskId(1),
             address: String::new(),
             cluster_name: String::new(),
+            life: Some(3),
         };
         let (a, b, published) = (own("a"), own("b"), Published::default());
         let hello = hello_to(&a, &b.id, &published);

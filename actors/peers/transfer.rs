@@ -406,6 +406,7 @@ mod tests {
             disk: DiskId(7),
             address: String::new(),
             cluster_name: String::new(),
+            life: None,
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::actors::incoming::reserve::Place;
 use chronos::error::{Error, Kind, SqlState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,17 +16,29 @@ pub struct Line {
     pub(super) waiting_max: usize,
     /// The reserved place that it has, where it has one.
     place: Option<Arc<Place>>,
+    /// Who is at its other end, where that is known.
+    from: Option<IpAddr>,
 }
 
 impl Line {
     /// A connection of whose requests so many may wait.
     pub fn new(waiting_max: usize) -> Line {
-        Line { waiting: Arc::default(), waiting_max, place: None }
+        Line { waiting: Arc::default(), waiting_max, place: None, from: None }
     }
 
     /// The same on a reserved place.
     pub fn on(self, place: Option<Arc<Place>>) -> Line {
         Line { place, ..self }
+    }
+
+    /// The same from a machine.
+    pub fn coming_from(self, address: IpAddr) -> Line {
+        Line { from: Some(address), ..self }
+    }
+
+    /// The machine at its other end, where that is known.
+    pub fn machine(&self) -> Option<IpAddr> {
+        self.from
     }
 
     /// The reserved place, where it has one.

@@ -9,6 +9,7 @@ mod access;
 #[expect(dead_code, reason = "the daemon's tests use all of it")]
 mod certificates;
 mod clean;
+mod copied;
 mod damage;
 mod doubt;
 mod forged;
