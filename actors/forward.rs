@@ -29,6 +29,7 @@ use crate::actors::peers::Peers;
 use crate::actors::proto::wire::ForwardRequest;
 use crate::actors::proto::wire::forward_service_client::ForwardServiceClient;
 use crate::actors::published::RaftReport;
+use crate::actors::route::READ_FIRST;
 use answer::answered;
 use chronos::error::{self, Error, Kind, Result};
 use chronos::ids::Term;
@@ -38,6 +39,7 @@ use chronos::sql::execute::Access;
 use connections::{Connection, Connections};
 pub use door::{message_bytes_max, service};
 use refusal::Refusal;
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,13 +171,13 @@ impl Leaders {
     fn succeeded(&self, (address, connection): (&str, &Connection), terms: &Terms) -> Elsewhere {
         // Whoever waits on the same connection decides for itself; the next one makes a new one.
         self.connections.forget(address, connection);
-        unknown(terms, Error::in_doubt(format!("the leader at {address} was succeeded before it answered")))
+        unknown(terms, in_doubt(format_args!("the leader at {address} was succeeded before it answered")))
     }
 
     /// The call itself failed: the leader has said nothing of the statements, but maybe why it did not begin them.
     fn failed(&self, (address, connection): (&str, &Connection), status: &Status, terms: &Terms) -> Elsewhere {
         let text = format!("the leader at {address}: {}", cut(status.message()));
-        let no_answer = |text: &str| unknown(terms, Error::in_doubt(format!("no answer from {text}")));
+        let no_answer = |text: &str| unknown(terms, in_doubt(format_args!("no answer from {text}")));
         match Refusal::of(status, address) {
             Refusal::NotSent => {
                 self.connections.forget(address, connection);
@@ -207,7 +209,11 @@ fn cut(text: &str) -> String {
 }
 
 fn late() -> Error {
-    Error::in_doubt("the statement's deadline passed while the leader was at it")
+    in_doubt(format_args!("the statement's deadline passed while the leader was at it"))
+}
+
+fn in_doubt(why: fmt::Arguments) -> Error {
+    Error::in_doubt(format!("{why}: {READ_FIRST}"))
 }
 
 fn unreachable(address: &str, why: &str) -> Error {

@@ -67,6 +67,9 @@ pub enum Effect {
     Transfer,
 }
 
+/// What a client does where a write may have happened or not.
+pub const READ_FIRST: &str = "read before writing again";
+
 /// What an operator does where a change of the group, or a transfer, may have happened or not.
 pub const LOOK_AT_MEMBERS: &str = "look at the members before asking again: chronos admin members";
 
@@ -75,7 +78,7 @@ impl Effect {
     fn doubt(self, why: &str) -> Option<Error> {
         let (what, then) = match self {
             Effect::None => return None,
-            Effect::Write => ("write", "read before writing again"),
+            Effect::Write => ("write", READ_FIRST),
             Effect::Change => ("change", LOOK_AT_MEMBERS),
             Effect::Transfer => ("transfer", LOOK_AT_MEMBERS),
         };

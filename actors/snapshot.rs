@@ -198,7 +198,7 @@ fn pack(backup: &BackupDirectory, checksums: Checksums, out: Chunks) -> io::Resu
 fn broken_off(reason: &str, is_damaged: bool) -> Status {
     let mut status = Status::data_loss(format!("the snapshot broke off: {reason}"));
     if is_damaged && let Ok(state) = MetadataValue::try_from(SqlState::DATA_CORRUPTED.as_str()) {
-        status.metadata_mut().insert("x-chronos-sqlstate", state);
+        status.metadata_mut().insert(grpc::SQLSTATE, state);
     }
     status
 }

@@ -1,7 +1,7 @@
 //! The leader's answer, as the follower hands it on.
 
 use super::column::Incoming;
-use super::{Elsewhere, cut};
+use super::{Elsewhere, cut, in_doubt};
 use crate::actors::messages::{BatchFailure, Output, OutputColumn};
 use crate::actors::proto::reading;
 use crate::actors::proto::wire::{ForwardResponse, SqlResponse, Value as WireValue, value};
@@ -24,7 +24,7 @@ pub(super) async fn answered(response: &ForwardResponse, statements: usize) -> E
         Ok(Err(failure)) => Elsewhere::Answered(Err(failure)),
         // It may have taken effect, and did if the leader means what it says: the answer is what failed.
         Err(error) => {
-            let error = Error::in_doubt(format!("the leader's answer cannot be read: {}", error.message()));
+            let error = in_doubt(format_args!("the leader's answer cannot be read: {}", error.message()));
             Elsewhere::Answered(Err(BatchFailure { statement: 0, error }))
         }
     }

@@ -8,6 +8,7 @@
 
 use super::{Door, guarded};
 use crate::actors::admin::{Admin, members_json};
+use crate::actors::grpc::SQLSTATE;
 use crate::actors::proto::wire::change_members_request::Change;
 use crate::actors::proto::wire::{AddMember, ChangeMembersRequest, TransferLeaderRequest};
 use actix_web::http::StatusCode;
@@ -105,7 +106,7 @@ fn failed(status: &Status) -> HttpResponse {
 /// In doubt is told from a failure by its SQLSTATE.
 fn body_of(status: &Status) -> Json {
     let mut body = json!({ "error": status.message() });
-    if let Some(state) = status.metadata().get("x-chronos-sqlstate").and_then(|state| state.to_str().ok()) {
+    if let Some(state) = status.metadata().get(SQLSTATE).and_then(|state| state.to_str().ok()) {
         body["sqlstate"] = state.into();
     }
     body

@@ -132,16 +132,16 @@ impl From<Error> for Refusal {
 impl Refusal {
     /// Of a call that changes something: where it may have been heard, nobody else is asked.
     fn of_change(status: &tonic::Status) -> Refusal {
-        let stop = |error| Stop::Failed(error);
         if remote::did_nothing(status) {
-            return Refusal::Elsewhere(stop(remote::from_status(status)));
+            return Refusal::Elsewhere(Stop::Failed(remote::from_status(status)));
         }
         if remote::broke(status) {
             let why = remote::reason(status);
             let error = Error::in_doubt(format!("the connection broke before the node had answered: {why}"));
-            return Refusal::Final(stop(error.hint(format!("it may be done: {LOOK_AT_MEMBERS}"))));
+            let error = error.hint(format!("it may be done: {LOOK_AT_MEMBERS}"));
+            return Refusal::Final(Stop::Failed(error));
         }
-        Refusal::Final(stop(remote::from_status(status)))
+        Refusal::Final(Stop::Failed(remote::from_status(status)))
     }
 
     /// Of one that only looks.

@@ -1,5 +1,6 @@
 //! What a failed call means: whether it may be sent again, and which error it is.
 
+use crate::actors::grpc::SQLSTATE;
 use crate::actors::tls::explain;
 use chronos::error::{Error, Kind, SqlState};
 use tonic::{Code, Status};
@@ -74,7 +75,7 @@ pub fn from_status(status: &Status) -> Error {
 }
 
 fn sqlstate(status: &Status) -> Option<SqlState> {
-    status.metadata().get("x-chronos-sqlstate").and_then(|state| state.to_str().ok()).map(SqlState::parse)
+    status.metadata().get(SQLSTATE).and_then(|state| state.to_str().ok()).map(SqlState::parse)
 }
 
 fn by_code(status: &Status) -> Error {
@@ -128,12 +129,12 @@ mod tests {
     #[test]
     fn a_status_keeps_the_code_that_the_node_gave_it() {
         let mut status = Status::resource_exhausted("disk full, 3 MB free");
-        status.metadata_mut().insert("x-chronos-sqlstate", "53100".parse().expect("a header"));
+        status.metadata_mut().insert(SQLSTATE, "53100".parse().expect("a header"));
         let error = from_status(&status);
         assert_eq!((error.sqlstate(), error.kind()), (SqlState::DISK_FULL, Kind::Overloaded));
-        status.metadata_mut().insert("x-chronos-sqlstate", "53200".parse().expect("a header"));
+        status.metadata_mut().insert(SQLSTATE, "53200".parse().expect("a header"));
         assert!(from_status(&status).is_retryable());
-        status.metadata_mut().insert("x-chronos-sqlstate", "54000".parse().expect("a header"));
+        status.metadata_mut().insert(SQLSTATE, "54000".parse().expect("a header"));
         assert_eq!(from_status(&status).kind(), Kind::Limit, "no retry makes a statement shorter");
         assert_eq!(from_status(&Status::resource_exhausted("busy")).sqlstate(), SqlState::TOO_MANY_REQUESTS);
     }
