@@ -74,6 +74,21 @@ pub struct Identity {
     pub life: Option<u64>,
 }
 
+#[cfg(test)]
+impl Identity {
+    /// A node of some group, on this disk.
+    pub fn example(id: &str, disk: u128) -> Identity {
+        Identity {
+            cluster: ClusterId(7),
+            id: NodeId(id.to_owned()),
+            disk: DiskId(disk),
+            address: String::new(),
+            cluster_name: String::new(),
+            life: None,
+        }
+    }
+}
+
 /// The other nodes, as this one reaches them.
 #[derive(Default)]
 pub struct Peers {

@@ -404,14 +404,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (peers, published) = (Arc::new(Peers::default()), Arc::new(Published::default()));
-        let own = Identity {
-            cluster: ClusterId(7),
-            id: NodeId("a".into()),
-            disk: DiskId(1),
-            address: String::new(),
-            cluster_name: String::new(),
-            life: None,
-        };
+        let own = Identity::example("a", 1);
         peers.set_identity(own.clone());
         peers.close();
         let dialling = keep(NodeId("b".into()), address, own, peers, published);

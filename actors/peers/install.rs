@@ -283,7 +283,7 @@ fn wrong(text: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chronos::ids::{ClusterId, DiskId};
+    use chronos::ids::DiskId;
     use chronos::raft::{Member, NodeId};
 
     fn group(disk: Option<u128>, removed: &[u128]) -> Membership {
@@ -295,14 +295,7 @@ mod tests {
 
     #[test]
     fn a_snapshot_comes_from_the_disk_that_its_senders_name_has() {
-        let from = Identity {
-            cluster: ClusterId(1),
-            id: NodeId("a".into()),
-            disk: DiskId(7),
-            address: String::new(),
-            cluster_name: String::new(),
-            life: None,
-        };
+        let from = Identity::example("a", 7);
         let check = |here: Membership, dismissed: &[u128], there: Membership| {
             let dismissed = dismissed.iter().copied().map(DiskId).collect();
             let here = Status { membership: here, dismissed, ..Status::default() };

@@ -111,11 +111,9 @@ fn told(id: &NodeId, first: &str, second: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chronos::ids::ClusterId;
 
     fn node(disk: u128, life: Option<u64>, address: &str) -> Identity {
-        let (cluster, id, disk) = (ClusterId(7), NodeId("node2".into()), DiskId(disk));
-        Identity { cluster, id, disk, address: address.to_owned(), cluster_name: String::new(), life }
+        Identity { address: address.to_owned(), life, ..Identity::example("node2", disk) }
     }
 
     #[test]

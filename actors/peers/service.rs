@@ -214,14 +214,7 @@ mod tests {
 
     #[test]
     fn a_node_that_speaks_another_version_is_refused_by_name() {
-        let own = |id: &str| Identity {
-            cluster: ClusterId(7),
-            id: NodeId(id.to_owned()),
-            disk: DiskId(1),
-            address: String::new(),
-            cluster_name: String::new(),
-            life: Some(3),
-        };
+        let own = |id: &str| Identity { life: Some(3), ..Identity::example(id, 1) };
         let (a, b, published) = (own("a"), own("b"), Published::default());
         let hello = hello_to(&a, &b.id, &published);
         assert_eq!(check_hello(Some(hello.clone()), &b, &published).unwrap(), a);

@@ -395,19 +395,12 @@ async fn answer(answers: &mut Streaming<SnapshotProgress>) -> Result<SnapshotPro
 mod tests {
     use super::*;
     use crate::actors::published::RaftReport;
-    use chronos::ids::{ClusterId, DiskId};
+    use chronos::ids::DiskId;
     use chronos::raft::Status;
 
     /// The sender.
     fn own() -> Identity {
-        Identity {
-            cluster: ClusterId(1),
-            id: NodeId("a".into()),
-            disk: DiskId(7),
-            address: String::new(),
-            cluster_name: String::new(),
-            life: None,
-        }
+        Identity::example("a", 7)
     }
 
     fn order(member: Member) -> Order {
