@@ -68,7 +68,10 @@ impl Admin {
                 silent_ms: peer.map(|peer| peer.silent.as_millis() as u64),
                 flow: peer.map(|peer| flow_name(peer).to_owned()).unwrap_or_default(),
                 command_version: peer.and_then(|peer| peer.command_version).map(u32::from),
-                problem: copied.or_else(|| problem_of(peer?, &raft, silent_max)).unwrap_or_default(),
+                problem: copied
+                    .or_else(|| problem_of(peer?, &raft, silent_max))
+                    .or_else(|| (is_this && status.is_disk_low).then(|| short_of_disk(id)))
+                    .unwrap_or_default(),
             }
         });
         MembersResponse {
@@ -220,7 +223,15 @@ fn problem_of(peer: &Peer, raft: &RaftReport, silent_max: Duration) -> Option<St
     if raft.status.replaced.contains(&peer.id) {
         return Some(format!("{} has a new disk: remove and re-add it", peer.id));
     }
-    (peer.silent > silent_max).then(|| "silent".to_owned())
+    if peer.silent > silent_max {
+        return Some("silent".to_owned());
+    }
+    peer.is_disk_low.then(|| short_of_disk(&peer.id))
+}
+
+/// What is wrong with a member whose disk has less room than is to be kept back.
+fn short_of_disk(id: &NodeId) -> String {
+    format!("{id} is short of disk: free space there, or delete rows (storage.disk_reserve)")
 }
 
 fn flow_name(peer: &Peer) -> &'static str {
@@ -270,9 +281,10 @@ mod tests {
             flow: Flow::Probe,
             silent: Duration::from_millis(silent_ms),
             command_version,
+            is_disk_low: id == "low" || id == "gone",
         };
         let peers = vec![peer("old", Some(3), 0), peer("new", Some(4), 500), peer("gone", None, 501)];
-        let peers = [peers, vec![peer("wiped", Some(4), 501)]].concat();
+        let peers = [peers, vec![peer("wiped", Some(4), 501), peer("low", Some(4), 0)]].concat();
         let replaced = vec![NodeId("wiped".to_owned())];
         let mut status = RaftStatus { peers, replaced, ..RaftStatus::default() };
         status.membership.command_version = 4;
@@ -283,7 +295,9 @@ mod tests {
         });
         let old = "too old: knows commands up to 3, group uses 4: start a newer chronos".to_owned();
         let wiped = "wiped has a new disk: remove and re-add it".to_owned();
-        assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some("silent".to_owned()), Some(wiped)]);
+        let low = "low is short of disk: free space there, or delete rows (storage.disk_reserve)".to_owned();
+        let silent = "silent".to_owned();
+        assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some(silent), Some(wiped), Some(low)]);
     }
 
     #[test]

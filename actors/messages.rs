@@ -251,7 +251,7 @@ impl Question for ChangeGroup {
 /// Hands leadership to another node; answers to whom.
 #[derive(Debug)]
 pub struct TransferLead {
-    /// Whom; none for the one that has most of the log.
+    /// Whom; none for the fittest that has all that is committed.
     pub to: Option<NodeId>,
 }
 

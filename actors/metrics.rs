@@ -18,7 +18,7 @@ use crate::actors::messages::{
     ActorReport, CeilingReport, Health, HealthReport, LevelReport, Render, Status, StatusReport,
 };
 use crate::actors::process;
-use crate::actors::published::Published;
+use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::Ask;
 use crate::actors::router::Router;
 use crate::actors::storage::Parts;
@@ -243,6 +243,14 @@ const LOG_FULL: &str = "the log of this witness has reached raft.witness_log_byt
                         members with rows have caught up (chronos admin members shows how far they are); where one does \
                         not come back, raise the limit and remove it";
 
+/// Which members have no room, where this node leads them.
+fn short_of_disk(raft: &RaftReport) -> Option<String> {
+    let short: Vec<&str> = raft.short_of_disk().map(|id| id.0.as_str()).collect();
+    let are = if short.len() == 1 { "is" } else { "are" };
+    let text = "short of disk (storage.disk_reserve), and cannot take over: free space there";
+    (!short.is_empty()).then(|| format!("{} {are} {text}", short.join(", ")))
+}
+
 /// Renders and judges; owns nothing that lasts.
 pub struct MetricsActor {
     seed: Arc<Seed>,
@@ -288,6 +296,8 @@ impl MetricsActor {
             Some(LOG_FULL.to_string())
         } else if let Some(alarm) = published.comparison().alarm().or_else(|| router.routes().peers.alarm()) {
             Some(alarm)
+        } else if let Some(short) = short_of_disk(&raft) {
+            Some(short)
         } else {
             // The rest of it is in /status and in the log.
             scrub.damaged.first().map(|first| format!("{} damaged on disk: {first}", blocks(scrub.damaged.len())))

@@ -25,6 +25,10 @@ pub struct RaftReport {
     pub serves: bool,
 }
 
+/// Why a node without room cannot answer, while its leader is there.
+const STARVES: &str = "this node is short of disk (storage.disk_reserve), and what it has falls behind the leader: free space, \
+                       and it catches up";
+
 impl RaftReport {
     /// Why statements cannot be answered now at the default consistency, here or with the help of a leader that can be
     /// reached; none where they can.
@@ -44,10 +48,18 @@ impl RaftReport {
                 Some(format!("this node leads, and does not know yet what is committed (term {})", status.term))
             }
             Some(leader) if status.membership.members.len() > 1 => {
-                (!is_linked(leader)).then(|| format!("the leader {leader} cannot be reached (term {})", status.term))
+                if !is_linked(leader) {
+                    return Some(format!("the leader {leader} cannot be reached (term {})", status.term));
+                }
+                status.starves.then(|| STARVES.to_owned())
             }
             Some(_) | None => Some(format!("no leader (term {})", status.term)),
         }
+    }
+
+    /// Members that are short of disk by their own last word, which only their leader knows.
+    pub fn short_of_disk(&self) -> impl Iterator<Item = &NodeId> {
+        self.status.peers.iter().filter(|peer| peer.is_disk_low).map(|peer| &peer.id)
     }
 
     /// Who leads, and where: another node, never this one, which may lead and not serve yet, or any more.
@@ -316,6 +328,11 @@ mod tests {
         assert!(reached(&report(Role::Leader, Some("b"))).unwrap().contains("does not know yet"));
         let serving = RaftReport { serves: true, ..report(Role::Leader, Some("b")) };
         assert_eq!(serving.obstacle(|_| false), None);
+        let mut starved = following.clone();
+        starved.status.is_disk_low = true;
+        assert_eq!(reached(&starved), None, "it takes what the leader sends");
+        starved.status.starves = true;
+        assert!(reached(&starved).unwrap().contains("short of disk"));
         let mut damaged = following.clone();
         damaged.status.quarantined_until = Some(LogIndex(7));
         assert!(reached(&damaged).unwrap().contains("fetched again up to entry 7"));

@@ -267,6 +267,7 @@ impl Raft {
         let before = self.node.role();
         let now = self.now();
         self.ticked = now.monotonic;
+        self.watch_room();
         self.node.tick(now);
         if before != Role::Candidate && self.node.role() == Role::Candidate {
             self.seed.counters.stood_for_election();

@@ -55,6 +55,7 @@ fn members(report: &StatusReport) -> Vec<Json> {
             "applied": is_self.then_some(raft.applied.0),
             "matched": peer.map(|peer| peer.matched.0),
             "silent_ms": peer.map(|peer| peer.silent.as_millis() as u64),
+            "disk_low": if is_self { Some(raft.is_disk_low) } else { peer.map(|peer| peer.is_disk_low) },
         })
     };
     raft.membership.members.iter().map(member).collect()

@@ -99,6 +99,9 @@ fn peers(text: &mut Text, report: &RaftReport) {
     let silent = status.peers.iter().map(|peer| (&*peer.id.0, peer.silent.as_secs_f64()));
     let help = "Time since the leader has heard of a member";
     text.labelled(Kind::Gauge, "chronos_raft_peer_silent_seconds", help, "peer", silent);
+    let low = status.peers.iter().map(|peer| (&*peer.id.0, u8::from(peer.is_disk_low)));
+    let help = "1 while a member is short of disk, by its own last word";
+    text.labelled(Kind::Gauge, "chronos_raft_peer_disk_low", help, "peer", low);
 }
 
 fn log(text: &mut Text, storage: &StorageStatus) {

@@ -1,4 +1,4 @@
-//! What this disk is for, and what a witness does with its log.
+//! What this disk is for, whether it has room, and what a witness does with its log.
 //!
 //! A node that joins reads its group's log from the beginning, and only somewhere in it what it is itself. A witness must
 //! not apply what clients wrote before that, and a member with rows must miss nothing. So nothing is applied before a
@@ -102,6 +102,14 @@ impl Raft {
                     && self.node.status().quarantined_until.is_none();
                 self.duty.is_known |= is_alone || self.node.applied_index() > LogIndex(0);
             }
+        }
+    }
+
+    /// Tells the core whether the disk is short of room: by the same word by which writes are refused.
+    pub(super) fn watch_room(&mut self) {
+        // While storage is away the last word stands.
+        if let Ok(handle) = self.seed.parts.handle() {
+            self.node.set_disk_low(handle.counters().is_disk_full());
         }
     }
 

@@ -3,7 +3,7 @@
 use super::{Raft, Seed};
 use crate::actors::peers::described;
 use crate::actors::published::RaftReport;
-use chronos::raft::{Member, Membership, NodeId};
+use chronos::raft::{Member, Membership, NodeId, Role};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -70,6 +70,18 @@ impl Raft {
         }
         for peer in new.replaced.iter().filter(|peer| !old.replaced.contains(peer)) {
             warn!(%peer, "a member has a new disk, and does not count: remove it, and add it again");
+        }
+        for peer in report.short_of_disk().filter(|peer| before.short_of_disk().all(|known| known != *peer)) {
+            warn!(%peer, "a member is short of disk (storage.disk_reserve), and does not lead while others have room");
+        }
+        if new.is_disk_low && new.role == Role::Leader && !(old.is_disk_low && old.role == Role::Leader) {
+            warn!(
+                "this node leads, and is short of disk (storage.disk_reserve): it refuses writes that grow; another one takes \
+                 over where it can"
+            );
+        }
+        if new.starves && !old.starves {
+            warn!("this node is short of disk (storage.disk_reserve), and has fallen behind the leader");
         }
         if old.clock_off.is_none()
             && let Some(ahead_ms) = new.clock_off

@@ -78,7 +78,7 @@ enum Asked {
     },
     /// Hand leadership to another voter
     Transfer {
-        /// Its name [default: the one that has most of the log]
+        /// Its name [default: the fittest of those that have all that is committed]
         #[arg(long)]
         to: Option<String>,
     },

@@ -137,8 +137,9 @@ impl Node {
             Message::Append { previous, entries, commit } => self.take_entries(&from, previous, entries, commit),
             Message::Heartbeat { commit, round, confirmed, held } => self.hear(&from, commit, (round, confirmed), held),
             Message::AppendReply(verdict) => self.take_verdict(&from, verdict),
-            Message::HeartbeatReply { round, command_version, quarantined_until, wall } => {
+            Message::HeartbeatReply { round, command_version, quarantined_until, wall, is_disk_low } => {
                 self.note_clock(&from, round, wall);
+                self.note_room(&from, is_disk_low);
                 self.take_heartbeat_reply(&from, round, command_version, quarantined_until.is_some());
             }
             Message::ReadIndex { id } => self.read_for(from, id),

@@ -1,4 +1,4 @@
-//! Wall clocks: a leader whose clock is far from the others' says so and hands over.
+//! Wall clocks: a leader whose clock is far from the others' says so, and hands over (`steps_aside`).
 //!
 //! A leader stamps every write, and expiry goes by stamps: rows that it stamps an hour ahead live an hour too long. Followers
 //! take its stamps whatever they are, or two clocks could stop a group. So it is the leader that compares: every answer to a
@@ -14,9 +14,6 @@ use crate::raft::node::State;
 use crate::raft::progress::Progress;
 use crate::raft::{Node, NodeId};
 
-/// Election timeouts between two attempts to hand over. During one nothing is proposed, so that it costs writes.
-const ATTEMPT_PAUSE: u32 = 20;
-
 impl Node {
     /// An answer to a round of heartbeats says what the sender's wall clock is.
     pub(super) fn note_clock(&mut self, from: &NodeId, round: u64, wall: Wall) {
@@ -30,7 +27,7 @@ impl Node {
     }
 
     /// Milliseconds that the voters' median clock is ahead of this leader's, where a quorum of them is known.
-    fn median_clock(&self) -> Option<i64> {
+    pub(super) fn median_clock(&self) -> Option<i64> {
         let State::Leader(lead) = &self.state else { return None };
         let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
         let clock = |id: &NodeId| {
@@ -47,30 +44,10 @@ impl Node {
     pub(super) fn clock_off(&self) -> Option<i64> {
         self.median_clock().filter(|median| u128::from(median.unsigned_abs()) > self.config.clock_drift_max.as_millis())
     }
-
-    /// Hands over to a voter whose clock is right, where this node's is not.
-    pub(super) fn hand_over_to_a_right_clock(&mut self) {
-        let Some(median) = self.clock_off() else { return };
-        let State::Leader(lead) = &self.state else { return };
-        let now = self.now.monotonic;
-        if now < lead.steps_aside_after || lead.transfer.is_some() || self.committed < lead.since || self.is_witness() {
-            return;
-        }
-        let since = now.saturating_sub(self.config.election_timeout);
-        let bound = self.config.clock_drift_max.as_millis();
-        let is_right =
-            |peer: &Progress| seen_since(peer, since).is_some_and(|clock| u128::from(clock.abs_diff(median)) <= bound);
-        let Some(to) = self.best_of(is_right) else { return };
-        let pause = self.config.election_timeout * ATTEMPT_PAUSE;
-        if let State::Leader(lead) = &mut self.state {
-            lead.steps_aside_after = now + pause;
-        }
-        self.begin_transfer(to);
-    }
 }
 
 /// How far a peer's clock was ahead, where it has said so lately.
-fn seen_since(peer: &Progress, since: Monotonic) -> Option<i64> {
+pub(super) fn seen_since(peer: &Progress, since: Monotonic) -> Option<i64> {
     peer.clock.filter(|(_, at)| *at >= since).map(|(clock, _)| clock)
 }
 

@@ -12,7 +12,7 @@ use crate::raft::{Entry, Envelope, Message};
 use crate::{Error, Result};
 
 /// The version of this form. A node refuses another one by name when the connection begins, and not message by message.
-pub const WIRE_VERSION: u8 = 3;
+pub const WIRE_VERSION: u8 = 4;
 
 impl Envelope {
     /// The bytes that travel.
@@ -79,6 +79,7 @@ const HEADER_BYTES: usize = 256;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Wall;
     use crate::ids::DiskId;
     use crate::raft::{NodeId, Position, Verdict};
 
@@ -102,6 +103,13 @@ mod tests {
             Message::AppendReply(Verdict::Full { matched: LogIndex(6) }),
             Message::Heartbeat { commit: LogIndex(4), round: 9, confirmed: Some(7), held: LogIndex(300) },
             Message::Vote { last: previous, transfer: true },
+            Message::HeartbeatReply {
+                round: 9,
+                command_version: 1,
+                quarantined_until: None,
+                wall: Wall(1_700_000_000_000),
+                is_disk_low: true,
+            },
         ] {
             let envelope = envelope(message);
             let bytes = envelope.clone().encode();

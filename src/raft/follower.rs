@@ -170,6 +170,7 @@ impl Node {
             command_version: crate::machine::COMMAND_VERSION,
             quarantined_until: self.shown_quarantine,
             wall: self.now.wall,
+            is_disk_low: self.is_disk_low,
         }
     }
 }

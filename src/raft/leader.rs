@@ -41,7 +41,7 @@ pub(super) struct Leadership {
     /// Reads that wait for a round.
     pub(super) reads: VecDeque<Waiting>,
     pub(super) transfer: Option<Transfer>,
-    /// No earlier than then it hands over by itself because of its clock.
+    /// No earlier than then it hands over by itself to one that is fitter.
     pub(super) steps_aside_after: Monotonic,
     /// Somebody was told to stand. However late it does, its voters do not wait for this leader any more: no lease holds
     /// in the rest of the term.
@@ -84,7 +84,7 @@ impl Node {
             reads: VecDeque::new(),
             transfer: None,
             has_stepped_aside: false,
-            steps_aside_after: self.now.monotonic,
+            steps_aside_after: self.now.monotonic + self.config.election_timeout,
         }));
         self.append(&Payload::Noop);
         if let Some(membership) = self.renamed.take() {
@@ -131,7 +131,7 @@ impl Node {
             self.begin_round();
         }
         self.hand_over_to_full_voter();
-        self.hand_over_to_a_right_clock();
+        self.hand_over_to_a_fitter_one();
         self.amend();
     }
 
@@ -372,23 +372,23 @@ impl Node {
         }
     }
 
-    /// The full voter that has most of the log.
+    /// The full voter that is to lead next: of those that have all that is committed the fittest.
     pub(super) fn best_voter(&self) -> Option<NodeId> {
-        self.best_of(|_| true)
+        let judge = self.judge();
+        self.best_by(|peer| Some((peer.matched >= self.committed, judge(peer), peer.matched)))
     }
 
-    /// The same among those that are fit for something.
-    pub(super) fn best_of(&self, is_fit: impl Fn(&Progress) -> bool) -> Option<NodeId> {
+    /// The full voter of the highest rank, among those that answer and have one.
+    pub(super) fn best_by<R: Ord>(&self, rank: impl Fn(&Progress) -> Option<R>) -> Option<NodeId> {
         let State::Leader(lead) = &self.state else { return None };
         let is_full = |id: &&NodeId| self.membership().get(id).is_some_and(|member| member.role == MemberRole::Voter);
         let since = self.now.monotonic.saturating_sub(self.config.election_timeout);
         lead.progress
             .iter()
-            .filter(|(id, progress)| {
-                is_full(id) && progress.heard >= since && !progress.quarantined && is_fit(progress)
-            })
-            .max_by_key(|(_, progress)| progress.matched)
-            .map(|(id, _)| id.clone())
+            .filter(|(id, progress)| is_full(id) && progress.heard >= since && !progress.quarantined)
+            .filter_map(|(id, progress)| Some((rank(progress)?, id)))
+            .max_by(|(one, _), (other, _)| one.cmp(other))
+            .map(|(_, id)| id.clone())
     }
 
     /// Refuses where this node may not append what a client asks for.
@@ -426,6 +426,7 @@ impl Node {
             return Err(refused(format!("{to} does not vote: those who do are {}", voters.join(", "))));
         }
         self.check_heir(&to)?;
+        self.check_room(&to)?;
         self.begin_transfer(to.clone());
         Ok(to)
     }
@@ -461,8 +462,12 @@ impl Node {
         if self.is_alone() || !matches!(self.state, State::Leader(_)) {
             return;
         }
-        // Refused where one is under way already, which will do.
-        let _ = self.transfer(None, now);
+        // Where one is under way already, that will do. One that is short of disk is better than none.
+        if self.check_leading().is_ok()
+            && let Some(to) = self.best_voter().filter(|to| self.check_heir(to).is_ok())
+        {
+            self.begin_transfer(to);
+        }
         let under_way = if let State::Leader(lead) = &mut self.state { lead.transfer.as_mut() } else { None };
         match under_way {
             Some(transfer) => transfer.steps_down = true,
@@ -490,7 +495,7 @@ impl Node {
         if !self.is_witness() || lead.transfer.is_some() {
             return;
         }
-        if let Some(to) = self.best_voter() {
+        if let Some(to) = self.best_by(|peer| Some(peer.matched)) {
             let until = self.now.monotonic + self.config.election_timeout * 4;
             if let State::Leader(lead) = &mut self.state {
                 lead.transfer = Some(Transfer { to, until, has_told: false, steps_down: false });
@@ -508,6 +513,7 @@ impl Node {
             flow: progress.flow,
             silent: self.now.monotonic.saturating_sub(progress.heard),
             command_version: progress.command_version,
+            is_disk_low: progress.is_disk_low,
         };
         lead.progress.iter().map(describe).collect()
     }

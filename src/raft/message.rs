@@ -86,6 +86,8 @@ pub enum Message {
         quarantined_until: Option<LogIndex>,
         /// What the sender's wall clock says.
         wall: Wall,
+        /// The sender's disk is short of room: as a leader it would refuse what grows.
+        is_disk_low: bool,
     },
     /// Up to where must I have applied, to read what is committed now (6.4)?
     ReadIndex {

@@ -21,6 +21,7 @@
 //!     ├── log: terms, tail      ─── leader ──> progress, one a peer; changes of the group, one at a time; clocks
 //!     └── membership history    ─── read       index reads, lease
 //!                               ─── witness    a vote and a log, without state
+//!                               ─── steps_aside  who is fitter to lead
 //! ```
 //!
 //! A group of one is led the same way, in Raft's order: the leader raises its term and persists its vote before it counts
@@ -52,6 +53,7 @@ mod quorum;
 mod read;
 mod ready;
 mod status;
+mod steps_aside;
 mod witness;
 
 pub use crate::storage::wal::{Entry, HardState, Position, Terms};

@@ -208,6 +208,8 @@ pub struct Node {
     pub(super) held: LogIndex,
     /// A witness takes no more entries: its log has reached its limit.
     pub(super) log_is_full: bool,
+    /// This node's disk is short of room.
+    pub(super) is_disk_low: bool,
     /// Set for good where a leader has sent what this program does not understand: it says and does nothing any more.
     pub(super) stopped: Option<Error>,
     pub(super) ready: Ready,
@@ -261,6 +263,7 @@ impl Node {
             in_flight_bytes: 0,
             held: LogIndex(0),
             log_is_full: false,
+            is_disk_low: false,
             stopped: None,
             ready: Ready::default(),
         })

@@ -111,6 +111,8 @@ pub(super) struct Progress {
     pub(super) address: Option<String>,
     /// Milliseconds that its wall clock was ahead of this node's, and when that was seen.
     pub(super) clock: Option<(i64, Monotonic)>,
+    /// Its disk is short of room, by its last word.
+    pub(super) is_disk_low: bool,
     /// Where a learner must arrive, and since when it tries: once it takes no longer than an election, it has caught up.
     pub(super) goal: (LogIndex, Monotonic),
 }
@@ -138,6 +140,7 @@ impl Progress {
             disk: None,
             address: None,
             clock: None,
+            is_disk_low: false,
             goal: (last, now),
         }
     }

@@ -29,6 +29,8 @@ pub struct Peer {
     pub silent: Duration,
     /// The highest version of commands that it understands; none before it has said so.
     pub command_version: Option<u8>,
+    /// Its disk is short of room, by its last word.
+    pub is_disk_low: bool,
 }
 
 /// What an operator may ask about.
@@ -76,6 +78,10 @@ pub struct Status {
     pub once_held: LogIndex,
     /// This witness takes no more entries.
     pub log_is_full: bool,
+    /// This node's disk is short of room: where it leads, it refuses what grows.
+    pub is_disk_low: bool,
+    /// And it follows, and has fallen behind.
+    pub starves: bool,
 }
 
 /// Why a group does not count a node.
@@ -114,6 +120,8 @@ impl Node {
             held: self.held(),
             once_held: self.once_held(),
             log_is_full: self.takes_no_entries(),
+            is_disk_low: self.is_disk_low,
+            starves: self.starves(),
         }
     }
 

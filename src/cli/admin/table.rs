@@ -34,7 +34,8 @@ pub fn as_text(group: &MembersResponse) -> String {
 /// How a member is, where the leader's log ends at `last`; nothing where only the leader could tell.
 fn state(member: &MemberStatus, last: Option<u64>) -> String {
     if member.leads {
-        return "leads".to_owned();
+        let problem = if member.problem.is_empty() { String::new() } else { format!(": {}", member.problem) };
+        return format!("leads{problem}");
     }
     if !member.problem.is_empty() {
         return member.problem.clone();
@@ -102,6 +103,8 @@ g       g:8000   voter           7        20 ms   silent
 h       h:8000   voter           7        20 ms   too old: knows commands up to 3, group uses 4: start a newer chronos
 w       w:8000   witness         7        20 ms   full: takes no more";
         assert_eq!(as_text(&group()), expected);
+        let full = MemberStatus { problem: "a is short of disk".to_owned(), ..group().members.swap_remove(0) };
+        assert_eq!(state(&full, Some(20_000)), "leads: a is short of disk");
         // One that does not lead knows who does, and no more.
         let unknown = MemberStatus { id: "b".to_owned(), role: "voter".to_owned(), ..MemberStatus::default() };
         assert_eq!(state(&unknown, None), "");

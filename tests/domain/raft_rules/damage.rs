@@ -180,7 +180,8 @@ fn nobody_hands_leadership_to_a_quarantined_member() {
     group.pass(300);
     let goal = group.machine("b").hard_state.quarantined_until;
     let wall = group.now().wall;
-    let reply = Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: goal, wall };
+    let reply =
+        Message::HeartbeatReply { round: 1, command_version: 1, quarantined_until: goal, wall, is_disk_low: false };
     group.step("b", "a", 2, reply);
     group.millis += 300;
     let now = group.now();

@@ -80,7 +80,7 @@ pub(super) fn bound(names: &[&str]) -> Membership {
 /// An answer to a round of heartbeats by somebody whose wall clock is `wall`.
 pub(super) fn heartbeat_reply(round: u64, wall: Wall) -> Message {
     let command_version = chronos::machine::COMMAND_VERSION;
-    Message::HeartbeatReply { round, command_version, quarantined_until: None, wall }
+    Message::HeartbeatReply { round, command_version, quarantined_until: None, wall, is_disk_low: false }
 }
 
 pub(super) fn at(index: u64, term: u64) -> Position {

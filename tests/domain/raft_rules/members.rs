@@ -54,7 +54,8 @@ fn a_learner_in_quarantine_is_not_promoted_however_much_of_the_log_it_has() {
             let Message::HeartbeatReply { command_version, wall, .. } = heartbeat_reply(round, group.now().wall) else {
                 unreachable!()
             };
-            let reply = Message::HeartbeatReply { round, command_version, quarantined_until: until, wall };
+            let reply =
+                Message::HeartbeatReply { round, command_version, quarantined_until: until, wall, is_disk_low: false };
             group.step("d", "a", 2, reply);
             let matched = group.machine("a").last().index;
             group.step("d", "a", 2, Message::AppendReply(Verdict::Accepted { matched }));

@@ -7,6 +7,7 @@ mod alone;
 mod damage;
 mod dismissal;
 mod elections;
+mod full_disks;
 mod group;
 mod identity;
 mod leases;

@@ -97,7 +97,8 @@ fn a_successor_that_could_not_be_elected_is_refused_by_name() {
     assert!(refused.message().contains("b does not answer") && refused.is_retryable(), "{refused:?}");
     let (round, wall) = (1, group.now().wall);
     let lost = Some(chronos::ids::LogIndex(9));
-    let reply = Message::HeartbeatReply { round, command_version: 2, quarantined_until: lost, wall };
+    let reply =
+        Message::HeartbeatReply { round, command_version: 2, quarantined_until: lost, wall, is_disk_low: false };
     group.step("b", "a", 2, reply);
     let refused = transfer(&mut group, Some("b")).unwrap_err();
     assert!(refused.message().contains("b fetches again") && refused.is_retryable(), "{refused:?}");

@@ -11,8 +11,8 @@ use chronos::raft::{Entry, MemberRole, Message, Payload, Role, bootstrap};
 /// The same answer by an older program.
 fn older(round: u64, wall: Wall, version: u8) -> Message {
     match heartbeat_reply(round, wall) {
-        Message::HeartbeatReply { round, quarantined_until, wall, .. } => {
-            Message::HeartbeatReply { round, command_version: version, quarantined_until, wall }
+        Message::HeartbeatReply { round, quarantined_until, wall, is_disk_low, .. } => {
+            Message::HeartbeatReply { round, command_version: version, quarantined_until, wall, is_disk_low }
         }
         other => other,
     }

@@ -195,7 +195,13 @@ fn a_voter_that_has_lost_its_log_counts_as_one_that_has_nothing() {
     let round = 99;
     let command_version = chronos::machine::COMMAND_VERSION;
     let term = group.term("a");
-    let lost = |quarantined_until| Message::HeartbeatReply { round, command_version, quarantined_until, wall: Wall(0) };
+    let lost = |quarantined_until| Message::HeartbeatReply {
+        round,
+        command_version,
+        quarantined_until,
+        wall: Wall(0),
+        is_disk_low: false,
+    };
     group.step("b", "a", term, lost(Some(LogIndex(3))));
     assert_eq!(group.node("a").held(), LogIndex(0));
 }

@@ -154,6 +154,13 @@ impl World {
             self.answered(client, &command, false);
             return false;
         };
+        if this.is_full && node.role() == Role::Leader {
+            // Before it is proposed, so that nothing has happened.
+            self.note_full(host);
+            self.count("writes refused for a full disk");
+            self.answered(client, &command, false);
+            return true;
+        }
         let padding = u64::from(command.session + command.sequence * 7) % 60;
         if let Ok(index) = node.propose(&command.encode(padding as usize), now) {
             assert!(!is_witness, "a witness takes a write");

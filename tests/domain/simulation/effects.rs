@@ -62,8 +62,12 @@ impl World {
             self.check_promise(host, &envelope);
             if envelope.message == Message::TimeoutNow {
                 self.hosts[host].stepped_aside_in = envelope.term;
-                if self.hosts[host].node.as_ref().is_some_and(|node| node.status().clock_off.is_some()) {
+                let status = self.hosts[host].node.as_ref().map(chronos::raft::Node::status).unwrap_or_default();
+                if status.clock_off.is_some() {
                     self.count("leaders that handed over for their clock");
+                } else if status.is_disk_low {
+                    self.note_full(host);
+                    self.count("leaders that handed over for their disk");
                 }
             }
             self.send(host, envelope);

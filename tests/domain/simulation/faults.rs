@@ -2,7 +2,8 @@
 //!
 //! A message was lost, doubled, overtaken, or held up by a cut; a machine stood still while something waited for it; a write
 //! waited for a slow disk; a process died with something under way; a clock was moved, and something stamped by it or
-//! compared with it, or runs at another rate, and something was decided by how much time had passed; a place where a member
+//! compared with it, or runs at another rate, and something was decided by how much time had passed; a leader refused a write
+//! or handed over for want of room; a place where a member
 //! is reached was committed. What falls on a machine without a part in the group counts for nothing.
 
 use super::agenda::Event;
@@ -48,11 +49,12 @@ pub(super) enum Fault {
     TrimOfLeader,
     MovedAddress,
     StalledDisk,
+    FullDisk,
     AskedWhenDeposed,
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 35] = [
+    pub(super) const ALL: [Fault; 36] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Reordering,
@@ -87,6 +89,7 @@ impl Fault {
         Fault::TrimOfLeader,
         Fault::MovedAddress,
         Fault::StalledDisk,
+        Fault::FullDisk,
         Fault::AskedWhenDeposed,
     ];
 
@@ -211,6 +214,7 @@ impl World {
             }
             Fault::ClockRate => return self.drift(fault, host),
             Fault::StalledDisk => return self.stall(fault),
+            Fault::FullDisk => return self.fill(fault, host),
             Fault::Unreachable => self.tell_unreachable(),
             Fault::Transfer => self.transfer(),
             Fault::AddMember => {
@@ -280,9 +284,12 @@ impl World {
     pub(super) fn mend_network(&mut self) {
         self.network.mend();
         for host in &mut self.hosts {
-            // One that nothing has waited for stays slow.
+            // One that nothing has waited for stays slow, and one that has refused nothing stays full.
             if host.slowed_by.is_none() || self.mended {
                 host.slow_disk = 0;
+            }
+            if host.filled_by.is_none() || self.mended {
+                host.set_full(false);
             }
             if let Some(node) = &mut host.node {
                 node.set_log_full(false);
@@ -363,6 +370,22 @@ impl World {
             self.pump(leader);
         }
         Blow::Falling
+    }
+
+    /// A machine's disk has less room than is to be kept back. It takes what a leader sends, and as a leader nothing of
+    /// clients.
+    fn fill(&mut self, fault: Fault, host: usize) -> Blow {
+        let host = self.leader_or(host);
+        self.hosts[host].set_full(true);
+        self.hosts[host].filled_by = Some(fault);
+        Blow::Falling
+    }
+
+    /// A leader that is short of disk has refused something for that, or steps aside.
+    pub(super) fn note_full(&mut self, host: usize) {
+        if let Some(fault) = self.hosts[host].filled_by.take() {
+            self.meet(fault);
+        }
     }
 
     /// A leader is told that a stream to a peer has broken: what was on its way may be lost.

@@ -63,6 +63,10 @@ pub(super) struct Host {
     pub(super) asked_in: Term,
     /// Microseconds that a write to disk takes at most beside the least.
     pub(super) slow_disk: u64,
+    /// Its disk is short of room, and a leader on it refuses what clients write.
+    pub(super) is_full: bool,
+    /// And what made it so, until a leader has refused something or handed over for that.
+    pub(super) filled_by: Option<Fault>,
     /// Its disk answers nothing before then.
     pub(super) stalled_until: u64,
     /// And what made it so, until something has been put off for that.
@@ -115,6 +119,8 @@ impl Host {
             stepped_aside_in: Term(0),
             asked_in: Term(0),
             slow_disk: 0,
+            is_full: false,
+            filled_by: None,
             stalled_until: 0,
             stalled_by: None,
             slowed_by: None,
@@ -181,6 +187,15 @@ impl Host {
         };
         // A member that has applied its own removal does not start again.
         self.node = Node::recover(config, recovered).ok();
+        self.set_full(self.is_full);
+    }
+
+    /// Its disk is short of room, or has room again.
+    pub(super) fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+        if let Some(node) = &mut self.node {
+            node.set_disk_low(is_full);
+        }
     }
 
     /// The process dies: what was not durable is gone, and whoever waited does not learn what became of it.

@@ -87,7 +87,7 @@ const SHARES_FROM: u64 = 100;
 const FAULT_FLOOR: u64 = 10;
 
 /// Of a hundred seeds, in how many each thing must happen at least: a simulation in which nothing works shows nothing.
-const FLOORS: [(&str, u64); 33] = [
+const FLOORS: [(&str, u64); 35] = [
     ("writes acknowledged", 95),
     ("forwarded writes taken", 90),
     ("reads at the leader", 95),
@@ -112,6 +112,8 @@ const FLOORS: [(&str, u64); 33] = [
     ("disks put back", 50),
     ("groups without a majority of disks", 30),
     ("leaders that handed over for their clock", 10),
+    ("leaders that handed over for their disk", 10),
+    ("writes refused for a full disk", 10),
     ("leaders", 100),
     ("writes asked for again", 80),
     ("writes whose outcome nobody knows", 60),

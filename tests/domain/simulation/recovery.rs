@@ -96,6 +96,10 @@ impl World {
     fn agrees(&self) -> bool {
         let Some(leader) = self.leader() else { return false };
         let Some(node) = self.hosts[leader].node.as_ref().filter(|node| node.serves()) else { return false };
+        if node.status().peers.iter().any(|peer| peer.is_disk_low) {
+            // Its leader has yet to hear that there is room again.
+            return false;
+        }
         let goal = LogIndex(node.committed().0.saturating_sub(30));
         let group = node.membership();
         // A witness may let go of what it keeps for others, so it does not stay full.
