@@ -5,7 +5,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `GET /health` | liveness: always 200, `degraded` with a reason where something is wrong |
-//! | `GET /ready` | 200 where statements can be served now, else 503 |
+//! | `GET /ready` | 200 where statements can be served now, else 503 and why not |
 //! | `GET /metrics` | Prometheus text 0.0.4 |
 //! | `GET /status` | everything, as JSON |
 //! | `POST /sql` | an object runs one statement, an array one atomic batch; JSON, or CSV by `Accept` with its weights |

@@ -494,6 +494,7 @@ mod tests {
             flow: Flow::Snapshot,
             silent: Duration::ZERO,
             command_version: None,
+            is_disk_low: false,
         }];
         let keep = transfers.keep(&peers);
         assert_eq!((keep.pinned, keep.lagging), (vec![], vec![LogIndex(1)]));

@@ -209,7 +209,8 @@ settings! {
         segment_bytes: Bytes = "16 MiB" in "1 MiB" ..= "1 GiB";
         /// How long a write may wait for others to share its fsync. 0 adds no delay; 5ms spares flash memory.
         commit_linger: Span = "0s" in "0s" ..= "1s";
-        /// Free disk below which writes are refused while reads and deletes go on. Unset: twice `seal_wal_bytes`.
+        /// Free disk below which writes are refused while reads and deletes go on, and below which a leader hands over to a
+        /// voter that has room. Unset: twice `seal_wal_bytes`.
         disk_reserve: Option<Bytes> = "" in "0 B" ..= "1 TB" like "128 MiB";
         /// One disk call that takes longer than this ends the process, so that a supervisor can act.
         disk_stall_max: Span = "60s" in "1s" ..= "1h";

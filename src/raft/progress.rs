@@ -73,6 +73,7 @@ struct Sent {
     at: Monotonic,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a peer")]
 #[derive(Debug)]
 pub(super) struct Progress {
     /// The peer's log is this one's up to here, durably.

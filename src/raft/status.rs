@@ -34,6 +34,7 @@ pub struct Peer {
 }
 
 /// What an operator may ask about.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about a node")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This node's role.

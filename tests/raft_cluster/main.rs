@@ -15,6 +15,7 @@ mod doubt;
 mod forged;
 mod forwarding;
 mod freshness;
+mod full_disk;
 mod group;
 mod isolation;
 mod line;
