@@ -1,7 +1,7 @@
 //! Disks that are short of room: who leads then, and what is said of it.
 
 use super::Group;
-use super::group::{disk_of, id};
+use super::group::{disk_of, heartbeat_reply, id};
 use super::members::{add, change};
 use chronos::clock::Wall;
 use chronos::raft::{MemberRole, Message, Role};
@@ -132,6 +132,30 @@ fn one_that_is_short_of_disk_is_elected_where_it_must_be_and_hands_on() {
 }
 
 #[test]
+fn a_leader_that_has_just_been_elected_hears_the_others_first() {
+    let (mut group, hour) = (Group::new(&["a", "b", "c"]), 3_600_000);
+    group.node("a").set_disk_low(true);
+    group.stand("a");
+    for _ in 0..5 {
+        // They take what it sends, and their answers to heartbeats come late: of their clocks these tell nothing.
+        while !group.wire.is_empty() {
+            group.wire.retain(|envelope| !matches!(envelope.message, Message::HeartbeatReply { .. }));
+            group.deliver_one();
+        }
+        let term = group.term("a");
+        ["b", "c"].iter().for_each(|name| group.step(name, "a", term, heartbeat_reply(0, Wall(0))));
+        group.millis += 50;
+        group.tick("a");
+    }
+    assert!(group.leads("a") && group.committed("a") == group.machine("a").last().index.0);
+    for _ in 0..5 {
+        answer(&mut group, &[("b", hour, false), ("c", 0, true)]);
+    }
+    let told = group.sent.iter().find(|envelope| envelope.message == Message::TimeoutNow);
+    assert_eq!(told, None, "b has room, and would hand back for its clock");
+}
+
+#[test]
 fn an_operator_is_refused_a_successor_that_would_hand_on_at_once() {
     let mut group = Group::led(&["a", "b", "c"]);
     fill(&mut group, &["b"]);
@@ -180,10 +204,11 @@ fn answer(group: &mut Group, says: &[(&str, i64, bool)]) {
         let wall = Wall((group.now().wall.0 as i64 + ahead) as u64);
         let (command_version, quarantined_until) = (chronos::machine::COMMAND_VERSION, None);
         let is_disk_low = *is_disk_low;
+        let term = group.term("a");
         group.step(
             name,
             "a",
-            2,
+            term,
             Message::HeartbeatReply { round, command_version, quarantined_until, wall, is_disk_low },
         );
     }
@@ -212,6 +237,20 @@ fn leadership_goes_to_the_fitter_one_and_in_no_circle() {
         let told = group.take().into_iter().find(|envelope| envelope.message == Message::TimeoutNow);
         assert_eq!(told.map(|told| told.to), heir.map(id), "{is_full} {says:?}");
     }
+}
+
+#[test]
+fn a_clock_that_nobody_has_seen_lately_is_none_to_hand_over_to() {
+    let (mut group, hour) = (Group::led(&["a", "b", "c", "d", "e"]), 3_600_000);
+    for _ in 0..7 {
+        answer(&mut group, &[("b", hour, false), ("c", hour, false)]);
+        // What these say comes late: of their clocks it tells nothing.
+        for name in ["d", "e"] {
+            group.step(name, "a", 2, heartbeat_reply(0, Wall(0)));
+        }
+    }
+    let told = group.sent.iter().find(|envelope| envelope.message == Message::TimeoutNow);
+    assert!(told.is_some_and(|told| told.to == id("b") || told.to == id("c")), "{told:?}");
 }
 
 #[test]
