@@ -3,7 +3,11 @@
 use crate::group::{Group, name};
 use crate::patience::until;
 use crate::process::{Node, body};
+use crate::skipped::skipped;
 use serde_json::{Value as Json, json};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Starts a node that is not there, on a disk that has less room than it is to keep back: more than any test machine has.
 fn start_full(group: &mut Group, at: usize) {
@@ -73,4 +77,63 @@ fn a_leader_that_is_short_of_disk_hands_over_and_writes_go_on_through_any_node()
         if status == 200 { Ok(()) } else { Err(answer) }
     });
     until_leads(&group, full);
+}
+
+/// A file system of its own, which takes 64 MB.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None where this user may not mount one.
+    fn mount(at: &Path) -> Option<SmallDisk> {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=64m", "none"]).arg(at);
+        let mounted = command.output().is_ok_and(|output| output.status.success());
+        mounted.then(|| SmallDisk(at.to_owned()))
+    }
+
+    /// Takes all the room that there is.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        while file.write(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // It may still be in use, where the test has failed.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+    }
+}
+
+#[test]
+fn a_follower_that_a_full_disk_keeps_from_following_is_not_ready_until_there_is_room() {
+    let mut group = Group::start();
+    group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, text TEXT)");
+    let follower = (group.leader() + 1) % 3;
+    group.kill(follower);
+    // The same copy, on a small disk.
+    let (directory, aside) = (group.directory(follower), group.path().join("aside"));
+    std::fs::rename(&directory, &aside).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let Some(disk) = SmallDisk::mount(&directory) else {
+        return skipped("this user may not mount a small disk");
+    };
+    let copied = Command::new("cp").arg("-a").arg(aside.join(".")).arg(&directory).status().unwrap();
+    assert!(copied.success());
+    let mut command = group.command(follower, &[]);
+    command.env("CHRONOS_STORAGE__DISK_RESERVE", "2 MB").env("CHRONOS_STORAGE__SEGMENT_BYTES", "1 MiB");
+    group.nodes[follower] = Some(Node::spawn_as(command, group.path(), &name(follower)));
+    group.until_ready(follower);
+    let filler = disk.fill();
+    // More than the log's spare segments take.
+    let text = "x".repeat(200_000);
+    (0..60).for_each(|id| drop(group.sql(group.leader(), &format!("INSERT INTO t VALUES ({id}, '{text}')"))));
+    group.until_readiness(follower, "this node is short of disk");
+    assert_eq!(group.number(group.leader(), "SELECT COUNT(*) FROM t"), 60, "the others go on");
+    std::fs::remove_file(filler).unwrap();
+    group.until_ready(follower);
+    assert_eq!(group.number(follower, "SELECT COUNT(*) FROM t"), 60);
+    group.kill(follower);
 }
