@@ -85,7 +85,7 @@ pub struct Totals {
     /// How long each fdatasync of the log took.
     pub syncs: Distribution,
     /// How long appends took from their way to the log until they were durable.
-    pub commits: Distribution,
+    pub appends: Distribution,
     /// How long applying took, from view to view.
     pub applies: Distribution,
 }
@@ -110,7 +110,7 @@ impl Totals {
             cache_hits: status.cache_hits,
             cache_misses: status.cache_misses,
             syncs: counters.sync_times.distribution(),
-            commits: counters.commit_times.distribution(),
+            appends: counters.append_times.distribution(),
             applies: counters.apply_times.distribution(),
         }
     }
@@ -134,7 +134,7 @@ impl Totals {
             cache_hits: self.cache_hits + other.cache_hits,
             cache_misses: self.cache_misses + other.cache_misses,
             syncs: self.syncs.plus(&other.syncs),
-            commits: self.commits.plus(&other.commits),
+            appends: self.appends.plus(&other.appends),
             applies: self.applies.plus(&other.applies),
         }
     }

@@ -112,6 +112,7 @@ pub struct Metrics {
     errors: [AtomicU64; KINDS.len()],
     restarts: [AtomicU64; ACTORS.len()],
     elections: AtomicU64,
+    commits: Histogram,
     grpc: Connections,
     http: Connections,
     started_ms: u64,
@@ -126,6 +127,7 @@ impl Metrics {
             errors: Default::default(),
             restarts: Default::default(),
             elections: AtomicU64::new(0),
+            commits: Histogram::default(),
             grpc: Connections::default(),
             http: Connections::default(),
             started_ms,
@@ -183,6 +185,11 @@ impl Metrics {
     /// Elections that this node stood in.
     pub fn elections(&self) -> u64 {
         self.elections.load(Ordering::Relaxed)
+    }
+
+    /// How long proposals took until they were committed.
+    pub fn commits(&self) -> &Histogram {
+        &self.commits
     }
 
     /// The connections of a door.

@@ -113,6 +113,8 @@ pub struct Raft {
     ticket: Ticket,
     /// Doors that wait for entries of the `Ready` to come, by position.
     waiting: VecDeque<(Position, Waiting)>,
+    /// What was proposed here and is not committed yet: since when.
+    proposed: VecDeque<(LogIndex, Monotonic)>,
     /// Reads that wait for the leader's word.
     reads: BTreeMap<u64, Reply<LogIndex>>,
     next_read: u64,
@@ -164,6 +166,7 @@ impl Raft {
             loaded,
             ticket,
             waiting: VecDeque::new(),
+            proposed: VecDeque::new(),
             reads: BTreeMap::new(),
             next_read: 0,
             transfers,
@@ -358,6 +361,7 @@ impl Raft {
             let _ = self.seed.parts.append(self.ticket, ready, waiting);
         }
         self.commit(committed);
+        self.time_commits();
         for envelope in messages {
             self.send(envelope);
         }
@@ -502,6 +506,7 @@ impl Handler<Ask<Propose>> for Raft {
             Ok(index) => {
                 let position = Position { index, term: self.node.term() };
                 self.waiting.push_back((position, reply.into_sender()));
+                self.proposed.push_back((index, now.monotonic));
             }
             Err(error) => reply.send(Err(error)),
         }

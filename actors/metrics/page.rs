@@ -40,7 +40,7 @@ pub struct Present<'a> {
 pub fn render(metrics: &Metrics, present: &Present) -> String {
     let mut text = Text::default();
     statements(&mut text, metrics);
-    raft(&mut text, metrics, present.raft, &present.storage.totals.commits);
+    raft(&mut text, metrics, present.raft, &present.storage.totals.appends);
     log(&mut text, present.storage);
     storage(&mut text, present);
     sync(&mut text, present);
@@ -59,7 +59,7 @@ fn statements(text: &mut Text, metrics: &Metrics) {
     text.labelled(Kind::Counter, "chronos_sql_errors_total", help, "kind", metrics.errors());
 }
 
-fn raft(text: &mut Text, metrics: &Metrics, report: &RaftReport, commits: &Distribution) {
+fn raft(text: &mut Text, metrics: &Metrics, report: &RaftReport, appends: &Distribution) {
     let status = &report.status;
     let role = match status.role {
         Role::Follower => 0,
@@ -83,8 +83,10 @@ fn raft(text: &mut Text, metrics: &Metrics, report: &RaftReport, commits: &Distr
     peers(text, report);
     let help = "Elections that this node stood in";
     text.one(Kind::Counter, "chronos_raft_elections_total", help, metrics.elections());
-    let help = "Time from an append's way to the log until it is durable, which in a group of one commits it";
-    text.histogram("chronos_raft_commit_duration_seconds", help, "", &[("", commits.clone())]);
+    let help = "Time from a proposal at the leader until it is committed";
+    text.histogram("chronos_raft_commit_duration_seconds", help, "", &[("", metrics.commits().distribution())]);
+    let help = "Time from an append's way to the log until it is durable here";
+    text.histogram("chronos_raft_append_duration_seconds", help, "", &[("", appends.clone())]);
 }
 
 /// How far the others are, which only a leader knows. There are as many series as members.

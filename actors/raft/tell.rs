@@ -94,6 +94,21 @@ impl Raft {
         }
     }
 
+    /// Records how long what is committed by now took since it was proposed.
+    pub(super) fn time_commits(&mut self) {
+        if self.node.role() != Role::Leader {
+            self.proposed.clear();
+        }
+        let committed = self.node.committed();
+        if self.proposed.front().is_none_or(|(index, _)| *index > committed) {
+            return;
+        }
+        let now = self.seed.clock.monotonic();
+        while let Some((_, since)) = self.proposed.pop_front_if(|(index, _)| *index <= committed) {
+            self.seed.counters.commits().record(now.saturating_sub(since));
+        }
+    }
+
     /// A group begins with all of its members, so whoever is missing is named.
     pub(super) fn tell_awaited(&mut self) {
         let (awaited, now) = (self.node.awaited(), self.seed.clock.monotonic());

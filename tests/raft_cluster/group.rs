@@ -219,6 +219,13 @@ impl Group {
         })
     }
 
+    /// A sample of a node's `/metrics`.
+    pub fn metric(&self, at: usize, name: &str) -> f64 {
+        let page = self.node(at).get("/metrics");
+        let sample = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        sample.unwrap_or_else(|| panic!("no {name} in {page}"))
+    }
+
     /// Runs a statement on a node; its answer must be a success.
     pub fn sql(&self, at: usize, sql: &str) -> Json {
         let (status, answer) = self.node(at).post_sql(&json!({ "sql": sql }).to_string());

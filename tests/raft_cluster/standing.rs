@@ -26,6 +26,8 @@ fn a_leader_shows_how_far_the_others_are() {
     };
     assert!(lag(leader).is_none() && lag((leader + 2) % 3).is_some());
     assert!(!group.node(stopped).get("/metrics").contains("chronos_raft_peer_lag_entries"));
+    let commits = |at: usize| group.metric(at, "chronos_raft_commit_duration_seconds_count ");
+    let (before, elsewhere) = (commits(leader), commits(stopped));
     group.node(stopped).signal(Signal::STOP);
     (0..20).for_each(|id| drop(group.sql(leader, &format!("INSERT INTO t VALUES ({id})"))));
     let patience = Patience::new();
@@ -36,6 +38,7 @@ fn a_leader_shows_how_far_the_others_are() {
     while lag(stopped) != Some(0.0) {
         patience.spend(|| format!("{:?}", lag(stopped)));
     }
+    assert!(commits(leader) >= before + 20.0 && commits(stopped) <= elsewhere, "it is the leader that times them");
 }
 
 #[test]

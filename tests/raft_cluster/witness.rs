@@ -18,13 +18,6 @@ const SMALL: [(&str, &str); 3] = [
     ("CHRONOS_RAFT__LOG_KEEP_BYTES_MAX", "0 B"),
 ];
 
-/// A sample of `/metrics`.
-fn metric(group: &Group, at: usize, name: &str) -> f64 {
-    let page = group.node(at).get("/metrics");
-    let sample = page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
-    sample.unwrap_or_else(|| panic!("no {name} in {page}"))
-}
-
 /// The first entry of a node's log.
 fn first(group: &Group, at: usize) -> u64 {
     let status: Json = serde_json::from_str(&group.node(at).get("/status")).unwrap();
@@ -109,14 +102,14 @@ fn what_only_the_witness_still_has_reaches_the_one_that_lagged() {
     let mut group = Group::start_with_witness(&[]);
     group.sql(0, "CREATE TABLE t (id INT PRIMARY KEY, v TEXT)");
     let (leader, lagging) = full(&group);
-    let elections = metric(&group, WITNESS, "chronos_raft_elections_total ");
+    let elections = group.metric(WITNESS, "chronos_raft_elections_total ");
     group.node(lagging).signal(Signal::STOP);
     // More than may be on its way to it, in whatever buffers.
     fill(&group, leader, 0..120);
     group.kill(leader);
     group.node(lagging).signal(Signal::CONT);
     assert_eq!(number_in_the_end(&group, lagging, "SELECT COUNT(*) FROM t"), 120, "nothing acknowledged is lost");
-    assert!(metric(&group, WITNESS, "chronos_raft_elections_total ") > elections, "nobody else could be elected");
+    assert!(group.metric(WITNESS, "chronos_raft_elections_total ") > elections, "nobody else could be elected");
     assert_eq!(full(&group).0, lagging, "the witness has handed over");
     group.sql(lagging, "INSERT INTO t VALUES (1000, 'after')");
     group.restart(leader);
@@ -143,15 +136,15 @@ fn a_witness_has_no_rows_and_says_so() {
         }
     }
     until("the state moves on without rows", || {
-        let seals = metric(&group, WITNESS, "chronos_storage_seals_total ");
+        let seals = group.metric(WITNESS, "chronos_storage_seals_total ");
         if seals >= 2.0 { Ok(()) } else { Err(format!("{seals} seals")) }
     });
     assert!(rows(&group, leader) >= 30, "the leader has them");
-    assert_eq!((rows(&group, WITNESS), metric(&group, WITNESS, "chronos_storage_memtable_bytes ")), (0, 0.0));
+    assert_eq!((rows(&group, WITNESS), group.metric(WITNESS, "chronos_storage_memtable_bytes ")), (0, 0.0));
     let (its, theirs) = (block_bytes(&group, WITNESS), block_bytes(&group, leader));
     assert!(its < 64 << 10, "{its} bytes of blocks without a row, {theirs} at the leader");
     until("the log is let go of", || {
-        let bytes = metric(&group, WITNESS, "chronos_wal_size_bytes ");
+        let bytes = group.metric(WITNESS, "chronos_wal_size_bytes ");
         // Twelve megabytes were written; it keeps what the last seal did not cover.
         if bytes < 9e6 { Ok(()) } else { Err(format!("{bytes} bytes")) }
     });
@@ -159,7 +152,7 @@ fn a_witness_has_no_rows_and_says_so() {
     assert_eq!((&health["role"], &health["status"]), (&json!("Witness"), &json!("ok")), "{health}");
     let status: Json = serde_json::from_str(&group.node(WITNESS).get("/status")).unwrap();
     assert_eq!((&status["content"], &status["raft"]["witness"]), (&Json::Null, &json!(true)), "{status}");
-    assert_eq!(metric(&group, WITNESS, "chronos_raft_witness ") as u64, 1);
+    assert_eq!(group.metric(WITNESS, "chronos_raft_witness ") as u64, 1);
     let output = group.path().join("its.snap");
     let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
     command.args(["snapshot", "create", "--leader", &group.node(WITNESS).grpc.to_string(), "--output"]).arg(&output);
@@ -185,18 +178,18 @@ fn a_witness_keeps_its_log_for_a_voter_that_is_away() {
     group.node(away).signal(Signal::STOP);
     fill(&group, leader, 0..150);
     until("the leader lets go of what it has sealed", || {
-        let bytes = metric(&group, leader, "chronos_wal_size_bytes ");
+        let bytes = group.metric(leader, "chronos_wal_size_bytes ");
         if bytes < 12e6 { Ok(()) } else { Err(format!("{bytes} bytes")) }
     });
     until("its own state covers it", || {
-        let seals = metric(&group, WITNESS, "chronos_storage_seals_total ");
+        let seals = group.metric(WITNESS, "chronos_storage_seals_total ");
         if seals >= 2.0 { Ok(()) } else { Err(format!("{seals} seals")) }
     });
     // But for what both had before: the first few entries.
     assert!(first(&group, WITNESS) < 10 && first(&group, leader) > 20, "all of it may be needed");
     group.node(away).signal(Signal::CONT);
     until("nobody needs it any more", || {
-        let bytes = metric(&group, WITNESS, "chronos_wal_size_bytes ");
+        let bytes = group.metric(WITNESS, "chronos_wal_size_bytes ");
         if bytes < 9e6 { Ok(()) } else { Err(format!("{bytes} bytes")) }
     });
     assert_eq!(number_in_the_end(&group, away, "SELECT COUNT(*) FROM t"), 150);
@@ -231,7 +224,7 @@ fn fill_up(group: &Group, leader: usize) -> i64 {
     until("it says so", || {
         let health = group.node(WITNESS).get("/health");
         let says = health.contains("degraded") && health.contains("raft.witness_log_bytes_max");
-        if says && metric(group, WITNESS, "chronos_raft_witness_log_full ") > 0.0 { Ok(()) } else { Err(health) }
+        if says && group.metric(WITNESS, "chronos_raft_witness_log_full ") > 0.0 { Ok(()) } else { Err(health) }
     });
     acknowledged
 }
@@ -345,7 +338,7 @@ fn a_witness_is_added_to_a_group_that_has_rows() {
     group.kill(witness);
     group.restart(witness);
     group.until_ready(witness);
-    assert_eq!((rows(&group, witness), metric(&group, witness, "chronos_storage_memtable_bytes ")), (0, 0.0));
+    assert_eq!((rows(&group, witness), group.metric(witness, "chronos_storage_memtable_bytes ")), (0, 0.0));
     // Of four voters three must be there.
     let gone = (group.leader() + 1) % 3;
     group.kill(gone);

@@ -5,7 +5,7 @@
 //!
 //! | what is asked | figures |
 //! |---|---|
-//! | how long an acknowledgement takes | `sync_times`, `commit_times`, `syncs`, `batches`, `entries` |
+//! | how long an acknowledgement takes | `sync_times`, `append_times`, `syncs`, `batches`, `entries` |
 //! | whether apply keeps up | `apply_micros` against `applied` |
 //! | write amplification | `flush_bytes + seal_bytes + merge_bytes` against `log_bytes` |
 //! | what became of expired rows | `rows_expired` |
@@ -28,7 +28,7 @@ pub struct Counters {
     /// How long each of them took.
     pub sync_times: Histogram,
     /// How long each append took from its way to the log thread until it was durable.
-    pub commit_times: Histogram,
+    pub append_times: Histogram,
     /// Batches written to the log, each with a checksum of its own: a group commit takes at least one.
     pub batches: AtomicU64,
     /// Bytes appended to the log.

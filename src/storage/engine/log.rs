@@ -266,7 +266,7 @@ impl LogThread {
         let counters = &self.shared.counters;
         let now = self.clock.monotonic();
         let took = now.saturating_sub(begin);
-        batch.since.iter().for_each(|&since| counters.commit_times.record(now.saturating_sub(since)));
+        batch.since.iter().for_each(|&since| counters.append_times.record(now.saturating_sub(since)));
         Counters::add(&counters.sync_micros, took.as_micros() as u64);
         counters.sync_times.record(took);
         Counters::add(&counters.syncs, 1);
