@@ -25,7 +25,7 @@ mod tokens;
 
 use crate::actors::auth::peer_guard::CLUSTER_TOKEN;
 use crate::actors::published::Published;
-use crate::actors::tls::{Material, Moment, Tls};
+use crate::actors::tls::{Material, Tls};
 use arc_swap::ArcSwap;
 use chronos::config;
 use chronos::error::{Error, Result, SqlState};
@@ -184,7 +184,7 @@ impl Guard {
     /// Reads the files that the settings name.
     pub fn open(settings: &Settings) -> Result<Arc<Guard>> {
         let rules = ArcSwap::from_pointee(Rules::read(settings)?);
-        let tls = Material::read(&settings.tls, Moment::Start)?.map(Tls::new);
+        let tls = Material::read(&settings.tls, None)?.map(Tls::new);
         let (names_peers, hosts) = (settings.names_peers, settings.hosts.clone());
         let (refused, reloads) = (AtomicU64::new(0), watch::Sender::new(()));
         Ok(Arc::new(Guard { rules, tls, names_peers, hosts, refused, reloads }))
@@ -193,7 +193,7 @@ impl Guard {
     /// Reads everything again, and takes all of it or nothing; says what it took.
     pub fn reload(&self, settings: &Settings) -> Result<String> {
         let rules = Rules::read(settings)?;
-        let material = Material::read(&settings.tls, Moment::Reload)?;
+        let material = Material::read(&settings.tls, self.material().as_deref())?;
         let told = format!("{}, tls = {}", rules.tokens, if self.tls.is_some() { "on" } else { "off" });
         match (&self.tls, material) {
             (Some(tls), Some(material)) => tls.swap(material),

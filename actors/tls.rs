@@ -11,7 +11,8 @@
 //! * No session is resumed: a resumed one shows no certificate, and would outlive the authority that vouched for it.
 //! * A node whose certificate another authority has signed, or whose key is another's, does not start: nobody would talk to
 //!   it, and each client would find its own words for that. One whose certificate has expired starts and says so, for its
-//!   clock may be what is wrong; what has expired is not taken while the node runs.
+//!   clock may be what is wrong. While it runs, what has expired is not taken in the place of what has not; but one that is
+//!   in use and expires stands in the way of no other setting.
 
 mod files;
 mod outgoing;
@@ -55,22 +56,28 @@ pub struct Material {
 }
 
 impl Material {
-    /// Reads the files that the settings name; none where they name none.
+    /// Reads the files that the settings name; none where they name none. A node that starts uses none yet.
     ///
     /// # Errors
     ///
-    /// What cannot be read or does not belong together, by name; on a reload also what has expired.
-    pub fn read(settings: &config::Tls, moment: Moment) -> Result<Option<Material>> {
-        Files::read(settings)?.map(|files| Material::of(files, moment)).transpose()
+    /// What cannot be read or does not belong together, by name; of what is to replace what is in use, also what has expired.
+    pub fn read(settings: &config::Tls, in_use: Option<&Material>) -> Result<Option<Material>> {
+        let Some(files) = Files::read(settings)? else { return Ok(None) };
+        let expired = match in_use {
+            Some(material) if !files.hold_the_same_as(&material.files) => Expired::Refused,
+            // Nothing gets worse by it.
+            Some(_) | None => Expired::Told,
+        };
+        Material::of(files, expired).map(Some)
     }
 
-    fn of(files: Files, moment: Moment) -> Result<Material> {
+    fn of(files: Files, expired: Expired) -> Result<Material> {
         let provider = Arc::new(ring::default_provider());
         let (chain, roots) = (files.chain()?, Arc::new(files.roots()?));
         let wrong = |what: &str, error: &dyn fmt::Display| refused(format!("{what}: {error}"));
         let key = CertifiedKey::from_der(chain, files.key()?, &provider)
             .map_err(|error| wrong("tls.key does not belong to tls.cert", &error))?;
-        check_own(&files, &key, &roots, moment)?;
+        check_own(&files, &key, &roots, expired)?;
         let clients = WebPkiClientVerifier::builder_with_provider(roots, provider)
             .build()
             .map_err(|error| wrong("tls.ca_cert", &error))?;
@@ -84,17 +91,17 @@ impl Material {
     }
 }
 
-/// When certificates are read.
+/// What becomes of a certificate of the node's own that is not valid now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
+enum Expired {
     /// A node that has no clock yet starts all the same.
-    Start,
-    /// While it runs, it has certificates that work.
-    Reload,
+    Told,
+    /// It has others, which may work.
+    Refused,
 }
 
 /// Refuses a certificate that every other side would refuse; one that others may well take is only spoken about.
-fn check_own(files: &Files, key: &CertifiedKey, roots: &Arc<RootCertStore>, moment: Moment) -> Result<()> {
+fn check_own(files: &Files, key: &CertifiedKey, roots: &Arc<RootCertStore>, expired: Expired) -> Result<()> {
     let provider = Arc::new(ring::default_provider());
     let name = ServerName::try_from(files.domain.clone())
         .map_err(|_| refused(format!("tls.domain: {:?} is no name that a certificate could carry", files.domain)))?;
@@ -105,12 +112,12 @@ fn check_own(files: &Files, key: &CertifiedKey, roots: &Arc<RootCertStore>, mome
     let client = client.build().map_err(|error| wrong(&error))?;
     let now = UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.wall().0));
     let [end, between @ ..] = key.cert.as_slice() else { return Err(refused("tls.cert has no certificate".into())) };
-    judge(moment, now, |now| server.verify_server_cert(end, between, &name, &[], now).map(drop))?;
-    judge(moment, now, |now| client.verify_client_cert(end, between, now).map(drop))
+    judge(expired, now, |now| server.verify_server_cert(end, between, &name, &[], now).map(drop))?;
+    judge(expired, now, |now| client.verify_client_cert(end, between, now).map(drop))
 }
 
 /// What a verifier says of the node's own certificate, at its best moment where it is not valid now: whose it is shows then.
-fn judge(moment: Moment, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), rustls::Error>) -> Result<()> {
+fn judge(expired: Expired, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), rustls::Error>) -> Result<()> {
     let Err(mut error) = verify(now) else { return Ok(()) };
     let mut best = None;
     if let rustls::Error::InvalidCertificate(
@@ -121,10 +128,10 @@ fn judge(moment: Moment, now: UnixTime, verify: impl Fn(UnixTime) -> Result<(), 
         best = Some(*moment);
     }
     if let Some(best) = best {
-        match (verify(best), moment) {
+        match (verify(best), expired) {
             (Err(rustls::Error::InvalidCertificate(whose)), _) if is_foreign(&whose) => error = whose.into(),
-            (Ok(()) | Err(_), Moment::Reload) => return Err(refused(format!("tls.cert: {}", said(&error)))),
-            (Ok(()) | Err(_), Moment::Start) => {}
+            (Ok(()) | Err(_), Expired::Refused) => return Err(refused(format!("tls.cert: {}", said(&error)))),
+            (Ok(()) | Err(_), Expired::Told) => {}
         }
     }
     if let rustls::Error::InvalidCertificate(whose) = &error

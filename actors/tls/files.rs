@@ -46,6 +46,11 @@ impl Files {
         Ok(Some(files))
     }
 
+    /// True where certificate, key and authority are byte for byte the other one's.
+    pub fn hold_the_same_as(&self, other: &Files) -> bool {
+        (&self.cert, &self.key, &self.ca_cert) == (&other.cert, &other.key, &other.ca_cert)
+    }
+
     /// The certificate, and those between it and the authority.
     pub fn chain(&self) -> Result<Vec<CertificateDer<'static>>> {
         certificates("tls.cert", &self.cert)

@@ -6,13 +6,15 @@ use crate::process::wire::sql_service_client::SqlServiceClient;
 use crate::process::{FREE, Node, body, command, wait};
 use chronos::clock::{Clock, SystemClock};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 /// A node with its certificates, and a client with its own.
@@ -81,7 +83,15 @@ pub fn https_as(
     request: (&str, &str, &str),
     more: &str,
 ) -> Option<(u16, String)> {
-    let mut stream = encrypted(address, files, identity);
+    over(encrypted(address, files, identity), request, more)
+}
+
+/// One request, and the end of its connection.
+fn over(
+    mut stream: StreamOwned<ClientConnection, TcpStream>,
+    request: (&str, &str, &str),
+    more: &str,
+) -> Option<(u16, String)> {
     let (method, path, sent) = request;
     let length = sent.len();
     let head = format!(
@@ -97,9 +107,29 @@ pub fn https_as(
 
 /// A connection that shakes hands with the first request.
 fn encrypted(address: SocketAddr, files: &Files, identity: bool) -> StreamOwned<ClientConnection, TcpStream> {
+    encrypted_at(Arc::new(DefaultTimeProvider), address, files, identity)
+}
+
+/// The middle of the time in which an expired certificate was valid.
+#[derive(Debug)]
+struct Then;
+
+impl TimeProvider for Then {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_hours(24 * 365 * 49 + 24 * 200)))
+    }
+}
+
+/// The same by a client whose clock says so.
+fn encrypted_at(
+    clock: Arc<dyn TimeProvider>,
+    address: SocketAddr,
+    files: &Files,
+    identity: bool,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&files.ca).unwrap()).unwrap();
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let builder = ClientConfig::builder_with_details(Arc::new(rustls::crypto::ring::default_provider()), clock)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots);
@@ -136,6 +166,16 @@ fn chronos(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, Stri
     let output = command.output().unwrap();
     let told = [output.stdout, output.stderr].concat();
     (output.status.code(), String::from_utf8(told).unwrap())
+}
+
+/// Waits until a log has said something so often.
+fn until_said(log: &Path, what: &str, times: usize) {
+    let began = SystemClock.monotonic();
+    while std::fs::read_to_string(log).unwrap().matches(what).count() < times {
+        let said = || std::fs::read_to_string(log).unwrap();
+        assert!(SystemClock.monotonic().saturating_sub(began).as_secs() < 30, "{what} is missing in\n{}", said());
+        std::thread::yield_now();
+    }
 }
 
 #[test]
@@ -261,14 +301,7 @@ fn certificates_change_without_dropping_a_connection_that_still_counts() {
     let world = World::new();
     let log = world.data.path().join("node.log");
     let node = world.start(&[("CHRONOS_LOG__FILE", log.to_str().unwrap()), ("RUST_LOG", "info")]);
-    let until_said = |what: &str, times: usize| {
-        let began = SystemClock.monotonic();
-        while std::fs::read_to_string(&log).unwrap().matches(what).count() < times {
-            let said = || std::fs::read_to_string(&log).unwrap();
-            assert!(SystemClock.monotonic().saturating_sub(began).as_secs() < 30, "{what} is missing in\n{}", said());
-            std::thread::yield_now();
-        }
-    };
+    let until_said = |what: &str, times: usize| until_said(&log, what, times);
     let next = Authority::new();
     let new_server = next.write(world.files(), "new-server", "localhost", Validity::Now);
     let new_client = next.write(world.files(), "new-client", "somebody", Validity::Now);
@@ -350,6 +383,41 @@ fn a_node_starts_with_an_expired_certificate_and_says_so() {
     let _node = world.start(&[("CHRONOS_LOG__FILE", log.to_str().unwrap()), ("RUST_LOG", "info")]);
     let told = std::fs::read_to_string(&log).unwrap();
     assert!(told.contains("will refuse tls.cert: certificate expired"), "{told}");
+}
+
+#[test]
+fn a_token_is_taken_away_however_old_the_certificate_in_use_is() {
+    let world = World::new();
+    world.server.replace_with(&world.authority.write(world.files(), "past", "localhost", Validity::Past));
+    let (log, token) = (world.data.path().join("node.log"), world.files().join("token"));
+    let put = |text: &str| std::fs::write(&token, text).unwrap();
+    put("leaked");
+    let node = world.start(&[
+        ("CHRONOS_LOG__FILE", log.to_str().unwrap()),
+        ("RUST_LOG", "info"),
+        ("CHRONOS_AUTH__TOKEN_ADMIN_FILE", token.to_str().unwrap()),
+    ]);
+    let status = |token: &str| {
+        let stream = encrypted_at(Arc::new(Then), node.http, &world.client, true);
+        over(stream, ("GET", "/status", ""), &format!("authorization: Bearer {token}\r\n")).unwrap().0
+    };
+    assert_eq!((status("leaked"), status("fresh")), (200, 401));
+    put("fresh");
+    node.hang_up();
+    until_said(&log, "read the settings again", 1);
+    assert_eq!((status("leaked"), status("fresh")), (401, 200));
+    until_said(&log, "will refuse tls.cert: certificate expired", 2);
+    // Another one that has expired is not taken in its place, and what comes with it is not either.
+    world.server.replace_with(&world.authority.write(world.files(), "past", "localhost", Validity::Past));
+    put("newer");
+    node.hang_up();
+    until_said(&log, "the settings stay as they are: tls.cert: certificate expired", 1);
+    assert_eq!((status("fresh"), status("newer")), (200, 401));
+    world.server.replace_with(&world.authority.write(world.files(), "now", "localhost", Validity::Now));
+    node.hang_up();
+    until_said(&log, "read the settings again", 2);
+    let answer = https_as(node.http, &world.client, true, ("GET", "/status", ""), "authorization: Bearer newer\r\n");
+    assert_eq!(answer.unwrap().0, 200);
 }
 
 #[test]
