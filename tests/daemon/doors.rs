@@ -6,6 +6,7 @@ use crate::certificates::{Authority, Files, Validity};
 use crate::patience::{Patience, until};
 use crate::process::wire::admin_service_client::AdminServiceClient;
 use crate::process::wire::forward_service_client::ForwardServiceClient;
+use crate::process::wire::health_service_client::HealthServiceClient;
 use crate::process::wire::peer_frame::Frame;
 use crate::process::wire::peer_service_client::PeerServiceClient;
 use crate::process::wire::sql_service_client::SqlServiceClient;
@@ -18,6 +19,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 
 /// Who asks, and how.
 struct Caller<'a> {
@@ -40,9 +44,17 @@ impl Caller<'_> {
     }
 }
 
-const GRPC: [&str; 13] = [
+const GRPC: [&str; 21] = [
     "gRPC SQL, read",
     "gRPC SQL, write",
+    "gRPC query, read",
+    "gRPC query, write",
+    "gRPC batch, read",
+    "gRPC batch, write",
+    "gRPC connectivity",
+    "gRPC health",
+    "gRPC reflection",
+    "gRPC admin, report",
     "gRPC admin, members",
     "gRPC admin, change",
     "gRPC admin, transfer",
@@ -56,8 +68,17 @@ const GRPC: [&str; 13] = [
     "peers: Forward",
 ];
 
-const HTTP: [(&str, &str, &str, &str); 7] = [
+/// What is answered to whoever gets a connection.
+const OPEN: [&str; 4] = ["HTTP /health", "HTTP /ready", "HTTP /", "gRPC health"];
+
+/// What is answered without a certificate too: what watches over a node has none.
+const WITHOUT_CERTIFICATE: [&str; 2] = ["HTTP /health", "HTTP /ready"];
+
+const HTTP: [(&str, &str, &str, &str); 10] = [
     ("HTTP /health", "GET", "/health", ""),
+    ("HTTP /ready", "GET", "/ready", ""),
+    ("HTTP /", "GET", "/", ""),
+    ("HTTP /metrics", "GET", "/metrics", ""),
     ("HTTP /sql, read", "POST", "/sql", r#"{"sql": "SELECT 1"}"#),
     ("HTTP /sql, write", "POST", "/sql", r#"{"sql": "DELETE FROM t"}"#),
     ("HTTP /status", "GET", "/status", ""),
@@ -106,23 +127,79 @@ impl World {
     }
 }
 
+fn ok() -> String {
+    "ok".to_owned()
+}
+
 fn said<T>(answer: Result<Response<T>, Status>) -> String {
     match answer {
-        Ok(_) => "ok".to_owned(),
+        Ok(_) => ok(),
         // What the connection failed with, rather than an answer.
         Err(status) if std::error::Error::source(&status).is_some() => "no TLS".to_owned(),
         Err(status) => format!("{:?}", status.code()),
     }
 }
 
-async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
-    fn signed<T>(caller: &Caller, message: T) -> Request<T> {
-        let mut request = Request::new(message);
-        for (name, value) in caller.headers() {
-            request.metadata_mut().insert(name, value.parse().unwrap());
-        }
-        request
+fn signed<T>(caller: &Caller, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    for (name, value) in caller.headers() {
+        request.metadata_mut().insert(name, value.parse().unwrap());
     }
+    request
+}
+
+/// A statement, by each of the calls that take one; read or write.
+async fn call_sql(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
+    let mut sql = SqlServiceClient::new(channel);
+    let text = if door.ends_with("write") { "DELETE FROM t" } else { "SELECT 1" };
+    let statement = || signed(caller, wire::SqlRequest { sql: text.to_owned() });
+    match door.trim_start_matches("gRPC ").split(',').next().unwrap() {
+        "SQL" => said(sql.execute_sql(statement()).await),
+        "query" => match sql.query_sql(statement()).await {
+            Ok(answers) => {
+                let first = answers.into_inner().message().await;
+                let first = first.map(|first| first.map_or("nothing".to_owned(), |first| first.sqlstate));
+                first.map_or_else(|status| said::<()>(Err(status)), |state| if state.is_empty() { ok() } else { state })
+            }
+            Err(status) => said::<()>(Err(status)),
+        },
+        "batch" => {
+            let batch = wire::BatchRequest { sql: vec!["SELECT 1".to_owned(), text.to_owned()] };
+            said(sql.execute_batch(signed(caller, batch)).await)
+        }
+        other => panic!("no call {other}"),
+    }
+}
+
+/// What there is beside SQL and operators.
+async fn call_other(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
+    match door {
+        "gRPC connectivity" => {
+            let asked = signed(caller, wire::HealthRequest {});
+            said(HealthServiceClient::new(channel).get_connectivity(asked).await)
+        }
+        "gRPC health" => {
+            let asked = signed(caller, tonic_health::pb::HealthCheckRequest { service: String::new() });
+            said(tonic_health::pb::health_client::HealthClient::new(channel).check(asked).await)
+        }
+        "gRPC reflection" => {
+            let names = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let asked = signed(caller, tokio_stream::once(names));
+            said(ServerReflectionClient::new(channel).server_reflection_info(asked).await)
+        }
+        "Sync" => said(SyncServiceClient::new(channel).sync(signed(caller, wire::SyncRequest::default())).await),
+        "Sync status" => {
+            let asked = signed(caller, wire::SyncStatusRequest {});
+            said(SyncStatusServiceClient::new(channel).get_sync_status(asked).await)
+        }
+        other => panic!("no door {other}"),
+    }
+}
+
+async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
     // Whoever gets so far is told that the group is another one: nothing is disturbed.
     let hello = || PeerHello {
         version: u32::from(chronos::raft::WIRE_VERSION),
@@ -130,12 +207,10 @@ async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
         disk_id: vec![0; 16],
         ..PeerHello::default()
     };
-    let (sql, admin) = (SqlServiceClient::new(channel.clone()), AdminServiceClient::new(channel.clone()));
-    let (mut sql, mut admin, mut peers) = (sql, admin, PeerServiceClient::new(channel.clone()));
-    let statement = |text: &str| wire::SqlRequest { sql: text.to_owned() };
+    let admin = AdminServiceClient::new(channel.clone());
+    let (mut admin, mut peers) = (admin, PeerServiceClient::new(channel.clone()));
     match door {
-        "gRPC SQL, read" => said(sql.execute_sql(signed(caller, statement("SELECT 1"))).await),
-        "gRPC SQL, write" => said(sql.execute_sql(signed(caller, statement("DELETE FROM t"))).await),
+        "gRPC admin, report" => said(admin.report(signed(caller, wire::ReportRequest { metrics: true })).await),
         "gRPC admin, members" => said(admin.members(signed(caller, wire::MembersRequest {})).await),
         "gRPC admin, change" => {
             let change = wire::ChangeMembersRequest { change: Some(Change::Remove("node9".to_owned())) };
@@ -155,11 +230,6 @@ async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
                 }
                 patience.spend(|| said);
             }
-        }
-        "Sync" => said(SyncServiceClient::new(channel).sync(signed(caller, wire::SyncRequest::default())).await),
-        "Sync status" => {
-            let asked = signed(caller, wire::SyncStatusRequest {});
-            said(SyncStatusServiceClient::new(channel).get_sync_status(asked).await)
         }
         "peers: Identify" => said(peers.identify(signed(caller, wire::IdentifyRequest::default())).await),
         "peers: Link" => {
@@ -187,7 +257,8 @@ async fn call(channel: Channel, caller: &Caller<'_>, door: &str) -> String {
             };
             said(ForwardServiceClient::new(channel).forward(signed(caller, asked)).await)
         }
-        other => panic!("no door {other}"),
+        door if door.ends_with("read") || door.ends_with("write") => call_sql(channel, caller, door).await,
+        door => call_other(channel, caller, door).await,
     }
 }
 
@@ -263,20 +334,18 @@ fn every_door_of_a_group_asks_who_it_is() {
     println!("{table}");
     for (door, cells) in &rows {
         // A cluster's port is never open: whatever else it is shown, not without a certificate of the authority.
-        let is_health = *door == "HTTP /health";
-        let refused = if door.starts_with("HTTP") { "403" } else { "no TLS" };
-        assert_eq!(
-            (cells[5].as_str(), cells[6].as_str()),
-            (if is_health { "200" } else { refused }, "no TLS"),
-            "{door}"
-        );
-        let without = if door.starts_with("HTTP") { "401" } else { "Unauthenticated" };
-        let expected = if is_health { "200" } else { without };
+        let (is_open, is_http) = (OPEN.contains(door), door.starts_with("HTTP"));
+        let answered = if is_http { "200" } else { "ok" };
+        let refused = if is_http { "403" } else { "no TLS" };
+        let uncertified = if WITHOUT_CERTIFICATE.contains(door) { answered } else { refused };
+        assert_eq!((cells[5].as_str(), cells[6].as_str()), (uncertified, "no TLS"), "{door}");
+        let without = if is_http { "401" } else { "Unauthenticated" };
+        let expected = if is_open { answered } else { without };
         assert_eq!((cells[0].as_str(), cells[1].as_str()), (expected, expected), "{door}");
         // An operator's token is not a node's, and a node's is not an operator's.
         if door.starts_with("peers") {
             assert_eq!((cells[2].as_str(), cells[3].as_str()), (without, without), "{door}");
-        } else if !is_health {
+        } else if !is_open {
             assert_eq!(cells[4], without, "{door}");
             // A node hands on what changes the group, over gRPC, and nothing else.
             let is_handed_on = ["gRPC admin, change", "gRPC admin, transfer"].contains(door);
@@ -291,6 +360,9 @@ fn every_door_of_a_group_asks_who_it_is() {
 const EXPECTED: &str = "
                      | no token           | wrong token        | read-only token    | admin token        | cluster token      | no certificate     | wrong CA           | handed on          | all of it
 HTTP /health         | 200                | 200                | 200                | 200                | 200                | 200                | no TLS             | 200                | 200
+HTTP /ready          | 200                | 200                | 200                | 200                | 200                | 200                | no TLS             | 200                | 200
+HTTP /               | 200                | 200                | 200                | 200                | 200                | 403                | no TLS             | 200                | 200
+HTTP /metrics        | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
 HTTP /sql, read      | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
 HTTP /sql, write     | 401                | 401                | 403                | 200                | 401                | 403                | no TLS             | 401                | 200
 HTTP /status         | 401                | 401                | 200                | 200                | 401                | 403                | no TLS             | 401                | 200
@@ -299,6 +371,14 @@ HTTP admin, change   | 401                | 401                | 403            
 HTTP admin, transfer | 401                | 401                | 403                | 400                | 401                | 403                | no TLS             | 401                | 400
 gRPC SQL, read       | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
 gRPC SQL, write      | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC query, read     | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC query, write    | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC batch, read     | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC batch, write    | Unauthenticated    | Unauthenticated    | PermissionDenied   | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC connectivity    | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC health          | ok                 | ok                 | ok                 | ok                 | ok                 | no TLS             | no TLS             | ok                 | ok
+gRPC reflection      | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
+gRPC admin, report   | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
 gRPC admin, members  | Unauthenticated    | Unauthenticated    | ok                 | ok                 | Unauthenticated    | no TLS             | no TLS             | Unauthenticated    | ok
 gRPC admin, change   | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument    | InvalidArgument
 gRPC admin, transfer | Unauthenticated    | Unauthenticated    | PermissionDenied   | InvalidArgument    | Unauthenticated    | no TLS             | no TLS             | InvalidArgument    | InvalidArgument
