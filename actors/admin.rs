@@ -249,13 +249,7 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
     match request.change {
         Some(Wanted::Add(member)) => {
             let id = Name::parse(&member.id).map_err(wrong)?;
-            let address = Address::parse(&member.address).map_err(wrong)?;
-            if address.port == 0 {
-                return Err(wrong(format!("{address} has port 0: nobody can connect to it")));
-            }
-            if address.is_unspecified() {
-                return Err(wrong(format!("{address} is where a node may listen: say where the others reach it")));
-            }
+            let address = Address::parse(&member.address).and_then(Address::reachable).map_err(wrong)?;
             let role = MemberRole::parse(&member.role).ok_or_else(|| {
                 wrong(format!("a member's role is voter, witness or observer, got {:?}", member.role))
             })?;
@@ -330,7 +324,7 @@ mod tests {
 
     #[test]
     fn an_address_of_nowhere_is_refused() {
-        for address in ["0.0.0.0:5", "[::]:5"] {
+        for address in ["0.0.0.0:5", "[::]:5", "127.0.0.1:0"] {
             let member = crate::actors::proto::wire::AddMember {
                 id: "node8".to_owned(),
                 address: address.to_owned(),

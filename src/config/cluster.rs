@@ -83,9 +83,7 @@ pub fn parse_peers(text: &str, id: &NodeId, address: &Address) -> Result<Vec<Mem
         if peer.address == *address && address.port != 0 {
             return Err(format!("\"{peer}\" has the address of this node itself"));
         }
-        if peer.address.port == 0 {
-            return Err(format!("\"{peer}\" has port 0: nobody can connect to it"));
-        }
+        peer.address.clone().reachable().map_err(|error| format!("\"{peer}\": {error}"))?;
         distinct(&peers, &peer)?;
         peers.push(peer);
     }
@@ -133,7 +131,9 @@ mod tests {
             ("node2=a:1,node2=b:1", "\"node2\" is named twice"),
             ("node2=a:1,node3=a:1", "have the same address"),
             ("node2=a:1,", "is not ID=HOST:PORT"),
-            ("node2=a:0", "port 0"),
+            ("node2=a:0", "\"node2=a:0\": a:0 has port 0"),
+            ("node2=0.0.0.0:8001", "0.0.0.0:8001 is where a node may listen"),
+            ("node2=a:1,node3=[::]:8002", "[::]:8002 is where a node may listen"),
         ] {
             let error = peers(text).expect_err(text);
             assert!(error.contains(says), "{text}: {error}");

@@ -198,6 +198,9 @@ impl Config {
             let message = format!("http.address and node.address are both {address}");
             wrong.push(Contradiction::of(&[("http", "address"), ("node", "address")], message));
         }
+        if let Some(Err(error)) = self.node.advertise.clone().map(Address::reachable) {
+            wrong.push(Contradiction::of(&[("node", "advertise")], format!("node.advertise: {error}")));
+        }
         if self.has_peers() && self.node.advertise.is_none() && address.is_unspecified() {
             let message =
                 format!("node.address {address} cannot be reached by peers under that name: set node.advertise");

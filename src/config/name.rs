@@ -40,7 +40,22 @@ impl Address {
 
     /// True for the addresses that mean "every interface" and that nobody can connect to.
     pub fn is_unspecified(&self) -> bool {
-        self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified())
+        self.host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.to_canonical().is_unspecified())
+    }
+
+    /// Itself, where others can connect to it.
+    ///
+    /// # Errors
+    ///
+    /// Of one that only says where a node may listen.
+    pub fn reachable(self) -> Result<Address, String> {
+        if self.port == 0 {
+            return Err(format!("{self} has port 0: nobody can connect to it"));
+        }
+        if self.is_unspecified() {
+            return Err(format!("{self} is where a node may listen: say where the others reach it"));
+        }
+        Ok(self)
     }
 }
 
@@ -197,6 +212,24 @@ mod tests {
         assert_eq!(Address::parse("[::1]:80").expect("valid").to_string(), "[::1]:80");
         for wrong in ["", "8000", ":8000", "a:b", "a:65536", "::1:8000", "[::1:8000", "a b:1", "http://a:1"] {
             assert!(Address::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_nowhere_is_reached_by_nobody() {
+        let reachable = |text| Address::parse(text).expect("valid").reachable();
+        for (nowhere, says) in [
+            ("0.0.0.0:8000", "is where a node may listen"),
+            ("[::]:8000", "is where a node may listen"),
+            ("[::ffff:0.0.0.0]:8000", "is where a node may listen"),
+            ("10.0.0.7:0", "has port 0"),
+            ("gateway.local:0", "has port 0"),
+        ] {
+            let error = reachable(nowhere).expect_err(nowhere);
+            assert!(error.starts_with(nowhere) && error.contains(says), "{nowhere}: {error}");
+        }
+        for somewhere in ["10.0.0.7:8000", "[::1]:8000", "gateway.local:8000"] {
+            assert_eq!(reachable(somewhere).expect(somewhere).to_string(), somewhere);
         }
     }
 

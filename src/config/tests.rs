@@ -203,6 +203,11 @@ fn members_of_a_file_name_this_node_and_nobody_twice() {
     from_file(&format!("{own}{witness}")).expect("valid").supported().expect("one with the data and a witness");
     let alone = own.replace("address", "role = \"witness\"\naddress");
     assert!(from_file(&format!("{alone}{witness}")).expect_err("no data").contains("has no voter"));
+    for nowhere in ["0.0.0.0:8001", "[::]:8001", "127.0.0.1:0"] {
+        let nobody = format!("{own}{}", other.replace("127.0.0.1:8001", nowhere));
+        let error = from_file(&nobody).expect_err(nowhere);
+        assert!(error.contains(&format!("c.toml:6: cluster.members.address: {nowhere}")), "{error}");
+    }
     let role = own.replace("address", "role = \"boss\"\naddress");
     assert!(from_file(&role).expect_err("role").contains("is not one of voter, learner, witness"));
 }
@@ -218,6 +223,9 @@ fn contradictions_are_found() {
         ("[storage]\nsegment_bytes = \"128 MiB\"\n", "is more than storage.seal_wal_bytes"),
         ("[raft]\nwitness_log_bytes_max = \"63 MiB\"\n", "is less than 4 times storage.segment_bytes (16 MiB)"),
         ("[http]\naddress = \"127.0.0.1:8000\"\n", "are both 127.0.0.1:8000"),
+        ("[node]\nadvertise = \"0.0.0.0:8000\"\n", "c.toml:2: node.advertise: 0.0.0.0:8000 is where a node may listen"),
+        ("[node]\nadvertise = \"[::]:8000\"\n", "node.advertise: [::]:8000 is where a node may listen"),
+        ("[node]\nadvertise = \"a:0\"\n", "node.advertise: a:0 has port 0"),
         (
             "[raft]\nelection_timeout = \"5s\"\nclock_drift_max = \"5s\"\n",
             "raft.clock_drift_max (5s) is not more than raft.election_timeout (5s)",
@@ -300,6 +308,20 @@ fn what_is_in_flight_follows_from_the_largest_request_and_answer() {
     let small = "[limits]\nresponse_bytes_max = \"64 KiB\"\nstatement_bytes_max = \"64 KiB\"\n";
     assert_eq!(in_flight(small), Bytes(192 << 10));
     assert_eq!(in_flight("[limits]\nin_flight_bytes_max = \"40 MiB\"\n"), Bytes(40 << 20));
+}
+
+#[test]
+fn a_node_of_a_group_listens_everywhere_where_it_says_how_it_is_reached() {
+    let other = "[[cluster.members]]\nid = \"node2\"\naddress = \"10.0.0.2:8000\"\n";
+    let own = "[[cluster.members]]\nid = \"node1\"\naddress = \"10.0.0.1:8000\"\n";
+    for address in ["0.0.0.0:8000", "[::]:8000"] {
+        let node = format!("[node]\naddress = \"{address}\"\n");
+        from_file(&node).expect("a node alone is reached by clients, who know where");
+        let error = from_file(&format!("{node}{own}{other}")).expect_err(address);
+        assert!(error.contains("set node.advertise"), "{error}");
+        let told = format!("{node}advertise = \"10.0.0.1:8000\"\n[auth]\ncluster_token = \"t\"\n{own}{other}");
+        from_file(&told).expect("it says so");
+    }
 }
 
 #[test]

@@ -147,11 +147,17 @@ fn wrong_peers_are_named() {
         ("node2=127.0.0.1:8000", "has the address of this node itself"),
         ("node2=a:1,node2=b:1", "named twice"),
         ("node2", "is not ID=HOST:PORT"),
+        ("node2=0.0.0.0:8001", "0.0.0.0:8001 is where a node may listen"),
+        ("node2=[::]:8001", "[::]:8001 is where a node may listen"),
+        ("node2=127.0.0.1:0", "has port 0"),
     ] {
         let wrong = run(&["node", "--peers", peers]);
         assert_eq!(wrong.code, 2);
         assert!(wrong.err.contains(says), "{peers}: {}", wrong.err);
     }
+    let wrong = run(&["node", "--advertise", "0.0.0.0:8000", "--peers", "node2=127.0.0.1:8001"]);
+    assert_eq!(wrong.code, 2);
+    assert!(wrong.err.contains("node.advertise: 0.0.0.0:8000 is where a node may listen"), "{}", wrong.err);
 }
 
 #[test]

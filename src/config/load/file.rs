@@ -90,7 +90,7 @@ impl Loader {
             let raw = raw(value.get_ref());
             let outcome = match name {
                 "id" => NodeId::read(&raw).map(|value| id = Some(value)),
-                "address" => Address::read(&raw).map(|value| address = Some(value)),
+                "address" => Address::read(&raw).and_then(Address::reachable).map(|value| address = Some(value)),
                 "role" => match String::read(&raw).map(|text| Role::parse(&text)) {
                     Ok(Some(value)) => {
                         role = value;
