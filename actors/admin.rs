@@ -20,7 +20,7 @@ use crate::actors::proto::wire::{
 use crate::actors::published::{Published, RaftReport};
 use crate::actors::route::{Deadline, LOOK_AT_MEMBERS};
 use crate::actors::router::{LEADER_WAIT_TIMEOUTS, Router};
-use chronos::config::{Address, NodeId as Name};
+use chronos::config::{Address, NodeId as Name, Role};
 use chronos::error::{Error, Result, SqlState};
 use chronos::raft::{Change, Flow, MemberRole, NodeId, Peer};
 use serde_json::{Value as Json, json};
@@ -250,14 +250,18 @@ fn change_of(request: ChangeMembersRequest) -> Result<Change> {
         Some(Wanted::Add(member)) => {
             let id = Name::parse(&member.id).map_err(wrong)?;
             let address = Address::parse(&member.address).and_then(Address::reachable).map_err(wrong)?;
-            let role = MemberRole::parse(&member.role).ok_or_else(|| {
-                wrong(format!("a member's role is voter, witness or observer, got {:?}", member.role))
-            })?;
+            let role = role_of(&member.role).map_err(wrong)?;
             Ok(Change::Add { id: NodeId(id.to_string()), address: address.to_string(), role })
         }
         Some(Wanted::Remove(id)) => Ok(Change::Remove { id: NodeId(id) }),
         None => Err(wrong("say which member to add or to remove".to_owned())),
     }
+}
+
+/// What a member is to become. Whoever joins learns first, so a learner is a voter by the name that files have for it too.
+fn role_of(name: &str) -> Result<MemberRole, String> {
+    let role = if name == "learner" { Some(MemberRole::Voter) } else { MemberRole::parse(name) };
+    role.ok_or_else(|| format!("{name:?} is not one of {}", Role::NAMES.join(", ")))
 }
 
 #[cfg(test)]
@@ -333,6 +337,15 @@ mod tests {
             let told = change_of(ChangeMembersRequest { change: Some(Wanted::Add(member)) }).unwrap_err();
             assert!(told.message().contains(address), "{told}");
         }
+    }
+
+    #[test]
+    fn operators_name_the_roles_that_files_name() {
+        let roles = ["", "voter", "learner", "witness", "observer"].map(|name| role_of(name).unwrap());
+        let [voter, witness, observer] = [MemberRole::Voter, MemberRole::Witness, MemberRole::Observer];
+        assert_eq!(roles, [voter, voter, voter, witness, observer]);
+        assert!(Role::NAMES.iter().all(|name| role_of(name).is_ok()));
+        assert_eq!(role_of("boss").unwrap_err(), "\"boss\" is not one of voter, learner, witness, observer");
     }
 
     #[test]

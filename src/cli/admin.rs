@@ -67,7 +67,8 @@ enum Asked {
     AddNode {
         /// Its name and where the others reach it: ID=HOST:PORT
         member: String,
-        /// voter, observer for one that never votes, or witness for one that votes and keeps the log without any rows
+        /// voter (or learner, which is the same), observer for one that never votes, or witness for one that votes and keeps
+        /// the log without any rows
         #[arg(long, default_value = "voter")]
         role: String,
     },

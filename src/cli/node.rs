@@ -232,6 +232,7 @@ fn group(config: &Config) -> Membership {
             Role::Voter => MemberRole::Voter,
             Role::Learner => MemberRole::Learner,
             Role::Witness => MemberRole::Witness,
+            Role::Observer => MemberRole::Observer,
         };
         (NodeId(member.id.to_string()), Member { role, address, disk: None })
     }))

@@ -13,15 +13,17 @@ pub enum Role {
     /// Votes and stores everything.
     #[default]
     Voter,
-    /// Stores everything, does not vote.
+    /// Becomes a voter once it has caught up; stores everything.
     Learner,
     /// Votes, stores the log only.
     Witness,
+    /// Stores everything, never votes.
+    Observer,
 }
 
 impl Role {
-    /// Names as the configuration writes them.
-    pub const NAMES: [&'static str; 3] = ["voter", "learner", "witness"];
+    /// Names as the configuration writes them, and operators who add a member.
+    pub const NAMES: [&'static str; 4] = ["voter", "learner", "witness", "observer"];
 
     /// Reads a role.
     pub fn parse(text: &str) -> Option<Role> {
@@ -29,6 +31,7 @@ impl Role {
             "voter" => Some(Role::Voter),
             "learner" => Some(Role::Learner),
             "witness" => Some(Role::Witness),
+            "observer" => Some(Role::Observer),
             _ => None,
         }
     }
@@ -40,6 +43,7 @@ impl fmt::Display for Role {
             Role::Voter => "voter",
             Role::Learner => "learner",
             Role::Witness => "witness",
+            Role::Observer => "observer",
         })
     }
 }

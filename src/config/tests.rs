@@ -209,7 +209,7 @@ fn members_of_a_file_name_this_node_and_nobody_twice() {
         assert!(error.contains(&format!("c.toml:6: cluster.members.address: {nowhere}")), "{error}");
     }
     let role = own.replace("address", "role = \"boss\"\naddress");
-    assert!(from_file(&role).expect_err("role").contains("is not one of voter, learner, witness"));
+    assert!(from_file(&role).expect_err("role").contains("is not one of voter, learner, witness, observer"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ const HEAD: &str = "\
 const CLUSTER: &str = "
 # The members of the Raft group, this node among them, the same on all. Without any, the node is a group of its own.
 # A role is \"voter\"; \"witness\", which votes and keeps the log without any rows, the small third beside two that have
-# the data; or \"learner\", which becomes a voter once it has caught up.
+# the data; \"learner\", which becomes a voter once it has caught up; or \"observer\", which has the data and never votes.
 # [[cluster.members]]
 # id = \"node1\"
 # address = \"127.0.0.1:8000\"

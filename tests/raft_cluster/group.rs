@@ -52,14 +52,19 @@ impl Group {
 
     /// Two nodes that have the data, and a third one as their witness.
     pub fn start_with_witness(settings: &[(&'static str, &'static str)]) -> Group {
+        Group::start_beside("witness", settings)
+    }
+
+    /// Two voters, and a third member of another role, as a file names it.
+    pub fn start_beside(third: &str, settings: &[(&'static str, &'static str)]) -> Group {
         let mut group = Group::unstarted(settings);
         let member = |at: usize| {
-            let (id, address, role) = (name(at), group.address(at), if at == 2 { "witness" } else { "voter" });
+            let (id, address, role) = (name(at), group.address(at), if at == 2 { third } else { "voter" });
             format!("[[cluster.members]]\nid = \"{id}\"\naddress = \"{address}\"\nrole = \"{role}\"\n")
         };
         let path = group.path().join("members.toml");
         std::fs::write(&path, (0..3).map(member).collect::<String>()).unwrap();
-        (group.members, group.witness) = (Some(path), Some(2));
+        (group.members, group.witness) = (Some(path), (third == "witness").then_some(2));
         (0..3).for_each(|at| group.restart(at));
         (0..3).for_each(|at| group.until_ready(at));
         group

@@ -1,7 +1,7 @@
 //! What a node says of itself and of its peers: role, lag, and whether it can answer.
 
 use crate::group::{Group, name};
-use crate::patience::Patience;
+use crate::patience::{Patience, until};
 use crate::process::body;
 use rustix::process::Signal;
 use serde_json::{Value as Json, json};
@@ -70,6 +70,35 @@ fn a_node_that_only_learns_says_so() {
     assert_eq!(own.unwrap()["role"], json!("Learner"), "{status}");
     let (_, answer) = group.node(group.leader()).http("GET", "/health", &[], b"");
     assert!(body(&answer).contains("\"role\":\"Leader\""), "{answer}");
+}
+
+#[test]
+fn an_observer_stays_one_and_a_learner_becomes_a_voter_whoever_names_them() {
+    let role = |group: &Group, at: usize| {
+        let members: Json = serde_json::from_str(&group.node(group.leader()).get("/admin/members")).unwrap();
+        let member = members["members"].as_array().unwrap().iter().find(|member| member["id"] == json!(name(at)));
+        member.unwrap()["role"].as_str().unwrap().to_owned()
+    };
+    let until_role = |group: &Group, at: usize, wanted: &str| {
+        until(&format!("{} is {wanted}", name(at)), || {
+            let role = role(group, at);
+            if role == wanted { Ok(()) } else { Err(role) }
+        });
+    };
+    // By an operator.
+    let mut group = Group::start();
+    let learner = group.join_as("learner");
+    until_role(&group, learner, "voter");
+    drop(group);
+    // By a file, which the group begins with.
+    let group = Group::start_beside("learner", &[]);
+    until_role(&group, 2, "voter");
+    drop(group);
+    let group = Group::start_beside("observer", &[]);
+    group.sql(2, "CREATE TABLE t (id INT PRIMARY KEY)");
+    group.sql(2, "INSERT INTO t VALUES (1)");
+    group.agree();
+    assert_eq!((role(&group, 2).as_str(), group.number(2, "SELECT COUNT(*) FROM t")), ("observer", 1));
 }
 
 #[test]
