@@ -131,8 +131,7 @@ impl Drop for Links {
 }
 
 async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, published: Arc<Published>) {
-    let mut pauses = Pauses { next: PAUSE_MIN };
-    let mut said = None;
+    let mut attempts = Attempts { pauses: Pauses { next: PAUSE_MIN }, said: None };
     let mut has_asked = false;
     // Nobody is dialled by a node that stops.
     while peers.identity().is_some() {
@@ -141,28 +140,42 @@ async fn keep(id: NodeId, address: String, own: Identity, peers: Arc<Peers>, pub
             has_asked = true;
         }
         turn(&id, &own, &peers, &published).await;
-        let ended = link((&id, &address), &own, &peers, &published, said.as_deref()).await;
+        let ended = link((&id, &address), &own, &peers, &published, attempts.said.as_deref()).await;
+        tokio::time::sleep(attempts.ended((&id, &address), ended, random_u64().unwrap_or(0))).await;
+    }
+}
+
+/// What has become of the attempts at a link so far.
+struct Attempts {
+    pauses: Pauses,
+    /// What was said of the newest one.
+    said: Option<String>,
+}
+
+impl Attempts {
+    /// Says how the newest one has ended; how long to pause before the next, as it is drawn.
+    fn ended(&mut self, (id, address): (&NodeId, &str), ended: Result<Duration>, drawn: u64) -> Duration {
         let lasted = ended.as_ref().map_or(Duration::ZERO, |lasted| *lasted);
         match ended {
             Ok(lasted) if lasted > PAUSE_MAX => {
                 info!(peer = %id, "the link has ended");
-                said = None;
+                self.said = None;
             }
             // The same trouble for hours is one line.
-            Ok(_) if said.as_deref() == Some(ENDS_AT_ONCE) => {}
+            Ok(_) if self.said.as_deref() == Some(ENDS_AT_ONCE) => {}
             Ok(_) => {
                 info!(peer = %id, "the link has ended");
-                said = Some(ENDS_AT_ONCE.to_owned());
+                self.said = Some(ENDS_AT_ONCE.to_owned());
             }
             Err(error) => {
                 let text = error.to_string();
-                if said.as_ref() != Some(&text) {
+                if self.said.as_ref() != Some(&text) {
                     warn!(peer = %id, %address, %error, "no link, trying again");
-                    said = Some(text);
+                    self.said = Some(text);
                 }
             }
         }
-        tokio::time::sleep(pauses.after(lasted, random_u64().unwrap_or(0))).await;
+        self.pauses.after(lasted, drawn)
     }
 }
 
@@ -368,49 +381,4 @@ fn root(error: &dyn std::error::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn who_hears_a_leader_asks_nobody_a_second_time_whether_it_is_out() {
-        let led = Status { leader: Some(NodeId("a".into())), ..Status::default() };
-        assert!(is_to_ask(false, &led) && is_to_ask(false, &Status::default()));
-        assert!(is_to_ask(true, &Status::default()), "another may have come back that knows");
-        assert!(!is_to_ask(true, &led));
-    }
-
-    #[test]
-    fn pauses_grow_until_a_link_has_lasted() {
-        let mut pauses = Pauses { next: PAUSE_MIN };
-        let mut longest = PAUSE_MIN;
-        for attempt in 0..10 {
-            // One that has ended at once is like one that never was.
-            let lasted = if attempt % 2 == 0 { Duration::ZERO } else { Duration::from_millis(40) };
-            let (mut again, mut least) = (Pauses { ..pauses }, Pauses { ..pauses });
-            let pause = pauses.after(lasted, 0x1234_5678);
-            assert_eq!(least.after(lasted, 0), longest / 2, "attempt {attempt}");
-            assert!(pause >= longest / 2 && pause < longest, "attempt {attempt}: {pause:?}");
-            assert_ne!(again.after(lasted, 0x0234_5679), pause, "it is drawn");
-            longest = (longest * 2).min(PAUSE_MAX);
-        }
-        assert_eq!(longest, PAUSE_MAX);
-        assert!(pauses.after(PAUSE_MAX, u64::MAX) >= PAUSE_MAX / 2, "not yet");
-        assert!(pauses.after(Duration::from_secs(60), u64::MAX) < PAUSE_MIN);
-        assert!(pauses.after(Duration::ZERO, u64::MAX) < PAUSE_MIN * 2, "and grows again");
-    }
-
-    #[test]
-    fn a_node_that_stops_dials_nobody() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (peers, published) = (Arc::new(Peers::default()), Arc::new(Published::default()));
-        let own = Identity::example("a", 1);
-        peers.set_identity(own.clone());
-        peers.close();
-        let dialling = keep(NodeId("b".into()), address, own, peers, published);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), dialling).await }).unwrap();
-        listener.set_nonblocking(true).unwrap();
-        assert!(listener.accept().is_err(), "somebody was dialled");
-    }
-}
+mod tests;
