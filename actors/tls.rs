@@ -39,6 +39,7 @@ pub use socket::{Socket, Vouched};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tonic::transport::ClientTlsConfig;
 pub use words::explain;
@@ -159,17 +160,20 @@ fn refused(what: String) -> Error {
 /// The certificates of a running node.
 pub struct Tls {
     current: ArcSwap<Material>,
+    /// Told of each swap once it counts.
+    swaps: watch::Sender<()>,
 }
 
 impl Tls {
     /// On what was read.
     pub fn new(material: Material) -> Arc<Tls> {
-        Arc::new(Tls { current: ArcSwap::from_pointee(material) })
+        Arc::new(Tls { current: ArcSwap::from_pointee(material), swaps: watch::Sender::new(()) })
     }
 
     /// From now on with these.
     pub fn swap(&self, material: Material) {
         self.current.store(Arc::new(material));
+        self.swaps.send_replace(());
     }
 
     /// What counts at the moment.

@@ -3,8 +3,9 @@
 //! The handshake is the first thing that reading or writing does, so it happens in the connection's own task, within the
 //! time that its greeting has, and counted like any other: no queue of half-open handshakes stands before the door.
 //!
-//! After the files are read again, the client's certificate is looked at again before anything more is read: who kept a
-//! connection open would otherwise outlive the authority that vouched for him.
+//! Once the files have been read again, the client's certificate is looked at again, before anything more is read, and also
+//! where there is nothing to read: who kept a connection open would otherwise outlive the authority that vouched for him,
+//! and one who listens in silence may be sent a good deal.
 
 use super::{Handshakes, Material, Tls, explain};
 use arc_swap::ArcSwapOption;
@@ -16,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::Accept;
 use tokio_rustls::server::TlsStream;
 use tracing::{debug, warn};
@@ -33,7 +35,7 @@ pub enum Socket {
     /// In its handshake.
     Shaking(Box<Accept<TcpStream>>, Vouched),
     /// Encrypted, with a client that has shown its certificate.
-    Secure(Box<TlsStream<TcpStream>>, Vouched),
+    Secure(Box<TlsStream<TcpStream>>, Vouched, Reloads),
     /// Its handshake failed.
     Failed,
 }
@@ -74,6 +76,26 @@ impl Vouched {
     }
 }
 
+/// Wakes whoever reads when the files have been read again.
+pub struct Reloads(Pin<Box<dyn Future<Output = watch::Receiver<()>> + Send>>);
+
+impl Reloads {
+    fn after(mut seen: watch::Receiver<()>) -> Reloads {
+        Reloads(Box::pin(async move {
+            // Its sender lives as long as the certificates, which the connection holds.
+            let _ = seen.changed().await;
+            seen
+        }))
+    }
+
+    /// From here on, the next one wakes the task.
+    fn watch(&mut self, context: &mut Context<'_>) {
+        while let Poll::Ready(seen) = self.0.as_mut().poll(context) {
+            *self = Reloads::after(seen);
+        }
+    }
+}
+
 impl Socket {
     /// On an accepted connection.
     pub fn new(stream: TcpStream, tls: Option<&Handshakes>) -> Socket {
@@ -93,7 +115,8 @@ impl Socket {
         match ready!(Pin::new(accept.as_mut()).poll(context)) {
             Ok(stream) => {
                 if let Socket::Shaking(_, vouched) = std::mem::replace(self, Socket::Failed) {
-                    *self = Socket::Secure(Box::new(stream), vouched);
+                    let reloads = Reloads::after(vouched.tls.swaps.subscribe());
+                    *self = Socket::Secure(Box::new(stream), vouched, reloads);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -124,7 +147,9 @@ impl AsyncRead for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Socket::Secure(stream, vouched) => {
+            Socket::Secure(stream, vouched, reloads) => {
+                // Before looking: what is read in between is not missed.
+                reloads.watch(context);
                 vouched.check(stream)?;
                 Pin::new(stream.as_mut()).poll_read(context, buffer)
             }
@@ -138,7 +163,7 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+            Socket::Secure(stream, ..) => Pin::new(stream.as_mut()).poll_write(context, bytes),
             Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
@@ -147,7 +172,7 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_flush(context),
+            Socket::Secure(stream, ..) => Pin::new(stream.as_mut()).poll_flush(context),
             Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }
@@ -155,7 +180,7 @@ impl AsyncWrite for Socket {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_shutdown(context),
+            Socket::Secure(stream, ..) => Pin::new(stream.as_mut()).poll_shutdown(context),
             // There is nobody to say farewell to.
             Socket::Shaking(..) | Socket::Failed => Poll::Ready(Ok(())),
         }
@@ -169,7 +194,7 @@ impl AsyncWrite for Socket {
         ready!(self.poll_shaken(context))?;
         match &mut *self {
             Socket::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Socket::Secure(stream, _) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
+            Socket::Secure(stream, ..) => Pin::new(stream.as_mut()).poll_write_vectored(context, slices),
             Socket::Shaking(..) | Socket::Failed => gone(),
         }
     }

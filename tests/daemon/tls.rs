@@ -324,6 +324,8 @@ fn certificates_change_without_dropping_a_connection_that_still_counts() {
         world.server.replace_with(&new_server);
         node.hang_up();
         until_said("read the settings again", 2);
+        // Also where nothing is said on it.
+        until_said("a gRPC connection is ended, its certificate counts no more", 1);
         assert!(!answers(&before).await && answers(&newer).await, "and goes with the authority that vouched for him");
         assert_eq!(status_on(&mut kept), 403);
         assert!(is_let_in(&node, &new_client, true).await);

@@ -5,8 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod access;
+mod authority;
 #[path = "../daemon/certificates.rs"]
-#[expect(dead_code, reason = "the daemon's tests use all of it")]
 mod certificates;
 mod clean;
 mod copied;

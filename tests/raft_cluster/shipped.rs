@@ -1,6 +1,7 @@
 //! The files that the repository has to start a group with, started: only ports and directories are others.
 
 use crate::group::{alone, name};
+use crate::patience::until;
 use crate::process::Node;
 use crate::process::free_ports;
 use crate::skipped::skipped;
@@ -159,4 +160,57 @@ fn the_commands_of_the_containers_start_a_group() {
     client(&line, "CREATE TABLE t (id INT PRIMARY KEY)");
     client(&line, "INSERT INTO t VALUES (7)");
     assert!(client(&line, "SELECT id FROM t").contains(" 7"));
+}
+
+/// The words of an instruction of the Dockerfile in its JSON form, from its keyword on.
+fn instruction(text: &str, keyword: &str) -> Vec<String> {
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(keyword)).collect();
+    assert_eq!(lines.len(), 1, "{keyword} in {text}");
+    let list = lines[0].find('[').map(|at| &lines[0][at..]);
+    serde_json::from_str(list.expect(keyword)).unwrap_or_else(|error| panic!("{error}: {}", lines[0]))
+}
+
+#[test]
+fn the_image_starts_a_node_that_its_health_check_finds() {
+    let _turn = alone();
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_ports(1)[0]);
+    let text = read("Dockerfile");
+    let reached = format!("127.0.0.1:{port}");
+    // As the image puts them together: what CMD says is what ENTRYPOINT is given.
+    let (entry, started) = (instruction(&text, "ENTRYPOINT"), instruction(&text, "CMD"));
+    assert_eq!(entry, ["chronos"], "where the binary lies is on the path");
+    assert!(text.contains("/usr/local/bin/chronos\n"), "{text}");
+    let volume = text.lines().find_map(|line| line.strip_prefix("VOLUME ")).unwrap();
+    assert!(started.contains(&volume.to_owned()), "what is written outside of {volume} is lost: {started:?}");
+    // Everybody reaches what listens everywhere, and the health check what it names: one port, which is told to the world.
+    let ports = [8000, 8000 + chronos::config::HTTP_PORT_OFFSET];
+    assert!(text.contains(&format!("\nEXPOSE {} {}\n", ports[0], ports[1])), "{text}");
+    let moved = |words: &[String]| -> Vec<String> {
+        let word = |word: &String| match word.as_str() {
+            "0.0.0.0:8000" | "127.0.0.1:8000" => reached.clone(),
+            word if word == volume => directory.path().to_str().unwrap().to_owned(),
+            word => word.to_owned(),
+        };
+        words.iter().map(word).collect()
+    };
+    let check = instruction(&text, "HEALTHCHECK");
+    assert_eq!(check[0], entry[0]);
+    let is_healthy = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+        // As in the container, without anybody's token.
+        command.args(&moved(&check)[1..]).env_remove("CHRONOS_AUTH_TOKEN");
+        let output = command.output().unwrap();
+        let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        if output.status.success() { Ok(told) } else { Err(told) }
+    };
+    assert!(is_healthy().is_err(), "nobody is there yet");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chronos"));
+    command.args(moved(&started)).env("CHRONOS_AUTH_TOKEN_ADMIN", "what was passed with -e");
+    let node = Node::spawn_as(quiet(command), directory.path(), "node1");
+    assert_eq!(node.grpc.to_string(), reached);
+    until("it is healthy", is_healthy);
+    // The signal that the file names is the one that ends a node well.
+    assert!(text.contains("\nSTOPSIGNAL SIGTERM\n"), "{text}");
+    let status = node.terminate();
+    assert!(status.success() && is_healthy().is_err(), "{status}");
 }

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 use tokio_stream::StreamExt;
+use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 
 #[test]
@@ -67,7 +68,8 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
     let mut written = 0;
     // Somebody has read the old one, and holds a link to a node that is not started anew.
     let spied = group.leader();
-    let spy = spy(&group, spied, "old");
+    let address = format!("http://{}", group.node(spied).grpc);
+    let spy = spy(Endpoint::from_shared(address).unwrap(), Some("old"));
     assert_eq!(spy.recv_timeout(Duration::from_secs(10)), Ok("linked"));
     for (phase, tokens) in ["old\nnew\n", "new\nold\n", "new\n"].into_iter().enumerate() {
         std::fs::write(token, tokens).unwrap();
@@ -107,15 +109,19 @@ fn the_token_of_a_group_is_changed_while_it_serves() {
     }
 }
 
-/// A link to a node, by whoever knows the token: says once it is there, and once it has ended.
-fn spy(group: &Group, at: usize, token: &'static str) -> mpsc::Receiver<&'static str> {
-    let address = format!("http://{}", group.node(at).grpc);
+/// A link to a node, by whoever is let in there: says once it is there, and once it has ended.
+pub fn spy(endpoint: Endpoint, token: Option<&'static str>) -> mpsc::Receiver<&'static str> {
+    fn signed<T>(message: T, token: Option<&'static str>) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(token) = token {
+            request.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        }
+        request
+    }
     let (tell, told) = mpsc::channel();
     let linked = async move {
-        let mut peer = PeerServiceClient::connect(address).await.unwrap();
-        let mut identify = Request::new(IdentifyRequest::default());
-        identify.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
-        let of = peer.identify(identify).await.unwrap().into_inner();
+        let mut peer = PeerServiceClient::new(endpoint.connect().await.unwrap());
+        let of = peer.identify(signed(IdentifyRequest::default(), token)).await.unwrap().into_inner();
         let hello = PeerHello {
             version: u32::from(chronos::raft::WIRE_VERSION),
             cluster_id: of.cluster_id,
@@ -127,8 +133,7 @@ fn spy(group: &Group, at: usize, token: &'static str) -> mpsc::Receiver<&'static
         };
         // It says nothing more, and does not hang up.
         let hello = PeerFrame { frame: Some(Frame::Hello(hello)) };
-        let mut link = Request::new(tokio_stream::once(hello).chain(tokio_stream::pending()));
-        link.metadata_mut().insert("x-chronos-cluster-token", token.parse().unwrap());
+        let link = signed(tokio_stream::once(hello).chain(tokio_stream::pending()), token);
         let mut frames = peer.link(link).await.unwrap().into_inner();
         assert!(frames.message().await.unwrap().is_some(), "it is answered");
         tell.send("linked").unwrap();
