@@ -99,7 +99,8 @@ impl Certified {
     /// How a client with these files comes to a node.
     fn endpoint(&self, at: usize, files: &Files) -> Endpoint {
         let read = |path: &Path| std::fs::read(path).unwrap();
-        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&files.ca))).domain_name("localhost");
+        let tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&files.ca))).domain_name("localhost");
         let tls = tls.identity(Identity::from_pem(read(&files.cert), read(&files.key)));
         Endpoint::from_shared(format!("https://{}", self.addresses[at])).unwrap().tls_config(tls).unwrap()
     }
@@ -128,9 +129,8 @@ fn the_authority_of_a_group_is_changed_while_it_serves() {
     let spied = group.leader();
     let spy = spy(group.endpoint(spied, &stranger), None);
     assert_eq!(spy.recv_timeout(Duration::from_secs(10)), Ok("linked"));
-    let dialled_again = |group: &Certified| {
-        (0..3).map(|at| group.log(at).matches("the link is dialled again").count()).sum::<usize>()
-    };
+    let dialled_again =
+        |group: &Certified| (0..3).map(|at| group.log(at).matches("the link is dialled again").count()).sum::<usize>();
     for (phase, trusted) in [old_ca.clone() + &new_ca, old_ca + &new_ca, new_ca.clone()].into_iter().enumerate() {
         for at in [3, 0, 1, 2] {
             let files = if at == 3 { group.operator.clone() } else { group.files[at].clone() };
