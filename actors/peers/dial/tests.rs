@@ -13,13 +13,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Response, Status as Refusal, Streaming};
 
 fn identity(id: &str) -> Identity {
-    Identity {
-        cluster: ClusterId(7),
-        id: NodeId(id.into()),
-        disk: DiskId(1),
-        address: String::new(),
-        cluster_name: String::new(),
-    }
+    Identity::example(id, 1)
 }
 
 #[test]
