@@ -11,6 +11,7 @@ use crate::actors::audit::audit_admin;
 use crate::actors::auth::{Caller, HANDED_ON, USER};
 use crate::actors::grpc;
 use crate::actors::messages::{ChangeGroup, TransferLead};
+use crate::actors::peers::Identity;
 use crate::actors::peers::dial::connect;
 use crate::actors::proto::wire::admin_service_client::AdminServiceClient;
 use crate::actors::proto::wire::change_members_request::Change as Wanted;
@@ -96,7 +97,9 @@ impl Admin {
         let change = change_of(request.into_inner()).map_err(|error| grpc::status(&error))?;
         match &change {
             Change::Add { .. } => {
-                self.router.routes().peers.check_expected().map_err(|error| grpc::status(&error))?;
+                let peers = &self.router.routes().peers;
+                let expected = peers.check_expected().and_then(|()| check_reached(peers.identity().as_ref()));
+                expected.map_err(|error| grpc::status(&error))?;
             }
             Change::Remove { .. } => {}
         }
@@ -241,6 +244,16 @@ fn flow_name(peer: &Peer) -> &'static str {
         Flow::Snapshot => "snapshot",
         Flow::Full => "full",
     }
+}
+
+/// Refuses another member where that could not reach this one: it would follow, and have nowhere to hand a write on to.
+fn check_reached(own: Option<&Identity>) -> Result<()> {
+    if own.is_none_or(|own| !own.address.is_empty()) {
+        return Ok(());
+    }
+    let message = "this node listens everywhere, and does not say where other members reach it";
+    Err(Error::invalid(SqlState::CONFIG_ERROR, message)
+        .hint("start it with node.advertise first, then add the other one"))
 }
 
 /// What is asked for, checked.

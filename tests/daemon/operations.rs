@@ -2,7 +2,7 @@
 
 use crate::patience::Patience;
 use crate::process::wire::SqlRequest;
-use crate::process::{Client, Node, command, wait};
+use crate::process::{Client, FREE, Node, command, wait};
 use crate::skipped::skipped;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -193,6 +193,27 @@ fn a_full_disk_refuses_writes_by_name_and_serves_the_rest() {
     let health: Value = serde_json::from_str(&node.get("/health")).unwrap();
     assert_eq!((&health["status"], &health["reason"]), (&json!("degraded"), &json!("the disk is full")));
     assert!(node.get("/metrics").contains("\nchronos_storage_disk_full 1\n"));
+}
+
+#[test]
+fn a_node_that_nobody_could_reach_takes_no_other_member() {
+    let directory = tempfile::tempdir().unwrap();
+    let add = json!({ "add": { "id": "node2", "address": "127.0.0.1:1", "role": "observer" } }).to_string();
+    let start = |advertised: &[&str]| {
+        let mut everywhere = command(directory.path(), "0.0.0.0:0");
+        everywhere.args(advertised).env("CHRONOS_HTTP__ADDRESS", FREE).env("RUST_LOG", "error");
+        let node = Node::spawn(everywhere, directory.path());
+        node.until_ready();
+        node
+    };
+    let added = |node: &Node| node.http("POST", "/admin/members", &[], add.as_bytes());
+    let (status, answer) = added(&start(&[]));
+    assert!(status == 400 && answer.contains("does not say where") && answer.contains("node.advertise"), "{answer}");
+    let node = start(&["--advertise", "127.0.0.1:2"]);
+    let (status, answer) = added(&node);
+    assert_eq!(status, 200, "{answer}");
+    // And the other one is told.
+    while !node.get("/admin/members").contains("127.0.0.1:2\"") {}
 }
 
 #[test]
