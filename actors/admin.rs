@@ -234,7 +234,7 @@ fn problem_of(peer: &Peer, raft: &RaftReport, silent_max: Duration) -> Option<St
 
 /// What is wrong with a member whose disk has less room than is to be kept back.
 fn short_of_disk(id: &NodeId) -> String {
-    format!("{id} is short of disk: free space there, or delete rows (storage.disk_reserve)")
+    format!("{id} is short of disk (storage.disk_reserve): free space there")
 }
 
 fn flow_name(peer: &Peer) -> &'static str {
@@ -306,7 +306,7 @@ mod tests {
         });
         let old = "too old: knows commands up to 3, group uses 4: start a newer chronos".to_owned();
         let wiped = "wiped has a new disk: remove and re-add it".to_owned();
-        let low = "low is short of disk: free space there, or delete rows (storage.disk_reserve)".to_owned();
+        let low = "low is short of disk (storage.disk_reserve): free space there".to_owned();
         let silent = "silent".to_owned();
         assert_eq!(problems.collect::<Vec<_>>(), [Some(old), None, Some(silent), Some(wiped), Some(low)]);
     }

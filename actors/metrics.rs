@@ -254,7 +254,7 @@ const LOG_FULL: &str = "the log of this witness has reached raft.witness_log_byt
 fn short_of_disk(raft: &RaftReport) -> Option<String> {
     let short: Vec<&str> = raft.short_of_disk().map(|id| id.0.as_str()).collect();
     let are = if short.len() == 1 { "is" } else { "are" };
-    let text = "short of disk (storage.disk_reserve), and cannot take over: free space there";
+    let text = "short of disk (storage.disk_reserve): free space there";
     (!short.is_empty()).then(|| format!("{} {are} {text}", short.join(", ")))
 }
 
@@ -303,11 +303,11 @@ impl MetricsActor {
             Some(LOG_FULL.to_string())
         } else if let Some(alarm) = published.comparison().alarm().or_else(|| router.routes().peers.alarm()) {
             Some(alarm)
-        } else if let Some(short) = short_of_disk(&raft) {
-            Some(short)
-        } else {
+        } else if let Some(first) = scrub.damaged.first() {
             // The rest of it is in /status and in the log.
-            scrub.damaged.first().map(|first| format!("{} damaged on disk: {first}", blocks(scrub.damaged.len())))
+            Some(format!("{} damaged on disk: {first}", blocks(scrub.damaged.len())))
+        } else {
+            short_of_disk(&raft)
         };
         HealthReport { role: raft.role_of(&self.seed.id), term: raft.status.term, degraded: reason }
     }

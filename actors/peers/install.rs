@@ -74,12 +74,14 @@ impl Installs {
         Installs { router, published, offers: AtomicU64::new(0), offered: Notify::new(), place: Arc::default() }
     }
 
-    /// Takes one snapshot; gives up to where this node has everything then.
+    /// Takes one snapshot, unless its sender is `revoked` before all of it has come; gives up to where this node has
+    /// everything then.
     pub async fn take(
         &self,
         own: &Identity,
         mut pieces: Streaming<SnapshotPiece>,
         answers: &mpsc::Sender<Result<SnapshotProgress, tonic::Status>>,
+        revoked: impl Future<Output = Error>,
     ) -> Result<LogIndex> {
         let Some(Piece::Offer(offer)) = next(&mut pieces).await? else {
             return Err(wrong("a snapshot begins with an offer"));
@@ -110,6 +112,7 @@ impl Installs {
         info!(from = %from.id, index = position.index.0, bytes = manifest.bytes(), "taking a snapshot");
         let (staged, place) = tokio::select! {
             staged = self.stage(manifest, place, pieces, answers) => staged?,
+            error = revoked => return Err(error),
             () = self.superseded(turn) => return Err(Error::unavailable("another snapshot is offered")),
         };
         let deadline = Deadline::after(INSTALL_WAIT);

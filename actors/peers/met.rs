@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!   a ── b        it was started again, maybe elsewhere: nobody meets a any more
-//!   a ── b ── a   both live
+//!   a ── b ── a   perhaps a greeting of a that was handled late
+//!   a ── b ── a ── b   both live
 //! ```
 //!
 //! * Of two that live each takes the other one's link, and loses it again: both are met again within seconds.
@@ -22,6 +23,9 @@ use tokio::time::Instant;
 /// Lives that are remembered of a disk: two that alternate, and what an operator starts in between.
 const LIVES_MAX: usize = 8;
 
+/// Returns to an earlier life from which on two are taken to live.
+const RETURNS_MIN: u32 = 2;
+
 /// How long after both were met last it is said that there are two: links are dialled again within seconds.
 const COPIED_STANDS: Duration = Duration::from_mins(1);
 
@@ -35,6 +39,8 @@ struct Known {
     address: String,
     /// Its lives and where each was met; the newest last.
     lives: VecDeque<(u64, String)>,
+    /// How often it went back to a life that another had followed. Once may be a greeting that was handled late.
+    returns: u32,
     /// That there are two of it, and when that was seen last.
     copied: Option<(String, Instant)>,
 }
@@ -43,7 +49,8 @@ impl Met {
     /// Takes note of what a node says on a new link from, or to, a place; says so where it is there twice, which nobody
     /// knew.
     pub(super) fn note(&mut self, node: &Identity, place: &str, now: Instant) -> Option<String> {
-        let fresh = || Known { disk: node.disk, address: String::new(), lives: VecDeque::new(), copied: None };
+        let fresh =
+            || Known { disk: node.disk, address: String::new(), lives: VecDeque::new(), returns: 0, copied: None };
         let known = self.0.entry(node.id.clone()).or_insert_with(fresh);
         if known.disk != node.disk {
             *known = fresh();
@@ -60,6 +67,10 @@ impl Met {
         }
         known.lives.push_back((life, place.clone()));
         let (_, other) = newest.filter(|(last, _)| before.is_some() && *last != life)?;
+        known.returns = known.returns.saturating_add(1);
+        if known.returns < RETURNS_MIN {
+            return None;
+        }
         let text = told(&node.id, &other, &place);
         let is_known = known.copied.replace((text.clone(), now)).is_some_and(|(_, since)| stands(since, now));
         (!is_known).then_some(text)
@@ -89,7 +100,7 @@ impl Met {
 
 /// Where a node was met: where it says, and where else it was seen.
 fn described(address: &str, place: &str) -> String {
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
     if place.is_empty() || place == address || place == host {
         return address.to_owned();
     }
@@ -102,8 +113,10 @@ fn stands(since: Instant, now: Instant) -> bool {
 
 fn told(id: &NodeId, first: &str, second: &str) -> String {
     let (low, high) = if first < second { (first, second) } else { (second, first) };
+    let places =
+        if low == high { format!("twice from {low}") } else { format!("from two addresses: {low} and {high}") };
     format!(
-        "{id} is announced from two addresses: {low} and {high}: its disk was copied, and both vote as one: stop one of them, \
+        "{id} is announced {places}: its disk was copied, and both vote as one: stop one of them, \
          and start it with --clean under an id of its own"
     )
 }
@@ -122,13 +135,14 @@ mod tests {
         let (first, second) = (node(1, Some(11), "a:1"), node(1, Some(12), "b:1"));
         assert_eq!(met.note(&first, "a:1", now), None);
         assert_eq!(met.note(&second, "b:1", now), None, "it has moved");
-        let told = met.note(&first, "a:1", now).expect("both live");
+        assert_eq!(met.note(&first, "a:1", now), None, "it may be late");
+        let told = met.note(&second, "b:1", now).expect("both live");
         assert!(told.starts_with("node2 is announced from two addresses: a:1 and b:1: "), "{told}");
-        assert_eq!(met.note(&second, "b:1", now + COPIED_STANDS / 2), None, "said already");
+        assert_eq!(met.note(&first, "a:1", now + COPIED_STANDS / 2), None, "said already");
         let end = now + COPIED_STANDS / 2 + COPIED_STANDS;
         assert_eq!(met.first_copied(end - Duration::from_millis(1)), Some(told.as_str()));
         assert_eq!(met.first_copied(end), None, "one of them was stopped");
-        assert_eq!(met.note(&first, "a:1", end), Some(told), "and is back");
+        assert_eq!(met.note(&second, "b:1", end), Some(told), "and is back");
     }
 
     #[test]
@@ -136,8 +150,12 @@ mod tests {
         let (mut met, now) = (Met::default(), Instant::now());
         met.note(&node(1, Some(11), "edge:1"), "edge:1", now);
         met.note(&node(1, Some(12), "edge:1"), "10.0.0.9", now);
-        let told = met.note(&node(1, Some(11), "edge:1"), "edge:1", now).expect("both live");
-        assert!(told.contains("edge:1 and edge:1 (seen at 10.0.0.9): "), "{told}");
+        met.note(&node(1, Some(11), "edge:1"), "edge:1", now);
+        let told = met.note(&node(1, Some(12), "edge:1"), "10.0.0.9", now).expect("both live");
+        assert!(told.contains("from two addresses: edge:1 and edge:1 (seen at 10.0.0.9): "), "{told}");
+        let told = met.note(&node(1, Some(11), "edge:1"), "10.0.0.9", now + COPIED_STANDS * 2).expect("both live");
+        assert!(told.contains("announced twice from edge:1 (seen at 10.0.0.9): "), "{told}");
+        assert_eq!(described("[::1]:8000", "::1"), "[::1]:8000");
     }
 
     #[test]

@@ -137,11 +137,7 @@ impl PeerService for PeerDoor {
         // What is there, and how it ended.
         let (answers, answered) = mpsc::channel(2);
         tokio::spawn(async move {
-            let taken = tokio::select! {
-                taken = installs.take(&own, request.into_inner(), &answers) => taken,
-                error = revoked => Err(error),
-            };
-            let last = match taken {
+            let last = match installs.take(&own, request.into_inner(), &answers, revoked).await {
                 Ok(index) => Ok(SnapshotProgress { have: Vec::new(), installed: index.0 }),
                 Err(error) => {
                     warn!(%error, "a snapshot was not taken");
@@ -166,8 +162,11 @@ impl PeerService for PeerDoor {
         let own = self.peers.identity().ok_or_else(|| Status::unavailable("the node is starting"))?;
         let refused = self.peers.accepted(request.metadata());
         // It may announce another address, or the same as one that it was copied from.
-        let place =
-            request.extensions().get::<Line>().and_then(Line::machine).map_or_else(String::new, |ip| ip.to_string());
+        let place = request
+            .extensions()
+            .get::<Line>()
+            .and_then(Line::machine)
+            .map_or_else(String::new, |ip| ip.to_canonical().to_string());
         let mut frames = request.into_inner();
         let from = check(frames.message().await?, &own, &self.published).map_err(|error| {
             warn!(%error, "a node was refused");

@@ -32,7 +32,7 @@ use crate::actors::proto::wire::peer_service_client::PeerServiceClient;
 use crate::actors::published::Published;
 use crate::actors::route::Deadline;
 use crate::actors::storage::Parts;
-use chronos::error::{Error, Kind, Result};
+use chronos::error::{Error, Result};
 use chronos::ids::{LogIndex, Term};
 use chronos::raft::{Delivery, Flow, Member, MemberRole, Membership, NodeId, Peer};
 use chronos::storage::engine::{Freshness, Keep};
@@ -113,6 +113,8 @@ pub struct Ended {
     outcome: Result<LogIndex>,
     /// Which one.
     number: u64,
+    /// False where it had no place.
+    was_begun: bool,
 }
 
 /// What a transfer needs.
@@ -158,7 +160,7 @@ impl Transfers {
         // The one before it is wanted no more.
         self.running.insert(order.peer.clone(), Running { number, index: index.clone(), _wanted: wanted });
         let place = self.places.clone().try_acquire_owned().ok();
-        let unstarted = Ended { peer: order.peer.clone(), outcome: Ok(LogIndex(0)), number };
+        let unstarted = Ended { peer: order.peer.clone(), outcome: Ok(LogIndex(0)), number, was_begun: true };
         let told = self.ended.clone();
         // Only a thread that has begun can panic.
         let run = move || {
@@ -197,8 +199,7 @@ impl Transfers {
                     warn!(peer = %ended.peer, %error, "a snapshot did not arrive, trying again");
                     self.said.insert(ended.peer.clone(), text);
                 }
-                let is_postponed = error.kind() == Kind::Overloaded;
-                Some((ended.peer, if is_postponed { Delivery::Postponed } else { Delivery::Failed }))
+                Some((ended.peer, if ended.was_begun { Delivery::Failed } else { Delivery::Postponed }))
             }
         }
     }
@@ -238,12 +239,12 @@ struct Telling {
 impl Telling {
     fn new(peer: NodeId, number: u64, told: mpsc::UnboundedSender<Ended>) -> Telling {
         let outcome = Err(Error::internal("the thread that sends a snapshot panicked"));
-        Telling { ended: Some(Ended { peer, outcome, number }), told }
+        Telling { ended: Some(Ended { peer, outcome, number, was_begun: true }), told }
     }
 
-    fn outcome(&mut self, outcome: Result<LogIndex>) {
+    fn outcome(&mut self, outcome: Result<LogIndex>, was_begun: bool) {
         if let Some(ended) = &mut self.ended {
-            ended.outcome = outcome;
+            (ended.outcome, ended.was_begun) = (outcome, was_begun);
         }
     }
 }
@@ -283,9 +284,10 @@ fn run(mut telling: Telling, sent: Sent, unwanted: oneshot::Receiver<()>) {
         })),
         Err(error) => Err(Error::io("start a runtime for a snapshot", &error)),
     };
+    let was_begun = sent.place.is_some();
     // Its place is free again before its end is told.
     drop(sent);
-    telling.outcome(outcome);
+    telling.outcome(outcome, was_begun);
 }
 
 /// Does it until it is done, or not wanted any more.

@@ -72,7 +72,7 @@ impl Raft {
             warn!(%peer, "a member has a new disk, and does not count: remove it, and add it again");
         }
         for peer in report.short_of_disk().filter(|peer| before.short_of_disk().all(|known| known != *peer)) {
-            warn!(%peer, "a member is short of disk (storage.disk_reserve), and does not lead while others have room");
+            warn!(%peer, "a member is short of disk (storage.disk_reserve): free space there");
         }
         if new.is_disk_low && new.role == Role::Leader && !(old.is_disk_low && old.role == Role::Leader) {
             warn!(

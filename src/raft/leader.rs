@@ -416,6 +416,7 @@ impl Node {
         self.advance(now);
         self.check_leading()?;
         let refused = |text: String| Error::invalid(crate::error::SqlState::CONFIG_ERROR, text);
+        let is_named = to.is_some();
         let to = match to {
             Some(to) if *to == self.config.id => return Err(refused(format!("{to} leads already"))),
             Some(to) => to.clone(),
@@ -426,7 +427,10 @@ impl Node {
             return Err(refused(format!("{to} does not vote: those who do are {}", voters.join(", "))));
         }
         self.check_heir(&to)?;
-        self.check_room(&to)?;
+        // Who is about to stop, or cannot serve what it has, hands over to one that is short of disk before it does to nobody.
+        if is_named {
+            self.check_room(&to)?;
+        }
         self.begin_transfer(to.clone());
         Ok(to)
     }

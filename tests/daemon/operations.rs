@@ -251,10 +251,16 @@ fn one_grpc_connection_too_many_is_refused_until_another_ends() {
         while let Err(refused) = ask().await {
             patience.spend(|| format!("{refused:?}"));
         }
-        let text = node.get("/metrics");
-        let refused =
-            text.lines().find_map(|line| line.strip_prefix("chronos_connections_refused_total{door=\"grpc\"} "));
-        assert!(refused.unwrap().parse::<u64>().unwrap() >= 20, "{text}");
+        // Counted once the node has noticed that the client is gone.
+        loop {
+            let text = node.get("/metrics");
+            let refused =
+                text.lines().find_map(|line| line.strip_prefix("chronos_connections_refused_total{door=\"grpc\"} "));
+            if refused.unwrap().parse::<u64>().unwrap() >= 20 {
+                break;
+            }
+            patience.spend(|| text);
+        }
     });
 }
 

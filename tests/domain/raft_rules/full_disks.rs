@@ -179,6 +179,18 @@ fn an_operator_is_refused_a_successor_that_would_hand_on_at_once() {
 }
 
 #[test]
+fn who_names_nobody_hands_over_to_one_that_is_short_of_disk_before_to_nobody() {
+    // As a node that is about to stop.
+    let mut group = Group::led(&["a", "b", "c"]);
+    fill(&mut group, &["b", "c"]);
+    group.pass(PAUSE);
+    transfer(&mut group, Some("b")).unwrap_err();
+    transfer(&mut group, None).unwrap();
+    group.pass(300);
+    assert!(leader(&group).is_some_and(|leader| leader != "a"));
+}
+
+#[test]
 fn a_leader_whose_disk_stands_still_takes_one_that_is_short_of_room_for_better_than_none() {
     let mut group = Group::led(&["a", "b", "c"]);
     fill(&mut group, &["b", "c"]);
